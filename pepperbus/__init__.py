@@ -1,0 +1,43 @@
+"""Pepperbus: a job bus. The Redis protocol in, FastCGI and HTTP out, nothing accepted is lost.
+
+Bytes come in through `gateway`, rest in `storage`, leave through `delivery`, are moved by `worker`; `master` keeps the
+processes alive and `web` shows and steers.
+
+Processes (`pepperbus serve`)
+    master          plain Python: signals, waitpid, control socket; no gevent, no threads (`master/`)
+    mold            patched by gevent, everything imported, frozen; forks the others on request (`master/mold.py`)
+    gateway.N       the RESP front door (`gateway/`)
+    worker.GROUP.N  lease, deliver, settle for the queues of a group (`worker/`)
+    ticker          promotes nothing itself: journal database, leases nobody serves, retention (`ticker/`)
+    web             Flask sidecar: health, metrics, JSON API, status page (`web/`)
+
+Floors; a module imports from its own or below (checked by import-linter, see setup.cfg)
+    0 values     errors names job ids clock stats log
+    1 wire       wire.resp, wire.fastcgi: bytes in, events out; no socket, no clock
+    1 config     schema.ini -> load -> model (frozen dataclasses)
+    2 contracts  storage.contract  delivery.contract  delivery.verdict  journal.contract
+    3 back ends  storage.embedded storage.redis storage.memory  delivery.fastcgi delivery.http
+    4 engine     child  gateway.*  worker.*  ticker.*  operations.*
+    5 faces      master.*  web.*
+    6 entry      cli.*
+
+Where does … go?
+    a new storage engine   one module in `storage/` that passes tests/contract, one line in `storage/__init__.py`
+    a new RESP command     one function in `gateway/commands.py` and its line in the table at its end
+    a new verdict rule     one row in `delivery/verdict.py` and its case in tests/unit/test_verdict.py
+    a new option           `config/schema.ini` (its comment is its help) and a field in `config/model.py`
+    a new thing to do      a function in `operations/`; the CLI, the API and the pages are skins over it
+
+The life of a job
+    1 gateway.commands parses, checks login and limits, stamps ids
+    2 gateway.commit stores all pending pushes in one transaction or pipeline, then answers each
+    3 worker.pump leases a batch, up to the target's window; the attempt is counted before it is sent
+    4 delivery sends it; delivery.verdict turns the answer into done, retry, dead or back
+    5 worker.pump settles in batches, then journals the attempt
+    6 operations finds it by id in any state, with its whole history
+
+Read in this order: job.py, storage/contract.py, delivery/contract.py, delivery/verdict.py, gateway/commands.py,
+worker/pump.py, master/loop.py.
+"""
+
+__version__ = "0.1.0"

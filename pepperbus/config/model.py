@@ -1,0 +1,228 @@
+"""The configuration as the rest of the program sees it: frozen, complete, already validated.
+
+Floor 1. Made only by `config.load`; nobody else ever touches a ConfigObj. Durations are seconds, sizes are bytes.
+Two equal values mean "nothing to reload": a HUP compares these dataclasses field by field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pepperbus.names import topic_name
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A value that never prints. Compare and read it through `reveal()`."""
+
+    _value: str = field(default="", repr=False)
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+
+@dataclass(frozen=True)
+class Bus:
+    node: str
+    shard: int = 2
+    tags: tuple[str, ...] = ()
+    data_dir: Path = Path("var/data")
+    run_dir: Path = Path("var/run")
+    grace: float = 30.0
+    user: str = ""
+    group: str = ""
+    memory_limit: int = 512 << 20  # bytes, per child; 0 = none
+    consumer: bool = True
+
+
+@dataclass(frozen=True)
+class Gateway:
+    listen: tuple[str, ...] = ("127.0.0.1:12017",)  # host:port, [v6]:port or unix:/path
+    processes: int = 1
+    cert: Path | None = None
+    key: Path | None = None
+    public: bool = False
+    max_clients: int = 10_000
+    max_inline: int = 64 << 10
+    max_bulk: int = 8 << 20
+    max_args: int = 65_536
+    max_unread: int = 64 << 20
+
+
+@dataclass(frozen=True)
+class Web:
+    listen: tuple[str, ...] = ("127.0.0.1:19840",)
+
+
+@dataclass(frozen=True)
+class Log:
+    file: str = "-"  # "-" = standard error
+    level: str = "info"
+    format: str = "text"
+    errors: str = ""  # a second file that gets warnings and worse only
+
+
+@dataclass(frozen=True)
+class Journal:
+    keep: float = 14 * 86400.0
+    max_bytes: int = 2 << 30
+    content: int = 1024
+
+
+@dataclass(frozen=True)
+class StorageConfig:
+    name: str
+    type: str  # embedded | redis
+    url: Secret = Secret()  # redis://[user:password@]host:port/db, unix:///path?db=0; may hold a password
+    mode: str = "redis"  # redis | pika
+    store_timeout: float = 3.0
+    path: Path | None = None  # embedded: where its files lie (data_dir/<name>)
+
+
+@dataclass(frozen=True)
+class FastcgiPool:
+    name: str
+    address: str  # unix:/path or host:port
+    max_connections: int = 4
+    dedicated: bool = False
+    keepalive: bool = False
+    guard: str = "auto"  # auto | always | off
+    status: str = ""  # php-fpm's pm.status_listen: address/path
+    connect_timeout: float = 1.0
+
+
+@dataclass(frozen=True)
+class Login:
+    name: str
+    password: Secret
+    push: bool
+    pop: bool
+    queues: tuple[str, ...]  # fnmatch patterns
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """The waiting times between attempts: `wait_s(n)` before attempt n+1 (jitter is the caller's random number)."""
+
+    kind: str = "exponential"  # exponential | linear | fixed | list
+    steps: tuple[float, ...] = (5.0,)  # exponential: (base, cap); linear: (step,); fixed: (wait,); list: all of them
+    jitter: bool = True
+
+    def wait_s(self, attempt: int, random: float = 1.0) -> float:
+        """Seconds to wait after attempt number `attempt` (1 first). `random` in [0, 1): half the wait is random with jitter."""
+        match self.kind:
+            case "exponential":
+                base, cap = self.steps
+                wait = min(cap, base * 2.0 ** min(attempt - 1, 60))
+            case "linear":
+                wait = self.steps[0] * attempt
+            case "fixed":
+                wait = self.steps[0]
+            case _:
+                wait = self.steps[min(attempt, len(self.steps)) - 1]
+        return wait / 2 + random * wait / 2 if self.jitter else wait
+
+
+@dataclass(frozen=True)
+class Topic:
+    queue: str
+    name: str
+    storage: str
+    run: str  # fastcgi | http
+    pool: str = ""
+    script: str = ""
+    urls: tuple[str, ...] = ()
+    body: str = "form"  # form | raw
+    contract: str = "sdk"  # sdk | status
+    ping: bool = True
+    host: str = ""
+    sign: Secret = Secret()
+    concurrency: int = 4
+    timeout: float = 3600.0
+    attempts: int = 20
+    backoff: Backoff = Backoff("exponential", (5.0, 3600.0), True)
+    max_age: float = 3 * 86400.0
+    zombie_grace: float = 60.0
+    chunk: int = 1
+    max_length: int = 0  # 0 = no limit
+    password: Secret = Secret()
+    tags: tuple[str, ...] = ()
+    paused: bool = False
+    consumer: bool = True
+    dead_on: tuple[int, ...] = (400, 413, 415, 422)
+    params: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        return topic_name(self.queue, self.name)
+
+
+@dataclass(frozen=True)
+class Queue:
+    name: str
+    password: Secret
+    topics: dict[str, Topic]
+    storage: str
+    open: bool = False  # open = loopback
+    keys: tuple[str, ...] = ()
+    system: str = ""
+    tags: tuple[str, ...] = ()
+    durability: str = "process"
+    reply: str = "auto"  # auto | json | redis
+    rpush: str = "front"  # front | normal
+    process_group: str = ""  # "" = a group of its own
+    workers: int = 1
+    file: Path | None = None
+
+    @property
+    def group(self) -> str:
+        """The worker set that serves this queue."""
+        return self.process_group or self.name
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything. `generation` counts accepted configurations of one master."""
+
+    file: Path
+    queue_files: str
+    bus: Bus
+    gateway: Gateway
+    web: Web
+    log: Log
+    journal: Journal
+    storages: dict[str, StorageConfig]
+    pools: dict[str, FastcgiPool]
+    logins: dict[str, Login]
+    queues: dict[str, Queue]
+    generation: int = 0
+
+    def topic(self, full_name: str) -> Topic | None:
+        """`queue/topic` -> its Topic, None when there is none."""
+        queue, _, name = full_name.partition("/")
+        found = self.queues.get(queue)
+        return found.topics.get(name) if found else None
+
+    def consumes(self, topic: Topic) -> bool:
+        """Whether this node feeds that topic's consumer (tags, `consumer` switches)."""
+        if not (self.bus.consumer and topic.consumer):
+            return False
+        return not self.bus.tags or not topic.tags or bool(set(self.bus.tags) & set(topic.tags))
+
+    def groups(self) -> dict[str, list[Queue]]:
+        """Worker set -> the queues it serves; only queues with a topic this node consumes."""
+        groups: dict[str, list[Queue]] = {}
+        for queue in self.queues.values():
+            if any(self.consumes(topic) for topic in queue.topics.values()):
+                groups.setdefault(queue.group, []).append(queue)
+        return groups

@@ -1,0 +1,122 @@
+"""The delivery contract: how a worker hands jobs to a consumer and what it hears back.
+
+Floor 2: knows floor 0 only. A back end (`delivery.fastcgi`, `delivery.http`) turns one `Request` into one `Answer` and
+judges nothing: what the answer means is `delivery.verdict`'s alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from pepperbus.job import Job
+
+
+class Transport(Enum):
+    """How far the exchange came; the rows of contract 3.4, part 1. Up to BUSY nothing can have run."""
+
+    ANSWERED = "answered"  # a complete answer was read
+    NO_LISTENER = "no listener"  # ENOENT, ECONNREFUSED, name not found
+    FORBIDDEN = "forbidden"  # EACCES and the like: the address will not work until a person acts
+    BUSY = "busy"  # EAGAIN, connect timeout, FCGI_OVERLOADED, FCGI_CANT_MPX_CONN: refused before it began
+    CUT = "cut after sending"  # EOF, reset, no END_REQUEST, bad framing, protocol status: may have run
+    TIMEOUT = "timeout"  # ours; may have run and may still run
+    UNSENDABLE = "unsendable"  # our own rules refuse it (NUL in a param …): can never work
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """One job of a request and the number of this attempt (1 first)."""
+
+    job: Job
+    attempt: int
+    first_due_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One exchange: a data call with its jobs (one, unless `chunk`), or a ping (`jobs` empty, `ping` True)."""
+
+    queue: str
+    topic: str
+    trace: str  # outTraceId of this attempt
+    jobs: tuple[Delivered, ...] = ()
+    ping: bool = False
+    deadline_s: float = 3600.0  # seconds this attempt may take, all in all
+    now_ms: int = 0  # wall time when it was made
+
+
+@dataclass(slots=True)
+class Answer:
+    """What came back. `headers` have lower-case names; `status` is the HTTP status (FastCGI: `Status:`, 200 if absent)."""
+
+    transport: Transport
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    stderr: bytes = b""
+    detail: str = ""  # for people: what failed, with address and errno text
+    connect_ms: float = 0.0
+    total_ms: float = 0.0
+    reconnected: bool = False  # a kept connection was found closed before sending and replaced
+
+
+class Consumer(Protocol):
+    """The way to one topic's consumer, in one process. Bounded by the topic's slots; never judges, never retries."""
+
+    address: str  # for people: unix:/run/php/php-fpm.sock, http://…
+
+    def start(self, request: Request, done: Callable[[Answer], None]) -> None:
+        """Begin an exchange and return at once. `done` is called exactly once, later, in the hub or a greenlet.
+
+        `done` must not block. The exchange ends by `request.deadline_s` at the latest (Transport.TIMEOUT).
+        """
+
+    def call(self, request: Request) -> Answer:
+        """The same, waiting in the calling greenlet; for pings, the test console and the command line."""
+
+    def close(self) -> None:
+        """Let go of idle connections; exchanges under way are cut and report CUT."""
+
+
+class Act(Enum):
+    """What the pump does with the jobs of an exchange."""
+
+    DONE = "done"
+    RETRY = "retry"  # by the topic's schedule (or `after_s`), or dead when the budget is used up
+    DEAD = "dead"  # at once
+    BACK = "back"  # refused: not started, no attempt spent
+    UNREGISTERED = "unregistered"  # 404 under `sdk`: ping decides
+
+
+class TargetEffect(Enum):
+    """What the exchange says about the target, apart from the job."""
+
+    FINE = "fine"  # it answered: window may grow
+    BUSY = "busy"  # full: window halves, no breaker
+    DOWN = "down"  # nobody listens: breaker opens, probe
+    STOPPED = (
+        "stopped"  # misconfigured (script path, access, 401/403, no Code): topic stops, says why, resumes by itself
+    )
+    PROBE = "probe"  # 404/410 under `status`: topic probes until it is back
+    STRAINED = "strained"  # timeout or cut: window halves, counts towards the breaker
+    NEUTRAL = "neutral"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judgement on one exchange. `code` and `error_code` go to the journal; `reason` is one line for people."""
+
+    act: Act
+    effect: TargetEffect
+    spent: bool  # whether the attempt counts
+    code: int
+    error_code: str = ""
+    reason: str = ""
+    after_s: float | None = None  # Retry-After, seconds
+    zombie: bool = False  # the script may still run: keep the slot, no retry before zombie_grace
+    pause: bool = False  # the consumer asked to pause the topic (X-Pepperbus-Verdict: pause)
+    failed_ids: frozenset[int] = frozenset()  # with chunk: only these failed
+    may_have_run: bool = False

@@ -1,0 +1,72 @@
+"""What the bus remembers of every attempt after the job itself has gone.
+
+Floor 2: knows floor 0 only. Writers append rows to a log file of their own process; one reader (the ticker) moves them
+into the journal database. Losing the tail of a row at a power cut is allowed; blocking the data path is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+
+class Row(msgspec.Struct, array_like=True, omit_defaults=False):
+    """One event of a job's life in one topic. Times are wall time in ms, durations in ms.
+
+    `event`: `attempt` (a delivery; `outcome` done, retry, dead, back, unknown), `popped`, `released` (its worker died),
+    `replayed`, `removed`. `body` and `stderr` are capped by the writer; `content` is the first `[journal] content` bytes.
+    """
+
+    event: str
+    job_id: int
+    topic: str
+    at_ms: int
+    attempt: int = 0
+    node: str = ""
+    process: str = ""
+    outcome: str = ""
+    code: int = 0
+    error_code: str = ""
+    reason: str = ""
+    out_trace: str = ""
+    in_trace: str = ""
+    client: str = ""
+    accepted_ms: int = 0
+    wait_ms: float = 0.0
+    run_ms: float = 0.0
+    body: bytes = b""
+    stderr: bytes = b""
+    content: bytes = b""
+
+
+class JournalWriter(Protocol):
+    """The hot path's end: never blocks on a disk wait, never raises; what cannot be written is counted in `dropped`."""
+
+    dropped: int
+
+    def add(self, row: Row) -> None:
+        """Remember a row; rows of one turn of the hub go to the file in one write."""
+
+    def close(self) -> None:
+        """Write out what is left."""
+
+
+class JournalReader(Protocol):
+    """The operators' end: read only, bounded."""
+
+    def life(self, job_id: int) -> list[Row]:
+        """Every row of one job, oldest first, all topics."""
+
+    def search(
+        self,
+        *,
+        topic: str = "",
+        outcome: str = "",
+        since_ms: int = 0,
+        error: str = "",
+        text: str = "",
+        limit: int = 100,
+    ) -> Sequence[Row]:
+        """Newest first. `error` matches reason/error_code, `text` the kept content; stops after 2 s of looking."""

@@ -1,0 +1,224 @@
+"""Counters and histograms in shared memory: one file a process slot, one record a topic or queue.
+
+Floor 0. A writer only ever adds to 8-byte words of its own file, so no lock is needed; the file outlives the process
+and its successor in the same slot goes on counting. A reader maps every file of the directory and adds them up, so
+totals never go back while workers die and come back. Histograms have logarithmic buckets (8 an octave, ±4.5 %) and
+merge by addition. The master empties the directory when it starts: counts begin at the start of the bus.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+#: What is counted of a topic (`queue/topic`) or a queue (`queue`); the order is the layout.
+COUNTERS = (
+    "pushed",  # jobs accepted (queue records: by the gateway; topic records: copies stored)
+    "refused",  # pushes answered with an error
+    "popped",  # jobs given to RPOP
+    "done",
+    "failed",  # attempts that failed and were spent
+    "retried",
+    "dead",
+    "returned",  # given back without an attempt spent
+    "in_flight",  # gauge of this slot: attempts under way
+    "window",  # gauge: the target's window as this slot sees it
+    "state",  # gauge: 0 idle, 1 feeding, 2 paused, 3 stopped, 4 down, 5 probing
+    "unknown",  # pushes answered UNKNOWN
+)
+HISTOGRAMS = ("wait", "run", "push")  # accepted -> started, started -> answered, push -> reply
+PER_OCTAVE = 8
+BUCKETS = 256  # 1 µs to 2^32 µs (71 minutes)
+_NAME_BYTES = 264
+_HEADER = 64
+_MAGIC = b"pepperbus-stats-1"
+_HISTOGRAM_WORDS = BUCKETS + 2  # buckets, count, sum of µs
+_WORDS = len(COUNTERS) + len(HISTOGRAMS) * _HISTOGRAM_WORDS
+_RECORD = _NAME_BYTES + _WORDS * 8
+_INDEX = {name: i for i, name in enumerate(COUNTERS)}
+
+
+def bucket(micros: float) -> int:
+    """The bucket a duration falls into."""
+    if micros < 1:
+        return 0
+    return min(BUCKETS - 1, int(math.log2(micros) * PER_OCTAVE))
+
+
+def bucket_micros(index: int) -> float:
+    """The middle (geometric) of a bucket, in µs."""
+    return float(2 ** ((index + 0.5) / PER_OCTAVE))
+
+
+class Histogram:
+    """A merged histogram as a reader sees it."""
+
+    __slots__ = ("buckets", "count", "sum_micros")
+
+    def __init__(self, buckets: list[int] | None = None, count: int = 0, sum_micros: int = 0) -> None:
+        self.buckets = buckets or [0] * BUCKETS
+        self.count = count
+        self.sum_micros = sum_micros
+
+    def add(self, other: Histogram) -> None:
+        self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
+        self.count += other.count
+        self.sum_micros += other.sum_micros
+
+    def minus(self, earlier: Histogram) -> Histogram:
+        """What happened since `earlier` was read."""
+        buckets = [max(a - b, 0) for a, b in zip(self.buckets, earlier.buckets, strict=True)]
+        return Histogram(buckets, max(self.count - earlier.count, 0), max(self.sum_micros - earlier.sum_micros, 0))
+
+    def percentile(self, q: float) -> float:
+        """The q-quantile (0..1) in seconds; 0.0 for an empty histogram."""
+        total = sum(self.buckets)
+        if not total:
+            return 0.0
+        rank, seen = q * total, 0
+        for index, n in enumerate(self.buckets):
+            seen += n
+            if seen >= rank and n:
+                return bucket_micros(index) / 1e6
+        return bucket_micros(BUCKETS - 1) / 1e6
+
+
+class Totals:
+    """One name's counters and histograms, added up over all slots."""
+
+    __slots__ = ("counters", "histograms")
+
+    def __init__(self) -> None:
+        self.counters = [0] * len(COUNTERS)
+        self.histograms = {name: Histogram() for name in HISTOGRAMS}
+
+    def __getitem__(self, counter: str) -> int:
+        return self.counters[_INDEX[counter]]
+
+
+class Record:
+    """One name's words in the writer's own file."""
+
+    __slots__ = ("_words",)
+
+    def __init__(self, words: memoryview) -> None:
+        self._words = words
+
+    def add(self, counter: str, n: int = 1) -> None:
+        i = _INDEX[counter]
+        self._words[i] = max(self._words[i] + n, 0)
+
+    def set(self, counter: str, value: int) -> None:
+        """For the gauges."""
+        self._words[_INDEX[counter]] = max(value, 0)
+
+    def observe(self, histogram: str, seconds: float, n: int = 1) -> None:
+        """Count `n` durations of `seconds`."""
+        base = len(COUNTERS) + HISTOGRAMS.index(histogram) * _HISTOGRAM_WORDS
+        micros = max(seconds, 0.0) * 1e6
+        words = self._words
+        words[base + bucket(micros)] += n
+        words[base + BUCKETS] += n
+        words[base + BUCKETS + 1] += int(micros) * n
+
+
+class Writer:
+    """The writing end of one process slot. Create after the fork."""
+
+    def __init__(self, directory: Path, slot: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.path = directory / f"{slot}.stats"
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        size = os.fstat(self._fd).st_size
+        self._records: dict[str, Record] = {}
+        self._maps: list[mmap.mmap] = []
+        if size < _HEADER:
+            os.ftruncate(self._fd, _PAGE)
+            os.pwrite(self._fd, _MAGIC, 0)
+        self._used = 0
+        self._adopt(max((max(size, _PAGE) - _PAGE) // _CHUNK, 0))
+
+    def _adopt(self, chunks: int) -> None:
+        for i in range(chunks):
+            self._map_chunk(i)
+        for i in range(chunks * _PER_CHUNK):
+            view = self._view(i)
+            name = bytes(view[:_NAME_BYTES]).rstrip(b"\0")
+            if not name:
+                break
+            record = Record(view[_NAME_BYTES:].cast("Q"))
+            for gauge in ("in_flight", "window", "state"):
+                record.set(gauge, 0)  # gauges describe a process, and that one is gone
+            self._records[name.decode()] = record
+            self._used = i + 1
+
+    def _map_chunk(self, index: int) -> None:
+        self._maps.append(mmap.mmap(self._fd, _CHUNK, offset=_PAGE + index * _CHUNK))
+
+    def _view(self, i: int) -> memoryview:
+        chunk, at = divmod(i, _PER_CHUNK)
+        return memoryview(self._maps[chunk])[at * _RECORD : (at + 1) * _RECORD]
+
+    def record(self, name: str) -> Record:
+        """The record of a queue or topic; made on first use. Keep the returned object."""
+        found = self._records.get(name)
+        if found is None:
+            if self._used == len(self._maps) * _PER_CHUNK:
+                os.ftruncate(self._fd, _PAGE + (len(self._maps) + 1) * _CHUNK)
+                self._map_chunk(len(self._maps))
+            view = self._view(self._used)
+            encoded = name.encode()
+            view[: len(encoded)] = encoded
+            self._used += 1
+            found = self._records[name] = Record(view[_NAME_BYTES:].cast("Q"))
+        return found
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+_PAGE = mmap.ALLOCATIONGRANULARITY
+_PER_CHUNK = 16
+_CHUNK = -(-_RECORD * _PER_CHUNK // _PAGE) * _PAGE
+
+
+def read_slot(path: Path) -> Iterator[tuple[str, memoryview]]:
+    """Every (name, words) of one slot file."""
+    try:
+        data = memoryview(path.read_bytes())
+    except FileNotFoundError:
+        return
+    if bytes(data[: len(_MAGIC)]) != _MAGIC:
+        return
+    for chunk in range(_PAGE, len(data), _CHUNK):
+        for i in range(_PER_CHUNK):
+            start = chunk + i * _RECORD
+            name = bytes(data[start : start + _NAME_BYTES]).rstrip(b"\0")
+            if not name:
+                return
+            yield name.decode(), data[start + _NAME_BYTES : start + _RECORD].cast("Q")
+
+
+def read_all(directory: Path, names: Iterable[str] | None = None) -> dict[str, Totals]:
+    """Counters and histograms of every name (or of `names` only), added up over all slots."""
+    wanted = None if names is None else set(names)
+    totals: dict[str, Totals] = {}
+    for path in sorted(directory.glob("*.stats")):
+        for name, words in read_slot(path):
+            if wanted is None or name in wanted:
+                _merge(totals.setdefault(name, Totals()), words)
+    return totals
+
+
+def _merge(total: Totals, words: memoryview) -> None:
+    n = len(COUNTERS)
+    total.counters = [a + b for a, b in zip(total.counters, words[:n], strict=True)]
+    for i, name in enumerate(HISTOGRAMS):
+        base = n + i * _HISTOGRAM_WORDS
+        if words[base + BUCKETS]:
+            total.histograms[name].add(
+                Histogram(list(words[base : base + BUCKETS]), words[base + BUCKETS], words[base + BUCKETS + 1])
+            )
