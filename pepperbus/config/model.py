@@ -118,7 +118,7 @@ class Backoff:
     jitter: bool = True
 
     def wait_s(self, attempt: int, random: float = 1.0) -> float:
-        """Seconds to wait after attempt number `attempt` (1 first). `random` in [0, 1): half the wait is random with jitter."""
+        """Seconds to wait after attempt `attempt` (1 first). `random` in [0, 1): with jitter, half the wait is random."""
         match self.kind:
             case "exponential":
                 base, cap = self.steps

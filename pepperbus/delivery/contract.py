@@ -50,7 +50,7 @@ class Request:
 
 @dataclass(slots=True)
 class Answer:
-    """What came back. `headers` have lower-case names; `status` is the HTTP status (FastCGI: `Status:`, 200 if absent)."""
+    """What came back. `headers` have lower-case names; `status` is HTTP's (FastCGI: `Status:`, 200 if absent)."""
 
     transport: Transport
     status: int = 0

@@ -15,8 +15,9 @@ import msgspec
 class Row(msgspec.Struct, array_like=True, omit_defaults=False):
     """One event of a job's life in one topic. Times are wall time in ms, durations in ms.
 
-    `event`: `attempt` (a delivery; `outcome` done, retry, dead, back, unknown), `popped`, `released` (its worker died),
-    `replayed`, `removed`. `body` and `stderr` are capped by the writer; `content` is the first `[journal] content` bytes.
+    `event`: `attempt` (a delivery; `outcome` done, retry, dead, back), `popped`, `released` (its worker died),
+    `replayed`, `removed`. `body` and `stderr` are capped by the writer; `content` is its first `[journal] content`
+    bytes.
     """
 
     event: str

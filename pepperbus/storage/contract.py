@@ -11,7 +11,7 @@ How attempts are counted. A leased job's attempt counts from the moment of the l
 spent (`Settle.spent`). If the owner dies, `release` gives the jobs back: those named in `started` (or all, when nobody
 can know) keep the attempt spent and get one *crash*; the others are as if never leased.
 
-Order. First attempts start in push order. A job given back (`Outcome.BACK`, `release`) goes ahead of everything that waits.
+Order. First attempts start in push order. A job given back (`Outcome.BACK`, `release`) goes ahead of all that waits.
 A delayed job that becomes due takes its place in the line behind what was ready by then.
 """
 
@@ -91,7 +91,7 @@ class Depth(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """One job as it lies in a topic. `attempts`: spent so far. `due_ms` for delayed, `reason` and `dead_ms` for dead."""
+    """One job as it lies in a topic. `attempts`: spent so far. `due_ms`: delayed; `reason`, `dead_ms`: dead."""
 
     topic: str
     job_id: int
@@ -158,7 +158,7 @@ class Storage(Protocol):
         """
 
     def release(self, owner: str, started: Collection[tuple[str, int]] | None) -> list[Released]:
-        """Take back everything a dead owner holds. `started`: the (topic, job id) that may have run; None: unknown, all.
+        """Take back all that a dead owner holds. `started`: the (topic, job id) that may have run; None: unknown, all.
 
         Started jobs keep the attempt, count one crash, and are DEAD at CRASH_LIMIT. Idempotent and safe to interrupt.
         """
