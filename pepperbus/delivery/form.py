@@ -1,0 +1,69 @@
+"""The body of a call to a consumer: the form every SDK reads, or one job's own bytes.
+
+Floor 2. Pure: a request in, bytes out. It must not know how they travel (FastCGI's STDIN, an HTTP body).
+Fields and their order are the contract's (docs/CONTRACT.md, "How a consumer gets a job").
+"""
+
+from __future__ import annotations
+
+from pepperbus.config.model import Topic
+from pepperbus.delivery.contract import Delivered, Request
+from pepperbus.job import job_json
+
+FORM_TYPE = "application/x-www-form-urlencoded"
+RAW_TYPE = "application/octet-stream"
+_PING = b"type=ping&IS_PEPPER_BUS_REQUEST=true"
+
+
+def escape(text: str) -> bytes:
+    """`text` as one form value: only what a form parser would take for syntax is escaped.
+
+    JSON has no control characters, so `% & + ; =` and the blank are all there is; everything else, non-ASCII
+    included, travels as it is. That keeps a JSON body at its own size where the usual quoting more than doubles
+    it, and leaves room under the consumer's post_max_size.
+    """
+    return (
+        text.encode()
+        .replace(b"%", b"%25")
+        .replace(b"&", b"%26")
+        .replace(b"+", b"%2B")
+        .replace(b";", b"%3B")
+        .replace(b"=", b"%3D")
+        .replace(b" ", b"+")
+    )
+
+
+def encode(request: Request, topic: Topic) -> bytes:
+    """The form of a data call or a ping. A parser gives back every field byte for byte, whatever the content is."""
+    if request.ping:
+        return _PING
+    return b"type=data&queue=%b&topic=%b&outTraceId=%b&jobs=%b&IS_PEPPER_BUS_REQUEST=true" % (
+        escape(request.queue),
+        escape(request.topic),
+        escape(request.trace),
+        escape(jobs_json(request, topic)),
+    )
+
+
+def jobs_json(request: Request, topic: Topic) -> str:
+    """The JSON array of a request's jobs."""
+    return "[" + ",".join([_job(delivered, request.now_ms, topic) for delivered in request.jobs]) + "]"
+
+
+def residue_s(delivered: Delivered, now_ms: int, topic: Topic) -> int:
+    """Whole seconds left of the topic's `max_age`, counted from when the job was first due."""
+    due_ms = delivered.first_due_ms or delivered.job.accepted_ms or now_ms
+    return max(int(topic.max_age - max(now_ms - due_ms, 0) / 1000), 0)
+
+
+def _job(delivered: Delivered, now_ms: int, topic: Topic) -> str:
+    left = residue_s(delivered, now_ms, topic)
+    return job_json(delivered.job, delivered.attempt, now_ms // 1000, topic.attempts > 1, left)
+
+
+def body(request: Request, topic: Topic) -> tuple[bytes, str]:
+    """What is sent and its content type: the form, or with `body = raw` the bytes of the request's one job."""
+    if topic.body == "raw" and not request.ping:
+        (delivered,) = request.jobs
+        return delivered.job.content, RAW_TYPE
+    return encode(request, topic), FORM_TYPE
