@@ -67,6 +67,7 @@ class Consumer(Protocol):
     """The way to one topic's consumer, in one process. Bounded by the topic's slots; never judges, never retries."""
 
     address: str  # for people: unix:/run/php/php-fpm.sock, http://…
+    dedicated: bool  # the target serves the bus alone (php-fpm: `dedicated = yes`; HTTP: True)
 
     def start(self, request: Request, done: Callable[[Answer], None]) -> None:
         """Begin an exchange and return at once. `done` is called exactly once, later, in the hub or a greenlet.
@@ -76,6 +77,9 @@ class Consumer(Protocol):
 
     def call(self, request: Request) -> Answer:
         """The same, waiting in the calling greenlet; for pings, the test console and the command line."""
+
+    def reachable(self) -> bool:
+        """Whether a connection can be made now; sends nothing. Waits in the calling greenlet, at most a second or two."""
 
     def close(self) -> None:
         """Let go of idle connections; exchanges under way are cut and report CUT."""

@@ -1,0 +1,109 @@
+"""Limits that belong to the node, not to a process: places at a target, its window and its breaker, shared by all workers.
+
+Floor 2. One small file per limit. A place is one byte of it, locked (open file description locks) while it is used, so that the
+kernel gives it back when its holder dies. The first page is mapped shared and holds a few words that all processes of
+the node read and write without a lock: each is a hint or a switch, and the last writer may win.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+_PAGE = mmap.ALLOCATIONGRANULARITY
+_WORDS = 16
+WANTED, WINDOW, CLOSED_UNTIL, CLOSED_KIND, TRIES, REGISTERED, OK, BAD, SPAN_START, GROWTH, HALVED_AT = range(11)
+
+#: A process that finds no place marks the file; holders then hand theirs back at once instead of keeping them warm.
+_WANTED_NS = 100_000_000
+#: An unused place is kept locked this long: taking it again costs nothing.
+WARM_S = 0.05
+
+
+class Slots:
+    """`n` places shared by every process of the node that opens the same file."""
+
+    def __init__(self, path: Path, n: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.n = n
+        self.waiting: deque[Callable[[], None]] = deque()
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        if os.fstat(self._fd).st_size < _PAGE:
+            os.ftruncate(self._fd, _PAGE)
+        self._map = mmap.mmap(self._fd, _PAGE)
+        self.words = memoryview(self._map).cast("Q")[:_WORDS]
+        self._used: set[int] = set()
+        self._warm: list[int] = []
+
+    @property
+    def window(self) -> int:
+        """How many of the places may be used now: 1..n."""
+        return max(1, min(self.n, (self.words[WINDOW] or self.n * 1000) // 1000))
+
+    @property
+    def used(self) -> int:
+        """Places this process holds for exchanges under way."""
+        return len(self._used)
+
+    def take(self) -> int | None:
+        """A place, or None when all within the window are taken (here or by other processes)."""
+        window = self.window
+        while self._warm:
+            place = self._warm.pop()
+            if place < window:
+                self._used.add(place)
+                return place
+            self._lock(fcntl.F_UNLCK, place)
+        if len(self._used) < window:
+            for place in range(window):
+                if place not in self._used and self._lock(fcntl.F_WRLCK, place):
+                    self._used.add(place)
+                    return place
+            self.words[WANTED] = time.monotonic_ns()
+        return None
+
+    def give(self, place: int) -> None:
+        """Hand a place back; whoever waits in this process is called first."""
+        self._used.discard(place)
+        if time.monotonic_ns() - self.words[WANTED] < _WANTED_NS or place >= self.window:
+            self._lock(fcntl.F_UNLCK, place)
+        else:
+            self._warm.append(place)
+        if self.waiting:
+            self.waiting.popleft()()
+
+    def cool(self) -> None:
+        """Unlock the places that are kept warm; call it when the process has had nothing to send for WARM_S."""
+        while self._warm:
+            self._lock(fcntl.F_UNLCK, self._warm.pop())
+
+    def _lock(self, kind: int, place: int) -> bool:
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", kind, 0, _PAGE + place, 1, 0))
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    # -- the window: additive increase, multiplicative decrease ------------------------------------------------------
+
+    def grow(self) -> None:
+        """One success: after as many as the window is wide, it widens by one."""
+        window = self.words[WINDOW]
+        if window and window < self.n * 1000:
+            self.words[WINDOW] = min(self.n * 1000, window + 1_000_000 // window)
+
+    def halve(self) -> None:
+        """The target was full or slow: half as many from now on; at most once per 100 ms, for one fullness is seen by many."""
+        now = time.monotonic_ns()
+        if now - self.words[HALVED_AT] > 100_000_000:
+            self.words[HALVED_AT] = now
+            self.words[WINDOW] = max(1000, self.window * 500)
+
+    def close(self) -> None:
+        os.close(self._fd)

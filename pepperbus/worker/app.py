@@ -1,0 +1,292 @@
+"""One worker process: its storages, its pumps, its timers. Floor 4: back ends come through the two factories.
+
+Starting is a list (storages, leases of predecessors, pumps, watches), stopping is another, in the order that loses
+nothing: take nothing new, give back what was not begun, wait for what runs, store every outcome, leave.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from pepperbus.child import Child
+from pepperbus.clock import SystemClock
+from pepperbus.config.model import Queue, Topic
+from pepperbus.delivery import make_consumer
+from pepperbus.delivery.contract import Consumer
+from pepperbus.delivery.slots import REGISTERED, Slots
+from pepperbus.delivery.target import Closed, Target
+from pepperbus.errors import BootError, StorageError, StorageRefused
+from pepperbus.ids import IdGenerator
+from pepperbus.journal.log import LogWriter
+from pepperbus.names import split_owner
+from pepperbus.stats import Record, Writer
+from pepperbus.storage import open_storage
+from pepperbus.storage.contract import LEVELS, Storage
+from pepperbus.worker import inflight
+from pepperbus.worker.inflight import InFlight
+from pepperbus.worker.lane import Lane
+from pepperbus.worker.pump import Parts, Pump
+from pepperbus.worker.reclaim import take_back
+
+_SWEEP_S = 0.5
+_DUE_SLICE = 20  # every topic's delayed jobs are looked at every _SWEEP_S * this, besides its own timer
+
+
+class Worker:
+    """Serves the queues of one group until it is told to drain."""
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+        self.clock = SystemClock()
+        config = child.config
+        self._run_dir = config.bus.run_dir
+        self._queues: list[Queue] = config.groups().get(child.group, [])
+        self._storages: dict[str, Storage] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._pumps: list[Pump] = []
+        self._pools: dict[str, Slots] = {}
+        self._topic_slots: list[Slots] = []
+        self._consumers: list[Consumer] = []
+        self._records: dict[str, Record] = {}
+        self._stats = Writer(self._run_dir / "stats", child.name)
+        self._inflight = InFlight(self._run_dir, child.owner)
+        self.journal = LogWriter(config.bus.data_dir / "journal", child.name, config.journal.content)
+        self._parts = Parts(
+            config.bus.node,
+            f"{config.bus.node}/{child.name}",
+            self.clock,
+            IdGenerator(config.bus.shard, 15, self.clock.now_ms),
+            self._inflight,
+            self.journal,
+            child.log,
+        )
+        self._leaving = Event()
+        self._grace = 0.0
+        self._probing: set[str] = set()
+        self._turns = 0
+
+    # -- starting --------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Everything from start to the last settled job."""
+        self.child.on_drain = self._on_drain
+        self.child.on_command = self._on_command
+        self.child.title = self._title
+        self.child.start()
+        topics = [
+            topic for queue in self._queues for topic in queue.topics.values() if self.child.config.consumes(topic)
+        ]
+        gevent.spawn(self._open_all, topics)
+        self._watch_wakes()
+        gevent.spawn(self._sweep_loop)
+        self._leaving.wait()
+        self._leave()
+
+    def _open_all(self, topics: list[Topic]) -> None:
+        """Each storage is opened on its own: one that is down keeps only its own topics waiting."""
+        for name in dict.fromkeys(topic.storage for topic in topics):
+            gevent.spawn(self._open_one, name, [topic for topic in topics if topic.storage == name])
+
+    def _open_one(self, name: str, topics: list[Topic]) -> None:
+        storage = open_storage(self.child.config.storages[name], self.clock)
+        wait = 0.1
+        while not self._leaving.is_set():
+            try:
+                storage.open()
+                self._take_back_own(storage)
+                break
+            except (StorageError, StorageRefused) as error:
+                self.child.log.warning("storage_closed", str(error), storage=name)
+                gevent.sleep(wait)
+                wait = min(2.0, wait * 2)
+        else:
+            return
+        lane = Lane(storage, self.child.owner, self.child.log)
+        self._storages[name], self._lanes[name] = storage, lane
+        self._see_paused(lane)
+        for topic in topics:
+            if self._durable_enough(topic, storage):
+                self._add_pump(topic, lane)
+        storage.watch([topic.full_name for topic in topics], self._on_wake)
+
+    def _durable_enough(self, topic: Topic, storage: Storage) -> bool:
+        wanted = self.child.config.queues[topic.queue].durability
+        if LEVELS.index(wanted) > LEVELS.index(storage.durability):
+            text = f"queue asks for durability = {wanted}, storage {storage.name} gives {storage.durability}"
+            self.child.log.error("durability_refused", text, topic=topic.full_name)
+            return False
+        return True
+
+    def _take_back_own(self, storage: Storage) -> None:
+        """Leases of this slot's earlier incarnations: they are dead, or this process would not have been started."""
+        mine = split_owner(self.child.owner)
+
+        def dead(owner: str) -> bool:
+            node, name, _ = split_owner(owner)
+            return (node, name) == mine[:2] and owner != self.child.owner
+
+        for owner in take_back(storage, dead, self._run_dir, self.journal, self.child.log, self.clock):
+            if len(self.child.config.storages) == 1:
+                inflight.forget(self._run_dir, owner)
+
+    def _add_pump(self, topic: Topic, lane: Lane) -> None:
+        consumer = make_consumer(topic, self.child.config)
+        pool, own = self._slots(topic)
+        if self.child.index == 0:
+            own.words[REGISTERED] = 0  # the script may be another one now
+        target = Target(pool, own, needs_ping=topic.ping)
+        record = self._stats.record(topic.full_name)
+        record.set("window", min(pool.window, own.window))
+        pump = Pump(topic, lane, target, consumer, record, self.child.owner, self._parts)
+        self._consumers.append(consumer)
+        self._records[topic.full_name] = record
+        self._pumps.append(pump)
+        self._set_paused_by_file(topic, lane)
+        self._attend(pump)
+        pump.wake()
+
+    def _set_paused_by_file(self, topic: Topic, lane: Lane) -> None:
+        if topic.paused:
+            lane.paused.add(topic.full_name)
+
+    def _slots(self, topic: Topic) -> tuple[Slots, Slots]:
+        """The pool's places (shared by its topics) and the topic's own; the files are new for every start of the bus."""
+        directory = self._run_dir / "targets" / self.child.bus_boot
+        own = Slots(directory / f"topic-{topic.queue}~{topic.name}", topic.concurrency)
+        self._topic_slots.append(own)
+        if topic.run != "fastcgi":
+            return own, own
+        pool = self.child.config.pools[topic.pool]
+        if topic.pool not in self._pools:
+            self._pools[topic.pool] = Slots(directory / f"pool-{topic.pool}", pool.max_connections)
+        return self._pools[topic.pool], own
+
+    # -- waking ----------------------------------------------------------------------------------------------------
+
+    def _watch_wakes(self) -> None:
+        wake_fd = self.child.wakes.get(self.child.group)
+        if wake_fd is not None:
+            self._watcher = gevent.get_hub().loop.io(wake_fd, 1)
+            self._watcher.start(self._on_eventfd, wake_fd)
+
+    def _on_eventfd(self, wake_fd: int) -> None:
+        try:
+            os.eventfd_read(wake_fd)
+        except BlockingIOError:
+            pass  # another worker of the group was quicker; the jobs may still be more than it takes
+        for pump in self._pumps:
+            pump.pushed()
+
+    def _on_wake(self, name: str) -> None:
+        for pump in self._pumps:
+            if not name or pump.name == name:
+                pump.pushed()
+
+    def _sweep_loop(self) -> None:
+        """What no event announces: closed targets, lost wakes, due jobs of other nodes, pauses, idle places."""
+        while True:
+            gevent.sleep(_SWEEP_S)
+            self._turns += 1
+            if self._turns % 2 == 0:
+                for lane in self._lanes.values():
+                    self._see_paused(lane)
+            for number, pump in enumerate(self._pumps):
+                self._attend(pump)
+                if number % _DUE_SLICE == self._turns % _DUE_SLICE:
+                    pump.pushed()
+            for slots in (*self._pools.values(), *self._topic_slots):
+                if not slots.used:
+                    slots.cool()
+
+    def _attend(self, pump: Pump) -> None:
+        record = self._records[pump.name]
+        record.set("state", pump.state())
+        record.set("window", min(pump.target.pool.window, pump.target.topic.window))
+        closed = pump.target.closed()
+        if closed in (Closed.OPEN, Closed.BUSY):
+            if pump.was_closed:
+                pump.was_closed = False
+                pump.wake()
+            return
+        pump.was_closed = True
+        pump.return_ahead()
+        if pump.name not in self._probing and pump.target.probe_in() <= 0 and not pump.draining:
+            self._probing.add(pump.name)
+            gevent.spawn(self._probe, pump)
+
+    def _probe(self, pump: Pump) -> None:
+        try:
+            pump.probe()
+        finally:
+            self._probing.discard(pump.name)
+        if pump.target.closed() not in (Closed.OPEN, Closed.BUSY) and not pump.draining:
+            gevent.spawn_later(max(pump.target.probe_in(), 0.02), self._attend, pump)
+
+    def _see_paused(self, lane: Lane) -> None:
+        try:
+            paused = lane.storage.paused()
+        except StorageError:
+            return  # what was known stays true until the storage says otherwise
+        files = {pump.name for pump in self._pumps if pump.topic.paused}
+        resumed = lane.paused - paused - files
+        lane.paused = paused | files
+        for pump in self._pumps:
+            if pump.name in resumed:
+                pump.wake()
+            elif pump.name in lane.paused:
+                pump.return_ahead()
+
+    # -- asked and leaving -------------------------------------------------------------------------------------------
+
+    def _on_command(self, command: dict[str, Any]) -> dict[str, Any]:
+        if command.get("op") == "targets":
+            return {
+                "topics": {
+                    pump.name: {
+                        "closed": pump.target.closed().name.lower(),
+                        "why": pump.target.why,
+                        "in_flight": pump.under_way,
+                        "window": min(pump.target.pool.window, pump.target.topic.window),
+                        "address": pump.consumer.address,
+                    }
+                    for pump in self._pumps
+                }
+            }
+        return {"error": f"a worker does not know {command.get('op')!r}"}
+
+    def _title(self) -> str:
+        topics = " ".join(pump.topic.name for pump in self._pumps[:8])
+        return f"[{topics}] {sum(pump.under_way for pump in self._pumps)} in flight"
+
+    def _on_drain(self, grace: float) -> None:
+        self._grace = grace
+        self._leaving.set()
+
+    def _leave(self) -> None:
+        deadline = self.clock.monotonic() + self._grace
+        for pump in self._pumps:
+            pump.drain()
+        for pump in self._pumps:
+            pump.idle.wait(max(0.0, deadline - self.clock.monotonic()))
+        for consumer in self._consumers:
+            consumer.close()  # what still runs is cut now, judged "may have run" and settled as such
+        for pump in self._pumps:
+            pump.idle.wait(1.0)
+        stored = [lane.flush(2.0) for lane in self._lanes.values()]
+        self.journal.close()
+        if all(stored) and not any(pump.under_way for pump in self._pumps):
+            self._inflight.close()
+        for storage in self._storages.values():
+            storage.close()
+        self.child.log.info("worker_left", group=self.child.group)
+
+
+def boot(child: Child) -> Worker:
+    """The worker of `child`. Raises BootError when its group has nothing to serve."""
+    if child.group not in child.config.groups():
+        raise BootError(f"worker group {child.group!r} serves no queue of this configuration")
+    return Worker(child)

@@ -1,0 +1,71 @@
+"""One storage as one worker uses it: settles go out in batches, and nothing new starts while they cannot be stored.
+
+Floor 4. Why the stop: a job whose outcome cannot be written will run again. On a full disk or a dead Redis each further
+job run would be one more duplicate, so the lane closes with the first failed settle and opens with the next good one.
+"""
+
+from __future__ import annotations
+
+import gevent
+from gevent.event import Event
+
+from pepperbus.errors import StorageError
+from pepperbus.log import Log
+from pepperbus.storage.contract import Settle, Storage
+
+_RETRY_S = (0.05, 1.0)  # first and longest wait after a settle that failed
+
+
+class Lane:
+    """The settling half of one storage. `healthy` False: do not start jobs of this storage now."""
+
+    def __init__(self, storage: Storage, owner: str, log: Log) -> None:
+        self.storage = storage
+        self.healthy = True
+        self.paused: set[str] = set()
+        self._owner = owner
+        self._log = log
+        self._batch: list[Settle] = []
+        self._work = Event()
+        self._idle = Event()
+        self._idle.set()
+        self._greenlet = gevent.spawn(self._run)
+
+    def settle(self, outcome: Settle) -> None:
+        """Store what becomes of a job, soon and surely: repeated until the storage says yes."""
+        self._batch.append(outcome)
+        self._idle.clear()
+        self._work.set()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything handed in is stored; whether it was."""
+        return bool(self._idle.wait(timeout))
+
+    def _run(self) -> None:
+        wait = _RETRY_S[0]
+        while True:
+            self._work.wait()
+            self._work.clear()
+            batch, self._batch = self._batch, []
+            while batch:
+                try:
+                    self.storage.settle(self._owner, batch)
+                    if not self.healthy:
+                        self._log.info("storage_back", storage=self.storage.name)
+                        self.healthy, wait = True, _RETRY_S[0]
+                    batch = []
+                except StorageError as error:  # definite or unknown alike: settling twice is harmless
+                    if self.healthy:
+                        self._log.warning("settle_failed", str(error), storage=self.storage.name, jobs=len(batch))
+                    self.healthy = False
+                    gevent.sleep(wait)
+                    wait = min(_RETRY_S[1], wait * 2)
+                    batch += self._batch
+                    self._batch = []
+            if not self._batch:
+                self._idle.set()
+            else:
+                self._work.set()
+
+    def close(self) -> None:
+        self._greenlet.kill()

@@ -1,0 +1,483 @@
+"""One topic's loop: lease, deliver, settle. The heart of the bus.
+
+Floor 4: knows the contracts, never a back end. Everything runs as callbacks in the hub, except leasing (a storage call), which
+has a greenlet of its own. The order that keeps jobs safe: leased in the storage, marked as begun, sent, answered, judged,
+settled in the storage; a crash between any two steps leaves a lease that `reclaim` gives back.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+
+import gevent
+from gevent.event import Event
+
+from pepperbus.clock import Clock
+from pepperbus.config.model import Topic
+from pepperbus.delivery.contract import Act, Answer, Consumer, Delivered, Request, TargetEffect, Transport, Verdict
+from pepperbus.delivery.target import Closed, Target
+from pepperbus.delivery.verdict import judge, judge_ping
+from pepperbus.errors import StorageError
+from pepperbus.ids import IdGenerator
+from pepperbus.job import Job
+from pepperbus.journal.contract import JournalWriter, Row
+from pepperbus.log import Log
+from pepperbus.stats import Record
+from pepperbus.storage.contract import Leased, Outcome, Settle
+from pepperbus.worker.inflight import InFlight
+from pepperbus.worker.lane import Lane
+
+#: Never more than this many jobs leased ahead, and only as many as will start within _AHEAD_S: a job held here
+#: cannot be run by another worker.
+_MOST_AHEAD = 64
+_AHEAD_S = 0.05
+_STATES = {Closed.OPEN: 1, Closed.BUSY: 1, Closed.DOWN: 4, Closed.STRAINED: 4, Closed.ABSENT: 5}
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request under way."""
+
+    places: tuple[int, int]
+    marks: list[int]
+    jobs: list[tuple[Leased, Job]]
+    request: Request
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a pump needs of its worker."""
+
+    node: str
+    process: str  # node/name, as the journal shows it
+    clock: Clock
+    ids: IdGenerator
+    inflight: InFlight
+    journal: JournalWriter
+    log: Log
+
+
+class Pump:
+    """Drives one topic in one worker."""
+
+    def __init__(
+        self, topic: Topic, lane: Lane, target: Target, consumer: Consumer, record: Record, owner: str, parts: Parts
+    ) -> None:
+        self.topic = topic
+        self.name = topic.full_name
+        self.target = target
+        self.lane = lane
+        self.consumer = consumer
+        self.draining = False
+        self.next_due_ms = 0
+        self._record = record
+        self._owner = owner
+        self._parts = parts
+        self._ahead: deque[Leased] = deque()
+        self._exchanges: dict[int, Exchange] = {}
+        self._count = 0
+        self._run_s = 0.001  # how long exchanges take, a moving average
+        self._may_hold_more = True
+        self._leasing = False
+        self._lease_failed = False
+        self._timer_set = False
+        self._look_for_due = True
+        self._due_timer: gevent.Greenlet | None = None
+        self.was_closed = False
+        self._hungry = Event()
+        self._second_chance: set[int] = set()
+        self._greenlet = gevent.spawn(self._lease_loop)
+        self.idle = Event()
+        self.idle.set()
+
+    # -- waking --------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """There may be something to do: a push, a due job, an opened target."""
+        self._may_hold_more = True
+        self.turn()
+
+    def pushed(self) -> None:
+        """Something was pushed, or became due, or may have: look into the storage."""
+        self._look_for_due = True
+        self.wake()
+        if not self._leasing and not self.draining and self.lane.healthy:
+            self._leasing = True  # delayed jobs must be seen even while nothing may start
+            self._hungry.set()
+
+    def turn(self) -> None:
+        """Start what may start, then see that enough is leased ahead."""
+        while self._ahead and self._startable():
+            places = self.target.take(self.turn)
+            if places is None:
+                if not self._exchanges:  # other processes hold the places and cannot call us
+                    self._later(random.uniform(0.004, 0.012))
+                break
+            self._start(places)
+        self._feed()
+
+    def _later(self, seconds: float) -> None:
+        """One turn from now on, however often it is asked for."""
+        if not self._timer_set:
+            self._timer_set = True
+            gevent.spawn_later(seconds, self._timed_turn)
+
+    def _timed_turn(self) -> None:
+        self._timer_set = False
+        self.turn()
+
+    def _startable(self) -> bool:
+        closed = self.target.closed()
+        if closed and not (self.target.trial and not self._exchanges):
+            return False
+        return self.lane.healthy and not self.draining and self.name not in self.lane.paused
+
+    def _feed(self) -> None:
+        """Ask for jobs when the target could take more than are held."""
+        if self._may_hold_more and not self._leasing and self._startable() and self._room() > len(self._ahead):
+            self._leasing = True
+            self._hungry.set()
+
+    def _room(self) -> int:
+        """How many jobs to hold beyond those under way: the free places, and what will start within _AHEAD_S."""
+        if self.target.trial:
+            return 1
+        free = max(0, min(self.target.topic.window, self.target.pool.window) - len(self._exchanges))
+        places = min(self.target.topic.n, self.target.pool.n)
+        soon = min(_MOST_AHEAD, int(places * _AHEAD_S / self._run_s))
+        return (free + soon) * self.topic.chunk
+
+    def _lease_loop(self) -> None:
+        while True:
+            self._hungry.wait()
+            self._hungry.clear()
+            leased: list[Leased] = []
+            try:
+                if self._look_for_due:
+                    self._promote()
+                wanted = min(self._room() - len(self._ahead), _MOST_AHEAD * self.topic.chunk)
+                if wanted > 0 and self._startable():
+                    self._may_hold_more = False  # a push from here on says so again
+                    leased = self.lane.storage.lease(self.name, wanted, self._owner)
+                    self._may_hold_more |= len(leased) >= wanted
+                self._lease_failed = False
+            except StorageError as error:
+                if not self._lease_failed:  # once an outage, not three times a second
+                    self._parts.log.warning("lease_failed", str(error), topic=self.name)
+                self._lease_failed = True
+                gevent.sleep(random.uniform(0.2, 0.5))
+                self._may_hold_more = True
+            self._leasing = False
+            if self.draining:
+                self._give_back(leased)
+                if not self._exchanges:
+                    self.idle.set()
+                continue
+            self._ahead.extend(leased)
+            if leased:
+                self.idle.clear()
+            self.turn()
+            if not self._ahead and not self._exchanges:
+                self.idle.set()
+
+    def _promote(self) -> None:
+        """Make due jobs ready, and know when to look again."""
+        self._look_for_due = False
+        moved, self.next_due_ms = self.lane.storage.promote(self.name, self._parts.clock.now_ms())
+        if moved:
+            self._may_hold_more = True
+        self._set_due_timer()
+
+    def _set_due_timer(self) -> None:
+        if self._due_timer is not None:
+            self._due_timer.kill()
+            self._due_timer = None
+        if self.next_due_ms:
+            wait_s = max(0.0, (self.next_due_ms - self._parts.clock.now_ms()) / 1000)
+            self._due_timer = gevent.spawn_later(min(wait_s, 3600.0), self.pushed)
+
+    # -- one exchange ----------------------------------------------------------------------------------------------
+
+    def _start(self, places: tuple[int, int]) -> None:
+        parts, topic = self._parts, self.topic
+        now_ms = parts.clock.now_ms()
+        jobs: list[tuple[Leased, Job]] = []
+        while self._ahead and len(jobs) < topic.chunk:
+            leased = self._ahead.popleft()
+            try:
+                jobs.append((leased, Job.decode(leased.body)))
+            except ValueError as error:  # damaged in the storage: kept and named, never dropped
+                self.lane.settle(
+                    Settle(self.name, leased.job_id, Outcome.DEAD, reason=f"stored bytes are damaged: {error}")
+                )
+        if not jobs:
+            self.target.give(places)
+            return
+        delivered = tuple(Delivered(job, leased.attempt, leased.first_due_ms) for leased, job in jobs)
+        request = Request(
+            topic.queue,
+            topic.name,
+            f"{parts.ids.next()}-{parts.process}",
+            delivered,
+            deadline_s=topic.timeout,
+            now_ms=now_ms,
+        )
+        marks = [parts.inflight.begin(self.name, leased.job_id) for leased, _ in jobs]
+        exchange = Exchange(places, marks, jobs, request, parts.clock.monotonic())
+        self._count += 1
+        number = self._count
+        self._exchanges[number] = exchange
+        self.target.trial = False
+        self._record.add("in_flight")
+        for leased, job in jobs:
+            self._record.observe("wait", (now_ms - (leased.first_due_ms or job.accepted_ms)) / 1000)
+        self.consumer.start(request, partial(self._done, number))
+
+    def _done(self, number: int, answer: Answer) -> None:
+        exchange = self._exchanges.pop(number)
+        took = self._parts.clock.monotonic() - exchange.started
+        self._run_s += (max(took, 1e-5) - self._run_s) * 0.05
+        verdict = judge(answer, exchange.request, self.topic, dedicated=self.consumer.dedicated)
+        self._record.add("in_flight", -1)
+        self._record.observe("run", took)
+        self._settle(exchange, answer, verdict, took)
+        for mark in exchange.marks:
+            self._parts.inflight.end(mark)
+        self._report(answer, verdict)
+        if verdict.zombie and self.topic.zombie_grace > 0 and not self.draining:
+            # The script may still run: its place stays taken, or the next job would find no free child.
+            gevent.spawn_later(self.topic.zombie_grace, self._free, exchange.places)
+            self.turn()
+        else:
+            self._free(exchange.places)
+        if not self._ahead and not self._exchanges:
+            self.idle.set()
+
+    def _free(self, places: tuple[int, int]) -> None:
+        self.target.give(places)
+        self.turn()
+
+    def _report(self, answer: Answer, verdict: Verdict) -> None:
+        log = self._parts.log
+        was = self.target.closed()
+        if verdict.act is Act.UNREGISTERED:
+            self.target.unregister(verdict.reason)
+        else:
+            self.target.report(verdict.effect, verdict.reason)
+        now = self.target.closed()
+        if now is Closed.BUSY:
+            self._may_hold_more = True
+            self._later(self.target.probe_in() + 0.001)
+        if now and now is not was and now not in (Closed.BUSY, Closed.UNREGISTERED):
+            log.warning("target_closed", verdict.reason, topic=self.name, why=now.name.lower())
+        if now not in (Closed.OPEN, Closed.BUSY):
+            self.was_closed = True
+            self.return_ahead()
+        if answer.reconnected:
+            log.warning("reconnected", "request to cgi fail eof retry", topic=self.name)
+        if verdict.pause:
+            log.warning("paused_by_consumer", topic=self.name)
+            gevent.spawn(self._pause)
+
+    def _pause(self) -> None:
+        self.lane.paused.add(self.name)
+        try:
+            self.lane.storage.set_paused(self.name, True)
+        except StorageError as error:
+            self._parts.log.warning("pause_failed", str(error), topic=self.name)
+
+    # -- what becomes of the jobs ------------------------------------------------------------------------------------
+
+    def _settle(self, exchange: Exchange, answer: Answer, verdict: Verdict, took: float) -> None:
+        now_ms = self._parts.clock.now_ms()
+        for leased, job in exchange.jobs:
+            mine = verdict
+            if verdict.failed_ids and leased.job_id not in verdict.failed_ids:
+                mine = Verdict(Act.DONE, verdict.effect, False, verdict.code)
+            settle = self._decide(leased, job, mine, now_ms)
+            self.lane.settle(settle)
+            self._count_outcome(settle)
+            self._write_row(exchange, leased, job, answer, mine, settle, now_ms, took)
+
+    def _decide(self, leased: Leased, job: Job, verdict: Verdict, now_ms: int) -> Settle:
+        """The verdict against this job's budget of attempts and time."""
+        act, spent, reason = verdict.act, verdict.spent, verdict.reason
+        if act is Act.UNREGISTERED:
+            if leased.job_id in self._second_chance:  # the ping listed the topic, the script still says 404
+                self._second_chance.discard(leased.job_id)
+                act, spent = Act.RETRY, True
+            else:
+                self._second_chance.add(leased.job_id)
+                act = Act.BACK
+        if act is Act.DONE:
+            self._second_chance.discard(leased.job_id)
+            return Settle(self.name, leased.job_id, Outcome.DONE)
+        if act is Act.DEAD:
+            return Settle(self.name, leased.job_id, Outcome.DEAD, reason=reason, spent=spent)
+        age_s = (now_ms - (leased.first_due_ms or job.accepted_ms)) / 1000
+        if age_s > self.topic.max_age:
+            return Settle(self.name, leased.job_id, Outcome.DEAD, reason=f"max_age: {reason}", spent=spent)
+        if act is Act.BACK:
+            if verdict.after_s is None:
+                return Settle(self.name, leased.job_id, Outcome.BACK, spent=spent)
+            return self._retry_at(leased, now_ms + int(verdict.after_s * 1000), spent)
+        if leased.attempt >= self.topic.attempts:
+            text = f"attempt {leased.attempt} of {self.topic.attempts} failed: {reason}"
+            return Settle(self.name, leased.job_id, Outcome.DEAD, reason=text, spent=spent)
+        wait = (
+            self.topic.backoff.wait_s(leased.attempt, random.random()) if verdict.after_s is None else verdict.after_s
+        )
+        if verdict.zombie:
+            wait = max(wait, self.topic.zombie_grace)
+        return self._retry_at(leased, now_ms + int(wait * 1000), spent)
+
+    def _retry_at(self, leased: Leased, due_ms: int, spent: bool) -> Settle:
+        if not self.next_due_ms or due_ms < self.next_due_ms:
+            self.next_due_ms = due_ms
+            self._set_due_timer()
+        return Settle(self.name, leased.job_id, Outcome.RETRY, due_ms=due_ms, spent=spent)
+
+    def _count_outcome(self, settle: Settle) -> None:
+        record = self._record
+        if settle.outcome is Outcome.DONE:
+            record.add("done")
+            return
+        if not settle.spent:
+            record.add("returned")
+        else:
+            record.add("failed")
+            if settle.outcome is Outcome.RETRY:
+                record.add("retried")
+        if settle.outcome is Outcome.DEAD:
+            record.add("dead")
+
+    def _write_row(
+        self,
+        exchange: Exchange,
+        leased: Leased,
+        job: Job,
+        answer: Answer,
+        verdict: Verdict,
+        settle: Settle,
+        now_ms: int,
+        took: float,
+    ) -> None:
+        parts = self._parts
+        reason = settle.reason or verdict.reason
+        started_ms = exchange.request.now_ms
+        parts.journal.add(
+            Row(
+                "attempt",
+                leased.job_id,
+                self.name,
+                started_ms,
+                leased.attempt,
+                parts.node,
+                parts.process,
+                settle.outcome.value,
+                verdict.code,
+                verdict.error_code,
+                reason,
+                exchange.request.trace,
+                job.trace,
+                job.client,
+                job.accepted_ms,
+                float(started_ms - (leased.first_due_ms or job.accepted_ms)),
+                took * 1000,
+                answer.body,
+                answer.stderr,
+                job.content,
+            )
+        )
+        if settle.outcome is Outcome.DONE:
+            return
+        if verdict.act is Act.UNREGISTERED:
+            parts.log.warning("unregistered", "topic no register", topic=self.name, job=leased.job_id)
+        elif settle.spent or settle.outcome is Outcome.DEAD:
+            text = "sendToCGI fail" if answer.transport is not Transport.UNSENDABLE else "cannot be sent"
+            parts.log.warning(
+                "attempt_failed",
+                f"{text}: {reason}",
+                topic=self.name,
+                job=leased.job_id,
+                attempt=leased.attempt,
+                outcome=settle.outcome.value,
+            )
+
+    # -- closing and probing --------------------------------------------------------------------------------------------
+
+    def probe(self) -> None:
+        """Ask a closed target whether it is back; called by the worker's sweep when the target says it is time. May block."""
+        closed = self.target.closed()
+        if closed in (Closed.OPEN, Closed.BUSY):
+            return
+        if self.target.needs_ping and closed is not Closed.STRAINED:
+            self._ping()
+        elif closed is Closed.DOWN:
+            self._connect()
+        else:
+            self.target.postpone()
+            self.target.trial = True  # one waiting job finds out
+            self.wake()
+
+    def _ping(self) -> None:
+        request = Request(
+            self.topic.queue, self.topic.name, "", ping=True, deadline_s=30.0, now_ms=self._parts.clock.now_ms()
+        )
+        self.target.postpone()  # the other workers of the node need not ask as well
+        answer = self.consumer.call(request)
+        if answer.transport is Transport.NO_LISTENER:
+            self.target.report(TargetEffect.DOWN, answer.detail)
+        elif answer.transport is Transport.BUSY:
+            self.target.report(TargetEffect.BUSY, answer.detail)
+        else:
+            registered, reason = judge_ping(answer, request)
+            if not registered and self.target.why != reason:
+                self._parts.log.warning("ping_failed", f"topic no register: {reason}", topic=self.name)
+            self.target.pinged(registered, reason)
+        self.wake()
+
+    def _connect(self) -> None:
+        self.target.postpone()
+        if self.consumer.reachable():
+            self.target.reachable()
+            self.wake()
+
+    def state(self) -> int:
+        """The `state` gauge of stats.COUNTERS."""
+        if self.name in self.lane.paused:
+            return 2
+        closed = self.target.closed()
+        if closed is Closed.OPEN:
+            return 1 if self._exchanges else 0
+        return _STATES.get(closed, 3)
+
+    # -- leaving ----------------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Take nothing new and give back what was not begun; what runs goes on. `idle` is set when all is settled."""
+        self.draining = True
+        self.return_ahead()
+        if self._leasing or self._exchanges:
+            self.idle.clear()
+        else:
+            self.idle.set()
+
+    def return_ahead(self) -> None:
+        """What is held but not begun goes back to the storage: others may run it, or nobody while the target is closed."""
+        if self._ahead:
+            self._give_back(list(self._ahead))
+            self._ahead.clear()
+            self._may_hold_more = True
+
+    def _give_back(self, jobs: list[Leased]) -> None:
+        for leased in reversed(jobs):  # the first of the line is given back last, so that it is first again
+            self.lane.settle(Settle(self.name, leased.job_id, Outcome.BACK, spent=False))
+
+    @property
+    def under_way(self) -> int:
+        return len(self._exchanges)
