@@ -10,30 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from pepperbus.config.model import Topic
+from pepperbus.delivery import verdict_php as php
 from pepperbus.delivery.contract import Act, Answer, Request, TargetEffect, Transport, Verdict
 
 NO_CODE = "this script does not answer Code: set contract = status"
-_REASON = 300  # characters of a reason
-
-_SCRIPT = re.compile(
-    rb"(?:Primary script unknown|Access to the script '[^\n]*' has been denied|Unable to open primary)"
-)
-_SCRIPT_LINE = re.compile(rb"(?:Primary script|Access to|Unable to open)[^\n]*")
-_POST_SIZE = re.compile(rb"POST Content-Length of (\d+) bytes exceeds the limit of (\d+) bytes")
-_SHOWN_POST_SIZE = re.compile(_POST_SIZE.pattern + rb" in (?:<b>)?Unknown(?:</b>)? on line (?:<b>)?0")
-_FATAL = re.compile(rb"PHP ((?:Fatal|Parse|Recoverable fatal) error): *(.{0,4000})", re.DOTALL)
-_PLACE = re.compile(r"(.*?) in ([^\n]*?)(?::(\d+)(?=\n|$)| on line (\d+))", re.DOTALL)
-_SHOWN_FATAL = re.compile(
-    rb"(?:^|\n|>)(?:PHP )?(?:<b>)?((?:Fatal|Parse|Recoverable fatal) error)(?:</b>)?: +"
-    rb"(.{0,4000}? on line (?:<b>)?\d+)",
-    re.DOTALL,
-)
-_TAGS = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 _NAMES = re.compile(r"[,\s<>]+")
 
 
@@ -73,19 +58,19 @@ def judge_ping(answer: Answer, request: Request) -> tuple[bool, str]:
     """
     if answer.transport is not Transport.ANSWERED:
         return False, answer.detail or answer.transport.value
-    if trouble := script_trouble(answer) or php_error(answer.stderr):
+    if trouble := _script_refused(answer) or php.fatal(answer.stderr):
         return False, trouble
     code = answer.headers.get("code")
     if code is None:
         return False, NO_CODE
     if code.strip() != "200":
-        return False, one_line(f"the ping was answered with Code: {code}: {_text(answer.body)}")
+        return False, php.one_line(f"the ping was answered with Code: {code}: {php.text(answer.body)}")
     wanted = f"{request.queue}/{request.topic}"
-    listed = _NAMES.split(answer.headers.get("consume-topics", "")) + _NAMES.split(_text(answer.body))
+    listed = _NAMES.split(answer.headers.get("consume-topics", "")) + _NAMES.split(php.text(answer.body))
     if wanted in listed:
         return True, ""
     names = [name for name in listed if "/" in name]
-    return False, one_line(f"the script does not list {wanted}, only: {', '.join(names) or 'nothing'}")
+    return False, php.one_line(f"the script does not list {wanted}, only: {', '.join(names) or 'nothing'}")
 
 
 # 1. How far the exchange came. `code` is what the journal shows: 502 to 504, as a proxy would say.
@@ -119,8 +104,8 @@ def cut(case: Case) -> Verdict | None:
     """May have run: never sent again at once. What PHP said before the cut is the better reason."""
     if case.answer.transport is not Transport.CUT:
         return None
-    reason = "; ".join(filter(None, (case.answer.detail or "cut after sending", php_error(case.answer.stderr))))
-    return Verdict(Act.RETRY, TargetEffect.STRAINED, True, 502, reason=one_line(reason), may_have_run=True)
+    reason = "; ".join(filter(None, (case.answer.detail or "cut after sending", php.fatal(case.answer.stderr))))
+    return Verdict(Act.RETRY, TargetEffect.STRAINED, True, 502, reason=php.one_line(reason), may_have_run=True)
 
 
 def timeout(case: Case) -> Verdict | None:
@@ -132,10 +117,10 @@ def timeout(case: Case) -> Verdict | None:
 
 def script_not_served(case: Case) -> Verdict | None:
     """php-fpm refused the path before anything ran: no job is to blame, the topic stops until it is served."""
-    trouble = script_trouble(case.answer)
+    trouble = _script_refused(case.answer)
     if trouble is None:
         return None
-    reason = one_line(f"{case.topic.script or case.answer.detail}: {trouble}")
+    reason = php.one_line(f"{case.topic.script or case.answer.detail}: {trouble}")
     return Verdict(Act.BACK, TargetEffect.STOPPED, False, case.answer.status, reason=reason)
 
 
@@ -146,21 +131,19 @@ def post_max_size(case: Case) -> Verdict | None:
     """
     if case.topic.body == "raw":
         return None
-    found = _POST_SIZE.search(case.answer.stderr)
-    if found is None and not case.dedicated and b"POST Content-Length of" in case.answer.body:
-        found = _SHOWN_POST_SIZE.search(case.answer.body)
-    if found is None:
+    sizes = php.post_refused(case.answer.stderr, b"" if case.dedicated else case.answer.body)
+    if sizes is None:
         return None
-    sent, limit = (int(number) for number in found.groups())
+    sent, limit = sizes
     reason = f"the form has {sent} bytes, post_max_size of the pool is {limit} bytes: raise post_max_size"
     return Verdict(Act.DEAD, TargetEffect.FINE, True, 413, "post_max_size", reason)
 
 
 def php_fatal(case: Case) -> Verdict | None:
     """A fatal or parse error, whatever the headers say: PHP answers 200 when output was sent before it died."""
-    reason = php_error(case.answer.stderr)
+    reason = php.fatal(case.answer.stderr)
     if reason is None and not case.dedicated:
-        reason = _shown_error(case.answer.body)
+        reason = php.shown_fatal(case.answer.body)
     if reason is None:
         return None
     return Verdict(Act.RETRY, TargetEffect.FINE, True, 500, "php", reason)
@@ -177,28 +160,16 @@ def failed_jobs(case: Case) -> Verdict | None:
     known = {str(delivered.job.id): delivered.job.id for delivered in case.request.jobs}
     failed = frozenset(known[word] for word in listed if word in known)
     if len(failed) < len(set(listed)):
-        reason = one_line(f"Failed-Jobs names jobs that were not sent: {', '.join(listed)}")
+        reason = php.one_line(f"Failed-Jobs names jobs that were not sent: {', '.join(listed)}")
         return _failed(500, "", reason)
-    said = _by_word(case) if case.answer.headers.get("x-pepperbus-verdict", "").strip().lower() != "done" else None
-    verdict = said or _failed(_code(case.answer) or 500, *_error(case.answer))
-    return Verdict(
-        verdict.act,
-        verdict.effect,
-        verdict.spent,
-        verdict.code,
-        verdict.error_code,
-        verdict.reason or "named in Failed-Jobs",
-        verdict.after_s,
-        pause=verdict.pause,
-        failed_ids=failed,
-    )
+    verdict = verdict_header(case)
+    if verdict is None or verdict.act is Act.DONE:
+        code = _code(case.answer)
+        verdict = _failed(500 if code is None or code == 200 else code, *_error(case.answer))
+    return replace(verdict, reason=verdict.reason or "named in Failed-Jobs", failed_ids=failed)
 
 
 def verdict_header(case: Case) -> Verdict | None:
-    return _by_word(case)
-
-
-def _by_word(case: Case) -> Verdict | None:
     """`X-Pepperbus-Verdict: done|retry|dead|pause`, with `Retry-After`."""
     word = case.answer.headers.get("x-pepperbus-verdict")
     if word is None:
@@ -215,7 +186,7 @@ def _by_word(case: Case) -> Verdict | None:
         case "pause":
             reason = reason or "the consumer asked for a pause"
             return Verdict(Act.BACK, TargetEffect.FINE, False, 503, error_code, reason, after, pause=True)
-    return _failed(500, error_code, one_line(f"X-Pepperbus-Verdict: {word} is not done, retry, dead or pause"))
+    return _failed(500, error_code, php.one_line(f"X-Pepperbus-Verdict: {word} is not done, retry, dead or pause"))
 
 
 # 3. `contract = sdk`: the header Code decides, HTTP's status is ignored.
@@ -234,7 +205,7 @@ def sdk(case: Case) -> Verdict | None:
     if code is None:
         said = case.answer.headers.get("code")
         lack = "no Code in the answer" if said is None else f"Code: {said} is not a number"
-        return _failed(500, error_code, one_line(f"{lack} (HTTP status {case.answer.status}): {text}".rstrip(": ")))
+        return _failed(500, error_code, php.one_line(f"{lack} (HTTP status {case.answer.status}): {text}".rstrip(": ")))
     return _failed(code, error_code, text or f"Code: {code}")
 
 
@@ -256,12 +227,12 @@ def dead_on(case: Case) -> Verdict | None:
 
 
 def asked_to_wait(case: Case) -> Verdict | None:
+    """Refused, so no attempt is spent and only `max_age` ends it; without Retry-After the topic's first wait holds."""
     if case.answer.status not in (429, 503):
         return None
     error_code, reason = _status_error(case.answer)
-    return Verdict(
-        Act.RETRY, TargetEffect.BUSY, False, case.answer.status, error_code, reason, after_s=retry_after(case)
-    )
+    after = retry_after(case) or case.topic.backoff.wait_s(1)
+    return Verdict(Act.BACK, TargetEffect.BUSY, False, case.answer.status, error_code, reason, after)
 
 
 def gone(case: Case) -> Verdict | None:
@@ -280,7 +251,7 @@ def anything_else(case: Case) -> Verdict | None:
     """3xx too: redirects are never followed."""
     error_code, reason = _status_error(case.answer)
     if location := case.answer.headers.get("location"):
-        reason = one_line(f"HTTP status {case.answer.status}: redirects are not followed (to {location})")
+        reason = php.one_line(f"HTTP status {case.answer.status}: redirects are not followed (to {location})")
     return _failed(case.answer.status, error_code, reason)
 
 
@@ -309,39 +280,6 @@ RULES: tuple[Rule, ...] = (
 # What the rules share.
 
 
-def script_trouble(answer: Answer) -> str | None:
-    """php-fpm's own words for a script it does not serve. PHP's messages carry a prefix; these lines do not."""
-    if answer.status not in (403, 404) or not answer.stderr or not _SCRIPT.search(answer.stderr):
-        return None
-    found = _SCRIPT_LINE.search(answer.stderr)
-    return one_line(_text(found.group())) if found else None
-
-
-def php_error(stderr: bytes) -> str | None:
-    """The first fatal or parse error on stderr as `PHP Fatal error: text in FILE:LINE`; None when there is none."""
-    found = _FATAL.search(stderr) if stderr else None
-    if found is None:
-        return None
-    return _placed(found.group(1).decode(), _text(found.group(2)).split("PHP message:")[0])
-
-
-def _shown_error(body: bytes) -> str | None:
-    """The same displayed in the body, as HTML or plain text (display_errors = 1)."""
-    if b"error" not in body:
-        return None
-    found = _SHOWN_FATAL.search(body)
-    return _placed(found.group(1).decode(), _TAGS.sub("", _text(found.group(2)))) if found else None
-
-
-def _placed(kind: str, text: str) -> str:
-    place = _PLACE.match(text)
-    if place is None:
-        return one_line(f"PHP {kind}: {text.splitlines()[0] if text else ''}")
-    message, file, line = place.group(1), place.group(2), place.group(3) or place.group(4)
-    where = f" in {file}:{line}"
-    return one_line(f"PHP {kind}: {message}", _REASON - len(where)) + where
-
-
 def retry_after(case: Case) -> float | None:
     """`Retry-After` in seconds, held between 1 s and 1 h; None when absent or unreadable (RFC 9110, 10.2.3)."""
     said = case.answer.headers.get("retry-after", "").strip()
@@ -360,15 +298,9 @@ def retry_after(case: Case) -> float | None:
     return min(max(seconds, 1.0), 3600.0)
 
 
-def one_line(text: str, limit: int = _REASON) -> str:
-    """For people: blanks run together, control characters spelled out, cut at `limit` characters."""
-    line = " ".join(text[: limit * 8].split())
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def _text(data: bytes) -> str:
-    return data[:65536].decode("utf-8", "replace")
+def _script_refused(answer: Answer) -> str | None:
+    """Only with php-fpm's own 403 or 404: a script may log these words too."""
+    return php.script_refused(answer.stderr) if answer.status in (403, 404) else None
 
 
 def _code(answer: Answer) -> int | None:
@@ -378,12 +310,12 @@ def _code(answer: Answer) -> int | None:
 
 def _error(answer: Answer) -> tuple[str, str]:
     """The consumer's error code and the start of its body."""
-    return one_line(answer.headers.get("error-code", ""), 64), one_line(_text(answer.body[:4096]))
+    return php.one_line(answer.headers.get("error-code", ""), 64), php.one_line(php.text(answer.body[:4096]))
 
 
 def _status_error(answer: Answer) -> tuple[str, str]:
     error_code, text = _error(answer)
-    return error_code, one_line(f"HTTP status {answer.status}: {text}".rstrip(": "))
+    return error_code, php.one_line(f"HTTP status {answer.status}: {text}".rstrip(": "))
 
 
 def _refused(case: Case, effect: TargetEffect, code: int, words: str) -> Verdict:
