@@ -26,7 +26,6 @@ from pepperbus.names import split_owner
 from pepperbus.stats import Record, Writer
 from pepperbus.storage import open_storage
 from pepperbus.storage.contract import LEVELS, Storage
-from pepperbus.worker import inflight
 from pepperbus.worker.inflight import InFlight
 from pepperbus.worker.lane import Lane
 from pepperbus.worker.pump import Parts, Pump
@@ -129,9 +128,7 @@ class Worker:
             node, name, _ = split_owner(owner)
             return (node, name) == mine[:2] and owner != self.child.owner
 
-        for owner in take_back(storage, dead, self._run_dir, self.journal, self.child.log, self.clock):
-            if len(self.child.config.storages) == 1:
-                inflight.forget(self._run_dir, owner)
+        take_back(storage, dead, self._run_dir, self.journal, self.child.log, self.clock)
 
     def _add_pump(self, topic: Topic, lane: Lane) -> None:
         consumer = make_consumer(topic, self.child.config)

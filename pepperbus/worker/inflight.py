@@ -70,3 +70,9 @@ def started(run_dir: Path, owner: str) -> frozenset[tuple[str, int]] | None:
 def forget(run_dir: Path, owner: str) -> None:
     """Its leases were taken back everywhere: the table has done its duty."""
     table_path(run_dir, owner).unlink(missing_ok=True)
+
+
+def tables(run_dir: Path) -> list[str]:
+    """The owners that have a table here."""
+    directory = run_dir / "inflight"
+    return [path.name.replace("~", "/") for path in directory.iterdir()] if directory.is_dir() else []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import gevent
@@ -29,6 +29,7 @@ from pepperbus.stats import Record
 from pepperbus.storage.contract import Leased, Outcome, Settle
 from pepperbus.worker.inflight import InFlight
 from pepperbus.worker.lane import Lane
+from pepperbus.worker.outcome import decide
 
 #: Never more than this many jobs leased ahead, and only as many as will start within _AHEAD_S: a job held here
 #: cannot be run by another worker.
@@ -304,42 +305,21 @@ class Pump:
             self._write_row(exchange, leased, job, answer, mine, settle, now_ms, took)
 
     def _decide(self, leased: Leased, job: Job, verdict: Verdict, now_ms: int) -> Settle:
-        """The verdict against this job's budget of attempts and time."""
-        act, spent, reason = verdict.act, verdict.spent, verdict.reason
-        if act is Act.UNREGISTERED:
-            if leased.job_id in self._second_chance:  # the ping listed the topic, the script still says 404
-                self._second_chance.discard(leased.job_id)
-                act, spent = Act.RETRY, True
-            else:
-                self._second_chance.add(leased.job_id)
-                act = Act.BACK
-        if act is Act.DONE:
-            self._second_chance.discard(leased.job_id)
-            return Settle(self.name, leased.job_id, Outcome.DONE)
-        if act is Act.DEAD:
-            return Settle(self.name, leased.job_id, Outcome.DEAD, reason=reason, spent=spent)
-        age_s = (now_ms - (leased.first_due_ms or job.accepted_ms)) / 1000
-        if age_s > self.topic.max_age:
-            return Settle(self.name, leased.job_id, Outcome.DEAD, reason=f"max_age: {reason}", spent=spent)
-        if act is Act.BACK:
-            if verdict.after_s is None:
-                return Settle(self.name, leased.job_id, Outcome.BACK, spent=spent)
-            return self._retry_at(leased, now_ms + int(verdict.after_s * 1000), spent)
-        if leased.attempt >= self.topic.attempts:
-            text = f"attempt {leased.attempt} of {self.topic.attempts} failed: {reason}"
-            return Settle(self.name, leased.job_id, Outcome.DEAD, reason=text, spent=spent)
-        wait = (
-            self.topic.backoff.wait_s(leased.attempt, random.random()) if verdict.after_s is None else verdict.after_s
-        )
-        if verdict.zombie:
-            wait = max(wait, self.topic.zombie_grace)
-        return self._retry_at(leased, now_ms + int(wait * 1000), spent)
-
-    def _retry_at(self, leased: Leased, due_ms: int, spent: bool) -> Settle:
-        if not self.next_due_ms or due_ms < self.next_due_ms:
-            self.next_due_ms = due_ms
+        if verdict.act is Act.UNREGISTERED:
+            verdict = self._once_more(leased.job_id, verdict)
+        settle = decide(self.topic, leased, job.accepted_ms, verdict, now_ms, random.random())
+        if settle.outcome is Outcome.RETRY and (not self.next_due_ms or settle.due_ms < self.next_due_ms):
+            self.next_due_ms = settle.due_ms
             self._set_due_timer()
-        return Settle(self.name, leased.job_id, Outcome.RETRY, due_ms=due_ms, spent=spent)
+        return settle
+
+    def _once_more(self, job_id: int, verdict: Verdict) -> Verdict:
+        """A 404 under `sdk` costs nothing once: the ping decides. When it listed the topic, a second 404 is a failure."""
+        if job_id in self._second_chance:
+            self._second_chance.discard(job_id)
+            return replace(verdict, act=Act.RETRY, spent=True)
+        self._second_chance.add(job_id)
+        return replace(verdict, act=Act.BACK, spent=False)
 
     def _count_outcome(self, settle: Settle) -> None:
         record = self._record

@@ -1,0 +1,177 @@
+"""The ticker: what must happen now and then, once a node. Floor 4.
+
+Journal rows go into their database, storages hear that this node lives, leases of owners that nobody replaces are
+taken back, and the leases of nodes that have gone silent too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from pepperbus.child import Child
+from pepperbus.clock import SystemClock
+from pepperbus.config.model import Config
+from pepperbus.errors import StorageError, StorageRefused
+from pepperbus.journal import store as journal_store
+from pepperbus.journal.log import LogWriter
+from pepperbus.names import split_owner
+from pepperbus.storage import open_storage
+from pepperbus.storage.contract import Storage
+from pepperbus.worker.inflight import forget, tables
+from pepperbus.worker.reclaim import take_back
+
+_BEAT_S = 5.0
+_INGEST_S = 0.5
+_RETENTION_S = 60.0
+#: A node that has not said for this long, by the storage's own clock, that it lives is lost with its leases.
+LOST_MS = 30_000
+
+
+class Ticker:
+    """The one ticker of a node."""
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+        self.clock = SystemClock()
+        self._config = child.config
+        self._family: dict[str, str] = {}  # living process name -> its owner; empty until the master has said
+        self._storages: dict[str, Storage] = {}
+        self._opening: set[str] = set()
+        self._leaving = Event()
+        self._journal = LogWriter(child.config.bus.data_dir / "journal", child.name, child.config.journal.content)
+
+    def run(self) -> None:
+        self.child.on_config = self._on_config
+        self.child.on_drain = lambda grace: self._leaving.set()
+        self.child.on_command = self._on_command
+        self.child.start()
+        self._open_missing()
+        loops = [
+            gevent.spawn(self._every, _BEAT_S, self._beat),
+            gevent.spawn(self._every, _INGEST_S, self._ingest),
+            gevent.spawn(self._every, _RETENTION_S, self._retain),
+        ]
+        self._leaving.wait()
+        for loop in loops:
+            loop.kill()
+        self._journal.close()
+        self._ingest()
+        for storage in self._storages.values():
+            storage.close()
+
+    def _every(self, seconds: float, chore: Callable[[], None]) -> None:
+        """Run a chore for ever; its failure is logged and never ends the others (a reaper that stopped is lost work)."""
+        while True:
+            try:
+                chore()
+            except Exception as error:
+                self.child.log.error("chore_failed", f"{type(error).__name__}: {error}", chore=chore.__name__)
+            gevent.sleep(seconds)
+
+    # -- storages --------------------------------------------------------------------------------------------------
+
+    def _on_config(self, config: Config) -> None:
+        self._config = config
+        self._journal.content_cap = config.journal.content
+        self._open_missing()
+
+    def _open_missing(self) -> None:
+        used = {topic.storage for queue in self._config.queues.values() for topic in queue.topics.values()}
+        for name in used - self._storages.keys() - self._opening:
+            self._opening.add(name)
+            gevent.spawn(self._open, name)
+
+    def _open(self, name: str) -> None:
+        wait = 0.2
+        while not self._leaving.is_set() and name in self._config.storages:
+            storage = open_storage(self._config.storages[name], self.clock)
+            try:
+                storage.open()
+                storage.claim_shard(self._config.bus.shard, self._config.bus.node)
+                storage.heartbeat(self._config.bus.node)
+                self._storages[name] = storage
+                break
+            except (StorageError, StorageRefused) as error:
+                self.child.log.warning("storage_closed", str(error), storage=name)
+                storage.close()
+                gevent.sleep(wait)
+                wait = min(5.0, wait * 2)
+        self._opening.discard(name)
+
+    def _beat(self) -> None:
+        node = self._config.bus.node
+        for storage in list(self._storages.values()):
+            try:
+                storage.heartbeat(node)
+                if self._family:
+                    self._take_back(storage, self._is_dead_here, lost_host=False)
+                lost = set(storage.lost_nodes(LOST_MS)) - {node}
+                if lost:
+                    self._take_back(storage, lambda owner, lost=lost: split_owner(owner)[0] in lost, lost_host=True)
+            except StorageError as error:
+                self.child.log.warning("heartbeat_failed", str(error), storage=storage.name)
+        if self._family:
+            self._forget_tables()
+
+    def _take_back(self, storage: Storage, dead: Callable[[str], bool], lost_host: bool) -> None:
+        run_dir = self._config.bus.run_dir
+        take_back(storage, dead, run_dir, self._journal, self.child.log, self.clock, lost_host)
+
+    def _is_dead_here(self, owner: str) -> bool:
+        """An owner of this node whose slot is empty, or taken by a later incarnation that does not see to it itself."""
+        node, name, _ = split_owner(owner)
+        if node != self._config.bus.node:
+            return False
+        if name.startswith("worker."):
+            return name not in self._family  # a living worker takes back what its predecessors held
+        return self._family.get(name) != owner
+
+    def _forget_tables(self) -> None:
+        """Remove the in-flight tables of dead workers whose leases lie nowhere any more."""
+        if self._storages.keys() != {t.storage for q in self._config.queues.values() for t in q.topics.values()}:
+            return
+        held = {owner for storage in self._storages.values() for owner in storage.owners()}
+        for owner in tables(self._config.bus.run_dir):
+            if owner not in held and owner not in self._family.values():
+                forget(self._config.bus.run_dir, owner)
+
+    # -- journal ---------------------------------------------------------------------------------------------------
+
+    def _ingest(self) -> None:
+        directory = self._config.bus.data_dir / "journal"
+        self._in_thread(journal_store.ingest, directory, directory / "journal.db")
+
+    def _retain(self) -> None:
+        journal = self._config.journal
+        database = self._config.bus.data_dir / "journal" / "journal.db"
+        oldest_ms = self.clock.now_ms() - int(journal.keep * 1000)
+        self._in_thread(journal_store.retain, database, oldest_ms, journal.max_bytes)
+
+    def _in_thread(self, work: Callable[..., Any], *args: Any) -> None:
+        """SQLite waits inside C: in a native thread, or the hub and with it the heartbeat stands still."""
+
+        def quiet() -> Exception | None:
+            try:
+                work(*args)
+            except Exception as error:  # handed over as a value: the pool prints what escapes it
+                return error
+            return None
+
+        error = gevent.get_hub().threadpool.apply(quiet)
+        if error is not None:
+            raise error
+
+    def _on_command(self, command: dict[str, Any]) -> dict[str, Any]:
+        if command.get("op") == "family":
+            self._family = dict(command["owners"])
+            return {"ok": True}
+        return {"error": f"the ticker does not know {command.get('op')!r}"}
+
+
+def main(child: Child) -> None:
+    """Tick until told to leave."""
+    Ticker(child).run()
