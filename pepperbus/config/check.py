@@ -1,0 +1,78 @@
+"""A document against the schema: every value converted, every mistake noted, nothing unknown let through.
+
+Floor 1. Looks at one option at a time; what several options mean together is `load`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from pepperbus.config.source import Document, KeyPath
+from pepperbus.config.spec import Option, Spec
+from pepperbus.config.values import later as refuse
+
+Values = dict[str, Any]
+
+
+def given(document: Document, spec: Spec, path: KeyPath = ()) -> Values:
+    """The values that stand in the section at `path` (and below it) and are valid; all others are mistakes noted."""
+    found: Values = {}
+    raw = document.value(path)
+    for key, value in (raw if isinstance(raw, dict) else {}).items():
+        here = (*path, key)
+        if isinstance(value, dict):
+            inner = spec.sections.get(key, spec.any_section)
+            if inner is None or inner.later:
+                document.mistake(here, _unknown_section(spec, inner, key))
+            else:
+                found[key] = given(document, inner, here)
+            continue
+        option = spec.options.get(key, spec.any_option)
+        if option is None:
+            document.mistake(here, _unknown_key(spec, key))
+            continue
+        try:
+            found[key] = option.value(value)
+        except ValueError as error:
+            document.mistake(here, f"{error}{_default(option)}")
+    return found
+
+
+def complete(values: Values, spec: Spec) -> Values:
+    """`values` with the defaults of everything that was not given (or was given wrongly)."""
+    return {**spec.defaults(), **values}
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """` (did you mean x?)`, or "" when nothing is near."""
+    close = get_close_matches(name, list(names), 1, 0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _default(option: Option) -> str:
+    if option.later or option.default is None or option.kind == "secret":
+        return ""
+    return f" (default {option.default or 'empty'})"
+
+
+def _unknown_key(spec: Spec, key: str) -> str:
+    if key in spec.sections:
+        return f"{key} is a section here, not a key: write it in brackets"
+    if spec.any_section is not None and not spec.options:
+        return "a key cannot stand here; a section [[NAME]] is wanted"
+    known = [name for name, option in spec.options.items() if not option.later]
+    return f"unknown key{did_you_mean(key, known) or '; known here: ' + ', '.join(known)}"
+
+
+def _unknown_section(spec: Spec, inner: Spec | None, key: str) -> str:
+    if inner is not None:
+        try:
+            refuse(key)
+        except ValueError as error:
+            return str(error)
+    if key in spec.options:
+        return f"{key} is a key, not a section: write {key} = …"
+    known = [name for name, section in spec.sections.items() if not section.later]
+    return f"unknown section{did_you_mean(key, known) or ('; known here: ' + ', '.join(known) if known else '')}"

@@ -1,0 +1,110 @@
+"""What is allowed but worth knowing: the remarks `pepperbus check` prints under a valid configuration.
+
+Floor 1. Sees only the finished `Config` (and the modes of its files); finding nothing is normal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from pepperbus.config.model import Config, Topic
+from pepperbus.ids import LAST_MS
+
+YEAR_MS = 365 * 86_400_000
+
+
+def notes(config: Config, now_ms: int | None = None) -> list[str]:
+    """One line each: first what may hurt, then each topic's timetable of retries."""
+    now_ms = int(time.time() * 1000) if now_ms is None else now_ms
+    return [*_ids(now_ms), *_files(config), *_node(config), *_pools(config), *_timetables(config)]
+
+
+def span(seconds: float) -> str:
+    """A duration for people, rounded to what matters: `45 s`, `12 min`, `9 h`, `3 d`."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def timetable(topic: Topic) -> str:
+    """How long a job that always fails is tried, and which limit ends it."""
+    total, attempts = 0.0, 1
+    while attempts < topic.attempts and total + topic.backoff.wait_s(attempts, 0.5) <= topic.max_age:
+        total += topic.backoff.wait_s(attempts, 0.5)
+        attempts += 1
+        if attempts > 100_000:
+            break
+    if topic.attempts == 1:
+        return f"{topic.full_name}: 1 attempt, a failed job is dead at once"
+    ending = "attempts" if attempts == topic.attempts else "max_age"
+    if ending == "max_age":
+        total = topic.max_age
+    return f"{topic.full_name}: {attempts} attempts over {span(total)} and their own run time, ended by {ending}"
+
+
+def _ids(now_ms: int) -> Iterator[str]:
+    if LAST_MS - now_ms < YEAR_MS:
+        end = time.strftime("%Y-%m-%d", time.gmtime(LAST_MS / 1000))
+        yield f"job ids can be given out until {end} only; update Pepperbus before that day"
+
+
+def _files(config: Config) -> Iterator[str]:
+    secret = [(config.file, bool(config.logins) or any(s.url for s in config.storages.values()))]
+    secret += [(q.file, True) for q in config.queues.values() if q.file is not None and q.password]
+    for file, holds in secret:
+        if holds and _world_readable(file):
+            yield f"{file} holds passwords and everybody on this machine can read it: chmod o-r {file}"
+
+
+def _world_readable(file: Path) -> bool:
+    try:
+        return bool(file.stat().st_mode & 0o004)
+    except OSError:
+        return False
+
+
+def _node(config: Config) -> Iterator[str]:
+    if not config.queues:
+        yield f"there is no queue yet: {config.queue_files} matches no file"
+    if config.gateway.public and not config.gateway.cert:
+        yield "[gateway] public = yes without TLS: passwords and jobs cross the network readable"
+    for login in config.logins.values():
+        for pattern in login.queues:
+            if not any(fnmatchcase(name, pattern) for name in config.queues):
+                yield f"[logins] {login.name}: {pattern} matches no queue"
+    used = {topic.storage for queue in config.queues.values() for topic in queue.topics.values()}
+    for name in config.storages:
+        if config.queues and name not in used:
+            yield f"[storages] [[{name}]]: no topic uses it"
+    if not config.bus.consumer:
+        yield "[bus] consumer = no: this node only accepts pushes"
+    groups = config.groups()
+    for queue in config.queues.values():
+        if len({q.workers for q in groups.get(queue.group, [])}) > 1:
+            yield f"{queue.name}: the queues of process_group {queue.group} name different numbers of workers"
+        for topic in queue.topics.values():
+            if config.bus.consumer and topic.consumer and not config.consumes(topic):
+                yield f"{topic.full_name}: this node has none of its tags ({', '.join(topic.tags)}) and does not feed it"
+
+
+def _pools(config: Config) -> Iterator[str]:
+    for pool in config.pools.values():
+        topics = [
+            t for q in config.queues.values() for t in q.topics.values() if t.run == "fastcgi" and t.pool == pool.name
+        ]
+        wanted = sum(topic.concurrency for topic in topics)
+        if wanted > pool.max_connections:
+            yield (
+                f"[fastcgi] [[{pool.name}]]: its topics ask for {wanted} attempts at once, "
+                f"max_connections allows {pool.max_connections}; they share"
+            )
+
+
+def _timetables(config: Config) -> Iterator[str]:
+    for queue in config.queues.values():
+        for topic in queue.topics.values():
+            yield timetable(topic)

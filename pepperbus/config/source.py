@@ -1,0 +1,194 @@
+"""One configuration file as text: ConfigObj's tree of values, where each stands, and the traps of the syntax.
+
+Floor 1. Knows the syntax, not the options. ConfigObj cuts an unquoted value at a `#`, tolerates much around quotes and
+tells no line for a value; so each line is looked at here first, and a line that ConfigObj would misread never
+reaches it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from configobj import ConfigObj, ConfigObjError, DuplicateError, NestingError
+
+MAX_BYTES = 4 << 20
+QUOTE_HINT = "put the whole value in quotes"
+_SECTION = re.compile(r"\s*((?:\[\s*)+)(.*?)((?:\s*\])+)\s*(?:#.*)?\Z")
+_KEY = re.compile(r"\s*(\"[^\"]*\"|'[^']*'|[^'\"=\s][^=]*?)\s*=\s*(.*?)\s*\Z")
+_SECRETS = ("password", "sign")
+_SECRET_SECTIONS = ("logins", "headers", "params")
+
+KeyPath = tuple[str, ...]
+
+
+class Document:
+    """A file that was read. `tree` holds text, lists of text and dicts; `mistakes` fills while it is looked at.
+
+    `broken`: some line could not be read, so something that seems to be missing may only be misspelled.
+    """
+
+    def __init__(self, file: Path, text: str) -> None:
+        self.file = file
+        self.mistakes: list[str] = []
+        self.broken = False
+        self.lines: dict[KeyPath, int] = {}
+        self.tree: dict[str, Any] = {}
+        self._parse(text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n"))
+
+    def mistake(self, path: KeyPath, message: str) -> None:
+        """Note that what stands (or is missing) at `path` is wrong: `file:line: [a] [[b]] key = value: message`."""
+        value = self.value(path)
+        words = [f"{'[' * (i + 1)}{name}{']' * (i + 1)}" for i, name in enumerate(path[:-1])]
+        if isinstance(value, dict):
+            words.append(f"{'[' * len(path)}{path[-1]}{']' * len(path)}")
+        elif value is not None:
+            words.append(f"{path[-1]} = {_shown(path, value)}")
+        self._note(self._line(path), " ".join(words), message)
+
+    def value(self, path: KeyPath) -> Any:
+        """The text, list or dict at `path`; None when there is none."""
+        found: Any = self.tree
+        for name in path:
+            if not isinstance(found, dict) or name not in found:
+                return None
+            found = found[name]
+        return found
+
+    def _line(self, path: KeyPath) -> int:
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+    def _note(self, line: int, what: str, message: str) -> None:
+        self.mistakes.append(f"{self.file}:{line}: {what + ': ' if what else ''}{message}")
+
+    def _syntax(self, number: int, what: str, message: str) -> None:
+        self.broken = True
+        self._note(number, what, message)
+
+    def _parse(self, lines: list[str]) -> None:
+        good = self._scan(lines)
+        try:
+            parsed = ConfigObj(good, list_values=True, interpolation=False, raise_errors=False, file_error=True)
+        except ConfigObjError as error:
+            parsed = error.config
+            for mistake in getattr(error, "errors", None) or [error]:
+                self._syntax(mistake.line_number or 1, (mistake.line or "").strip()[:80], _in_words(mistake))
+        self.tree = parsed.dict()
+
+    def _scan(self, lines: list[str]) -> list[str]:
+        """Fill `lines`, note what the syntax would hide, and return the lines ConfigObj may read."""
+        good, until = list(lines), ""
+        path: KeyPath = ()
+        for number, line in enumerate(lines, 1):
+            if until:
+                until = "" if until in line else until
+                continue
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            if section := _SECTION.match(line):
+                path = self._enter(path, section, number, good)
+            elif (pair := _KEY.match(line)) and not pair[2].startswith(('"""', "'''")):
+                self._pair((*path, _bare(pair[1])), pair[2], number, good)
+            elif pair:
+                self.lines.setdefault((*path, _bare(pair[1])), number)
+                until = "" if pair[2][:3] in pair[2][3:] else pair[2][:3]
+        return good
+
+    def _enter(self, path: KeyPath, section: re.Match[str], number: int, good: list[str]) -> KeyPath:
+        depth, name = section[1].count("["), _bare(section[2])
+        path = (*path[: depth - 1], name)
+        if path in self.lines and depth == section[3].count("]"):
+            where = f"{'[' * depth}{name}{']' * depth}"
+            self._syntax(number, where, f"this section stands already in line {self.lines[path]}; make it one")
+            path = (*path[:-1], f"{name} (again)")
+            good[number - 1] = f"{'[' * depth}{path[-1]} line {number}{']' * depth}"
+            path = (*path[:-1], f"{path[-1]} line {number}")
+        self.lines[path] = number
+        return path
+
+    def _pair(self, path: KeyPath, value: str, number: int, good: list[str]) -> None:
+        what = f"{path[-1]} = {_shown(path, value)}"
+        trap = _trap(value)
+        if path in self.lines:
+            trap = f"this key stands already in line {self.lines[path]}; keep one of them"
+        if trap:
+            words = [f"{'[' * (i + 1)}{name}{']' * (i + 1)}" for i, name in enumerate(path[:-1])]
+            self._syntax(number, " ".join((*words, what)), trap)
+            good[number - 1] = ""
+        self.lines.setdefault(path, number)
+
+
+def read(file: Path) -> Document:
+    """The file as a document; one that cannot be read has one mistake and an empty tree."""
+    text, trouble = "", ""
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            trouble = f"the file is larger than {MAX_BYTES >> 20} MiB; this cannot be a configuration"
+        else:
+            text = file.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        trouble = f"byte 0x{error.object[error.start]:02x} in line {line} is not UTF-8; save the file as UTF-8"
+    except OSError as error:
+        trouble = f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        trouble = f"cannot be read: {error}"
+    if not trouble and "\0" in text:
+        text, trouble = "", f"NUL byte in line {text[: text.index(chr(0))].count(chr(10)) + 1}; this is no text file"
+    document = Document(file, text)
+    if trouble:
+        document.broken = True
+        document.mistakes.append(f"{file}: {trouble}")
+    return document
+
+
+def _bare(name: str) -> str:
+    name = name.strip()
+    return name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in "\"'" else name
+
+
+def _trap(value: str) -> str:
+    """What ConfigObj would silently misread in the text after `=`; "" when there is nothing."""
+    at, end = 0, len(value)
+    while at < end:
+        at += len(value[at:]) - len(value[at:].lstrip())
+        if value[at : at + 1] in ('"', "'"):
+            close = value.find(value[at], at + 1)
+            if close < 0:
+                return f"the quote is never closed; {QUOTE_HINT}"
+            at = close + 1
+            at += len(value[at:]) - len(value[at:].lstrip())
+            if at < end and value[at] not in ",#":
+                return f"text after the closing quote; {QUOTE_HINT}"
+        else:
+            start = at
+            while at < end and value[at] not in ",#":
+                at += 1
+            comment = (at == start and not value[at + 1 : at + 2].strip()) or (at > start and value[at - 1].isspace())
+            if value[at : at + 1] == "#" and not comment:
+                return f"everything from # on would be a comment; {QUOTE_HINT}"
+        if at < end and value[at] == "#":
+            return ""
+        at += 1
+    return ""
+
+
+def _shown(path: KeyPath, value: str | list[str]) -> str:
+    """The value as a message may show it: one line, short, without secrets."""
+    if path[-1] in _SECRETS or any(section in _SECRET_SECTIONS for section in path[:-1]):
+        return "***"
+    text = ", ".join(value) if isinstance(value, list) else value
+    text = re.sub(r"://[^/@\s]*@", "://***@", text)
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _in_words(error: ConfigObjError) -> str:
+    if isinstance(error, NestingError):
+        return "brackets of this section do not fit: [section], [[one inside it]], [[[one inside that]]]"
+    if isinstance(error, DuplicateError):
+        return "this name is used twice here, as a key or as a section; keep one of them"
+    return "neither `key = value` nor `[section]`"

@@ -1,0 +1,272 @@
+"""The kinds of value an option can have: from text to value, or a ValueError that says what is allowed.
+
+Floor 1. Each function is a check of schema.ini under its own name (`duration(min=1s)`): it gets what ConfigObj read, a
+text or a list of texts, and the arguments as they stand in the schema.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from pepperbus.config.model import Backoff, Login, Secret
+from pepperbus.names import NAME_RULE, is_name
+
+Raw = str | list[str]
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd])){1,5}\Z")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:i?B)?|B)?\Z", re.IGNORECASE)
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?\.?\Z")
+_BOOLEANS = {"yes": True, "on": True, "true": True, "1": True, "no": False, "off": False, "false": False, "0": False}
+LONGEST = 10 * 365 * 86400.0
+SOCKET_PATH_BYTES = 107
+
+
+def text(value: Raw) -> str:
+    if isinstance(value, list):
+        raise ValueError("the comma makes this a list, and a single text is wanted: put the whole value in quotes")
+    if any(ord(c) < 32 or ord(c) == 127 for c in value):
+        raise ValueError("holds a control character (line break, tab, NUL …); one line of plain text is allowed")
+    return value
+
+
+def texts(value: Raw) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    return tuple(text(part.strip()) for part in parts if part.strip())
+
+
+def secret(value: Raw) -> Secret:
+    return Secret(text(value))
+
+
+def name(value: Raw) -> str:
+    found = text(value)
+    if found and not is_name(found):
+        raise ValueError(f"not a name; allowed: {NAME_RULE}")
+    return found
+
+
+def names(value: Raw) -> tuple[str, ...]:
+    found = texts(value)
+    for one in found:
+        if not is_name(one):
+            raise ValueError(f"{one!r} is not a name; allowed: {NAME_RULE}")
+    return found
+
+
+def integer(value: Raw, min: str = "0", max: str = "1000000000") -> int:
+    found = text(value)
+    if not re.fullmatch(r"-?\d{1,18}", found, re.ASCII) or not int(min) <= int(found) <= int(max):
+        raise ValueError(f"a whole number from {min} to {max} is wanted")
+    return int(found)
+
+
+def integers(value: Raw, min: str = "0", max: str = "1000000000") -> tuple[int, ...]:
+    return tuple(integer(one, min, max) for one in texts(value))
+
+
+def boolean(value: Raw) -> bool:
+    found = _BOOLEANS.get(text(value).lower())
+    if found is None:
+        raise ValueError("yes or no is wanted (also on, off, true, false, 1, 0)")
+    return found
+
+
+def option(value: Raw, *words: str, later: str = "") -> str:
+    """One of `words`. `later`: words of a coming version, `|` between them."""
+    found = text(value)
+    if found in later.split("|") and found:
+        raise ValueError(f"not yet known to this version; allowed: {', '.join(words)}")
+    if found not in words:
+        raise ValueError(f"allowed: {', '.join(words)}{_meant(found, words)}")
+    return found
+
+
+def duration(value: Raw, min: str = "0s", max: str = "3650d") -> float:
+    """Seconds. `500ms`, `30s`, `1h30m`, `3d`; a bare 0 is zero."""
+    seconds = _seconds(text(value))
+    if not _seconds(min) <= seconds <= _seconds(max):
+        raise ValueError(f"a duration from {min} to {max} is wanted")
+    return seconds
+
+
+def _seconds(found: str) -> float:
+    if found == "0":
+        return 0.0
+    if re.fullmatch(r"\d+(\.\d+)?", found, re.ASCII):
+        raise ValueError(f"a duration needs its unit: {found}s, {found}m, {found}h (ms, s, m, h, d are known)")
+    if len(found) > 60 or not _DURATION.match(found) or not found.isascii():
+        raise ValueError("a duration is wanted, such as 500ms, 30s, 5m, 1h30m or 3d")
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(found))
+    if seconds > LONGEST:
+        raise ValueError("a duration up to 3650d is wanted")
+    return seconds
+
+
+def size(value: Raw, min: str = "0", max: str = "1048576TiB") -> int:
+    """Bytes. `512`, `64KiB`, `8M`, `2GiB`; K, M, G, T count in 1024s."""
+    found = _bytes(text(value))
+    if not _bytes(min) <= found <= _bytes(max):
+        raise ValueError(f"a size from {min} to {max} is wanted")
+    return found
+
+
+def _bytes(found: str) -> int:
+    match = _SIZE.match(found) if found.isascii() and len(found) < 30 else None
+    if match is None:
+        raise ValueError("a size is wanted, such as 1024, 64KiB, 8MiB or 2GiB")
+    return int(float(match[1]) * 1024 ** (" KMGT".index((match[2] or " ").upper())))
+
+
+def backoff(value: Raw) -> Backoff:
+    """`exponential 5s..1h`, `linear 30s`, `fixed 30s`, each with `jitter` after it if wanted, or a list of waits."""
+    parts = value if isinstance(value, list) else value.split(",")
+    if len(parts) > 1:
+        return Backoff("list", tuple(duration(part.strip(), max="30d") for part in parts if part.strip()), False)
+    words = text(parts[0]).split()
+    jitter = words[-1:] == ["jitter"]
+    words = words[:-1] if jitter else words
+    match words:
+        case ["exponential", span] if span.count("..") == 1:
+            low, high = (duration(end, "10ms", "30d") for end in span.split(".."))
+            if low > high:
+                raise ValueError("the first wait is longer than the last; write exponential SHORT..LONG")
+            return Backoff("exponential", (low, high), jitter)
+        case ["linear" | "fixed" as kind, step]:
+            return Backoff(kind, (duration(step, "10ms", "30d"),), jitter)
+        case [one] if one[0].isdigit():
+            return Backoff("list", (duration(one, max="30d"),), jitter)
+    raise ValueError("allowed: exponential 5s..1h [jitter], linear 30s, fixed 30s, or a list such as 1s, 10s, 1m")
+
+
+def address(value: Raw) -> str:
+    """`host:port`, `[v6]:port` or `unix:/path`."""
+    found = text(value)
+    if found.startswith("unix:"):
+        if not found.removeprefix("unix:").strip("/"):
+            raise ValueError("a path is missing after unix:")
+        return found
+    host, colon, port = found.rpartition(":")
+    inner = host[1:-1] if host.startswith("[") and host.endswith("]") else ""
+    good = is_address(inner) and ":" in inner if inner else is_address(host) or bool(_HOST.match(host))
+    if not colon or not good or not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65536:
+        hint = "; write [v6]:port for an IPv6 address" if host.count(":") and not inner else ""
+        hint = hint or (f"; did you mean unix:{found}?" if found.startswith("/") else "")
+        raise ValueError(f"an address is wanted: host:port (port 1 to 65535), [v6]:port or unix:/path{hint}")
+    return found
+
+
+def addresses(value: Raw) -> tuple[str, ...]:
+    found = tuple(address(one) for one in texts(value))
+    if not found:
+        raise ValueError("at least one address is wanted: host:port, [v6]:port or unix:/path")
+    for one in found:
+        if found.count(one) > 1:
+            raise ValueError(f"{one} is named twice")
+    return found
+
+
+def is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if listen.startswith("unix:"):
+        return True
+    host = listen.rpartition(":")[0].strip("[]")
+    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def urls(value: Raw) -> tuple[str, ...]:
+    return tuple(_url(one) for one in texts(value))
+
+
+def _url(found: str) -> str:
+    wanted = "http://host[:port]/path is wanted"
+    try:
+        parts = urlsplit(found)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{wanted}: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not found.isascii():
+        raise ValueError(f"{wanted} (https:// as well; ASCII, other characters percent-encoded)")
+    if " " in found or parts.fragment:
+        raise ValueError(f"{wanted}: no blank and no #fragment")
+    if parts.username is not None:
+        raise ValueError("no login inside the URL, it would be shown; send it in [[[headers]]] Authorization")
+    return found
+
+
+def storage_url(value: Raw) -> Secret:
+    """`redis://[user:password@]host[:port][/db]` or `unix:///path[?db=n]`; kept secret, it may hold a password."""
+    found = text(value)
+    try:
+        parts = urlsplit(found)
+        fine = parts.port != 0
+    except ValueError:
+        fine = False
+    if fine and parts.scheme in ("redis", "rediss"):
+        fine = bool(parts.hostname) and bool(re.fullmatch(r"/?\d{0,5}", parts.path, re.ASCII))
+    elif fine:
+        fine = parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/")
+    if found and not fine:
+        raise ValueError("redis://[user:password@]host:port/db or unix:///path/redis.sock?db=0 is wanted")
+    return Secret(found)
+
+
+def script(value: Raw) -> str:
+    """A path as php-fpm sees it, maybe on another host: absolute, never looked at from here."""
+    found = text(value)
+    if found and (not found.startswith("/") or found.endswith("/")):
+        raise ValueError("the absolute path of a script as php-fpm sees it is wanted, such as /data/app/consume.php")
+    return found
+
+
+def host(value: Raw) -> str:
+    found = text(value)
+    if found and not re.fullmatch(r"[A-Za-z0-9._:\[\]-]{1,255}", found):
+        raise ValueError("a host name for the Host header is wanted, such as www.example.com")
+    return found
+
+
+def login(value: Raw) -> Login:
+    """`password, push|pop, pattern, pattern …`; the name is the key's."""
+    parts = texts(value)
+    shape = "NAME = password, push|pop, queue patterns is wanted, such as: shop = s3cret, push, orders*, mail"
+    if len(parts) < 3 or not parts[0]:
+        raise ValueError(shape)
+    rights = {word.strip() for word in parts[1].split("|")}
+    if not rights <= {"push", "pop"}:
+        raise ValueError(f"{parts[1]!r} is no right: push, pop or push|pop; {shape}")
+    return Login("", Secret(parts[0]), "push" in rights, "pop" in rights, parts[2:])
+
+
+def later(value: Raw) -> None:
+    raise ValueError("not yet known to this version; remove it")
+
+
+def _meant(found: str, words: tuple[str, ...]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(found.lower(), words, 1, 0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+#: Check name in schema.ini -> function.
+CHECKS: dict[str, Callable[..., Any]] = {
+    check.__name__: check
+    for check in (
+        text, texts, secret, name, names, integer, integers, boolean, option, duration, size, backoff, address,
+        addresses, urls, storage_url, script, host, login, later,
+    )
+}  # fmt: skip
