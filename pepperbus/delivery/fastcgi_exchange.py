@@ -1,0 +1,364 @@
+"""One exchange with a FastCGI server, from the connect to END_REQUEST, as callbacks on the hub.
+
+Until the first byte of the closing flight (the end of the params and the body) is out, php-fpm cannot run anything:
+whatever breaks before it is tried again for a while and then reported BUSY. What breaks after it is CUT or TIMEOUT,
+because the script may have run. A connection is closed at END_REQUEST: a php-fpm child waits for that for ever.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import random
+import time
+from collections.abc import Callable
+from fcntl import ioctl
+from typing import TYPE_CHECKING
+
+from pepperbus.delivery.contract import Answer, Transport
+from pepperbus.delivery.fastcgi_pool import Connection, Pool
+from pepperbus.errors import ProtocolError
+from pepperbus.wire import fastcgi
+
+if TYPE_CHECKING:
+    from gevent._types import _IoWatcher, _TimerWatcher
+
+_READ, _WRITE = 1, 2
+_SIOCOUTQ = 0x5411
+#: How long a full server is asked again, first and longest wait in between (seconds).
+BUSY_S, _FIRST_WAIT_S, _LONGEST_WAIT_S = 5.0, 0.001, 0.05
+#: One send takes this much with the kernel's default buffer; a larger body gets a larger buffer.
+_DEFAULT_BUFFER = 200_000
+_PROTOCOL = {
+    fastcgi.CANT_MPX_CONN: (Transport.BUSY, "FCGI_CANT_MPX_CONN"),
+    fastcgi.OVERLOADED: (Transport.BUSY, "FCGI_OVERLOADED"),
+    fastcgi.UNKNOWN_ROLE: (Transport.FORBIDDEN, "FCGI_UNKNOWN_ROLE: this is no FastCGI responder"),
+}
+
+
+class Exchange:
+    """Started once, reports once through `done` unless abandoned. `flights` None: connect and close only."""
+
+    __slots__ = (
+        "_began", "_connected", "_connection", "_deadline", "_done", "_flights", "_hosts", "_reader",
+        "_reconnected", "_reply", "_rest", "_sent", "_starting", "_step", "_under_way", "_wait", "_writer", "pool",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        pool: Pool,
+        flights: tuple[bytes, bytes] | None,
+        deadline_s: float,
+        done: Callable[[Answer], None],
+        under_way: set[Exchange],
+    ) -> None:
+        self.pool = pool
+        self._flights = flights
+        self._done: Callable[[Answer], None] | None = done
+        self._under_way = under_way
+        self._deadline: _TimerWatcher = pool.loop.timer(deadline_s)
+        self._step: _TimerWatcher | None = None
+        self._writer: _IoWatcher | None = None
+        self._connection: Connection | None = None
+        self._hosts: list[str] = []
+        self._rest = memoryview(b"")
+        self._reader = fastcgi.Reader()
+        self._reply = fastcgi.Reply()
+        self._sent = self._reconnected = False
+        self._starting = True
+        self._wait = _FIRST_WAIT_S
+        self._began = self._connected = 0.0
+
+    # -- the way to a connection --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._under_way.add(self)
+        self._began = time.monotonic()
+        self._deadline.start(self._too_late)
+        if self.pool.keepalive and self._flights:
+            kept, self._reconnected = self.pool.take()
+            if kept is not None:
+                self._use(kept)
+                self._starting = False
+                return
+        self._connect()
+        self._starting = False
+
+    def _connect(self) -> None:
+        if self.pool.address.needs_lookup and not self._hosts:
+            self.pool.look_up(self._found)
+        else:
+            self._open(self._hosts.pop(0) if self._hosts else "")
+
+    def _found(self, hosts: list[str], error: str) -> None:
+        """The addresses of the configured name."""
+        if self._done is None:
+            return
+        if hosts:
+            self._hosts = list(hosts)
+            self._open(self._hosts.pop(0))
+        else:
+            self._finish(Answer(Transport.NO_LISTENER, detail=f"{self.pool.address.text}: {error}"))
+
+    def _open(self, host: str) -> None:
+        sock, refused = self.pool.address.open(host)
+        if sock is None:
+            self._refused(refused)
+            return
+        connection = Connection(sock, self.pool.loop)
+        if refused == 0:
+            self._use(connection)
+            return
+        self._connection = connection
+        self._writer = self.pool.loop.io(sock.fileno(), _WRITE)
+        self._writer.start(self._connect_ended)
+        self._after(self.pool.settings.connect_timeout, self._refused, errno.ETIMEDOUT)
+
+    def _connect_ended(self) -> None:
+        connection = self._connection
+        assert connection is not None
+        refused = connection.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+        if refused:
+            self._refused(refused)
+            return
+        self._stop_step()
+        self._stop_writer()
+        self._use(connection)
+
+    def _refused(self, refused: int) -> None:
+        """A connect failed with this errno: the next address, once more a little later, or the end."""
+        self._drop()
+        if self._hosts:
+            self._open(self._hosts.pop(0))
+            return
+        address = self.pool.address
+        transport = address.judge(refused)
+        if transport is Transport.BUSY and refused != errno.ETIMEDOUT:
+            self._again(address.explain(refused))
+        else:
+            self._finish(Answer(transport, detail=address.explain(refused)))
+
+    def _again(self, reason: str) -> None:
+        """Nothing can have run: try anew soon, or say BUSY when that went on for long enough."""
+        self._drop()
+        if time.monotonic() - self._began + self._wait > BUSY_S:
+            self._finish(Answer(Transport.BUSY, detail=reason))
+            return
+        self._after(self._wait * random.uniform(0.5, 1.5), self._connect)
+        self._wait = min(self._wait * 2, _LONGEST_WAIT_S)
+
+    # -- sending -------------------------------------------------------------------------------------------------
+
+    def _use(self, connection: Connection) -> None:
+        self._connection = connection
+        self._connected = time.monotonic()
+        if self._flights is None:
+            self._finish(Answer(Transport.ANSWERED))
+        elif self.pool.guard:
+            self._hold_back(connection, self._flights[0])
+        else:
+            connection.watcher.start(self._readable)
+            self._write(b"".join(self._flights))
+
+    def _hold_back(self, connection: Connection, opening: bytes) -> None:
+        """Guarded dispatch: send all but the end of the params and wait until a child has read it.
+
+        A job that is queued behind a full pool, or whose child is killed or reloaded meanwhile, has then provably not
+        run. With the smallest buffer a unix socket is not writable before its peer has read, so the hub tells us.
+        """
+        try:
+            connection.sock.send(opening)
+        except OSError as error:
+            self._lost(error.strerror or "")
+            return
+        connection.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, 1)
+        connection.watcher.start(self._readable)
+        self._writer = self.pool.loop.io(connection.sock.fileno(), _WRITE)
+        self._writer.start(self._taken)
+        self._after(BUSY_S, self._not_taken)
+
+    def _taken(self) -> None:
+        """A child has read the opening flight, all of it if the kernel holds nothing back any more."""
+        connection = self._connection
+        assert connection is not None
+        assert self._flights is not None
+        if any(ioctl(connection.sock.fileno(), _SIOCOUTQ, b"\0\0\0\0")):
+            self._stop_writer()
+            if time.monotonic() - self._connected > BUSY_S:
+                self._not_taken()
+            else:
+                self._after(_FIRST_WAIT_S, self._taken)
+            return
+        try:
+            connection.sock.recv(1, _socket.MSG_PEEK)  # the order matters: a child says EOF first, then drains us
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._lost(error.strerror or "")
+            return
+        else:
+            self._lost("closed before the request was sent")
+            return
+        self._stop_step()
+        self._stop_writer()
+        connection.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _DEFAULT_BUFFER)
+        self._write(self._flights[1])
+
+    def _not_taken(self) -> None:
+        text = f"{self.pool.address.text}: no child took the request within {BUSY_S:g} s"
+        self._finish(Answer(Transport.BUSY, detail=text))
+
+    def _write(self, data: bytes) -> None:
+        connection = self._connection
+        assert connection is not None
+        if len(data) > _DEFAULT_BUFFER:
+            connection.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, len(data))
+        try:
+            sent = connection.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._lost(error.strerror or "")
+            return
+        self._sent = True
+        if sent < len(data):
+            self._rest = memoryview(data)[sent:]
+            self._writer = self.pool.loop.io(connection.sock.fileno(), _WRITE)
+            self._writer.start(self._write_on)
+
+    def _write_on(self) -> None:
+        connection = self._connection
+        assert connection is not None
+        try:
+            self._rest = self._rest[connection.sock.send(self._rest) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._stop_writer()  # `_rest` stays: the connection is not kept. The answer may already lie there to be read
+            return
+        if not self._rest:
+            self._stop_writer()
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        connection = self._connection
+        assert connection is not None
+        try:
+            data = connection.sock.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lost(error.strerror or "")
+            return
+        if not data or not self._sent:
+            self._lost("closed without an answer" if not self._reply.read else "closed within the answer")
+            return
+        try:
+            self._take(data)
+        except ProtocolError as error:
+            self._finish(self._answer(Transport.CUT, str(error)))
+
+    def _take(self, data: bytes) -> None:
+        reader, reply = self._reader, self._reply
+        reader.receive_data(data)
+        while (event := reader.next_event()) is not None:
+            reply.take(event)
+        end = reply.end
+        if end is None:
+            return
+        if end.protocol_status == fastcgi.COMPLETE:
+            answer = self._answer(Transport.ANSWERED, "")
+            answer.status, answer.headers, answer.body = reply.parse()
+        elif end.protocol_status in _PROTOCOL and not reply.stdout:
+            answer = self._answer(*_PROTOCOL[end.protocol_status])
+        else:
+            answer = self._answer(Transport.CUT, f"END_REQUEST with protocol status {end.protocol_status}")
+        if self.pool.keepalive and reader.clean and not self._rest and answer.transport is Transport.ANSWERED:
+            self._keep()
+        self._finish(answer)
+
+    def _answer(self, transport: Transport, detail: str) -> Answer:
+        text = f"{self.pool.address.text}: {detail}" if detail else ""
+        return Answer(transport, stderr=bytes(self._reply.stderr), detail=text)
+
+    # -- ends ----------------------------------------------------------------------------------------------------
+
+    def _lost(self, reason: str) -> None:
+        """The connection broke."""
+        if self._sent:
+            self._finish(self._answer(Transport.CUT, reason))
+        elif self._connection is not None and self._connection.reused:
+            self._drop()
+            self._reconnected = True
+            self._connect()
+        else:
+            self._again(f"{self.pool.address.text}: {reason}")
+
+    def _too_late(self) -> None:
+        seconds = time.monotonic() - self._began
+        if self._sent:
+            self._finish(self._answer(Transport.TIMEOUT, f"no complete answer within {seconds:.3g} s"))
+        else:
+            self._finish(self._answer(Transport.BUSY, f"could not send the request within {seconds:.3g} s"))
+
+    def cut(self, reason: str) -> None:
+        """End it from our side; reported as what is known then."""
+        if self._done is not None:
+            self._finish(self._answer(Transport.CUT if self._sent else Transport.BUSY, reason))
+
+    def abandon(self) -> None:
+        """End it without a report; harmless when it has ended."""
+        self._done = None
+        self._release()
+
+    def _finish(self, answer: Answer) -> None:
+        now = time.monotonic()
+        answer.total_ms = (now - self._began) * 1000
+        answer.connect_ms = max(self._connected - self._began, 0.0) * 1000
+        answer.reconnected = self._reconnected
+        done, self._done = self._done, None
+        self._release()
+        if done is None:
+            return
+        if self._starting:
+            self.pool.loop.run_callback(done, answer)
+        else:
+            done(answer)
+
+    def _release(self) -> None:
+        self._under_way.discard(self)
+        self._deadline.stop()
+        self._deadline.close()
+        self._drop()
+
+    def _keep(self) -> None:
+        connection, self._connection = self._connection, None
+        assert connection is not None
+        self._stop_writer()
+        self.pool.give(connection)
+
+    def _drop(self) -> None:
+        """Close the connection and stop what hangs on it."""
+        self._stop_step()
+        self._stop_writer()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _after(self, seconds: float, what: Callable[..., None], *args: object) -> None:
+        self._stop_step()
+        self._step = self.pool.loop.timer(seconds)
+        self._step.start(what, *args)
+
+    def _stop_step(self) -> None:
+        step, self._step = self._step, None
+        if step is not None:
+            step.stop()
+            step.close()
+
+    def _stop_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.stop()
+            writer.close()

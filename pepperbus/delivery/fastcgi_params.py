@@ -1,0 +1,90 @@
+"""The FastCGI params of one topic: constant ones packed once, the few of an attempt added to them.
+
+No job data ever becomes the name of a param; names come from this module and from the topic's `[[[params]]]`.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import PurePosixPath
+
+from pepperbus import __version__
+from pepperbus.config.model import Topic
+from pepperbus.delivery.contract import Request
+from pepperbus.errors import ConfigError
+from pepperbus.wire import fastcgi
+
+#: With a pool of our own these make an error visible on stderr and keep it out of the answer. They stick to the php-fpm
+#: child that saw them, so a pool that serves others must never get them.
+PINS = "display_errors=0\nlog_errors=1\nhtml_errors=0\noutput_buffering=65536"
+
+_FORM = "application/x-www-form-urlencoded"
+_RAW = "application/octet-stream"
+_OURS = ("REQUEST_METHOD", "CONTENT_LENGTH", "CONTENT_TYPE", "SCRIPT_FILENAME", "PHP_VALUE", "PHP_ADMIN_VALUE")
+_TWINS = ("PEPPERBUS_", "HTTP_X_PEPPERBUS_")
+
+
+class Params:
+    """Makes the params of each request of a topic. Raises ConfigError for an extra that would hide one of ours."""
+
+    def __init__(self, topic: Topic, dedicated: bool) -> None:
+        for name, _ in topic.params:
+            if name in _OURS or name.startswith(_TWINS):
+                raise ConfigError(f"topic {topic.full_name}: [[[params]]] must not set {name}, the bus sets it itself")
+        self._data = fastcgi.pairs(_constants(topic, dedicated, topic.body == "raw").items())
+        self._ping = fastcgi.pairs(_constants(topic, dedicated, False).items())
+        self._names = [_prefixed(what) for what in ("TRACE_ID", "DEADLINE", "LENGTH", "SHA256", "JOB_ID", "ATTEMPT")]
+
+    def of(self, request: Request, body: bytes) -> bytes:
+        """All params, packed. With `chunk`, JOB_ID lists the ids with commas and ATTEMPT is the highest.
+
+        Raises ProtocolError when a value cannot be sent.
+        """
+        length = b"%d" % len(body)
+        values = [
+            request.trace.encode(),
+            b"%d" % (request.now_ms // 1000 + int(request.deadline_s)),
+            length,
+            sha256(body).hexdigest().encode(),
+        ]
+        if request.jobs:
+            values.append(b",".join([b"%d" % delivered.job.id for delivered in request.jobs]))
+            values.append(b"%d" % max([delivered.attempt for delivered in request.jobs]))
+        parts = [self._ping if request.ping else self._data, b"\x0e", bytes((len(length),)), b"CONTENT_LENGTH", length]
+        for (short, short_tail, long, long_tail), value in zip(self._names, values, strict=False):
+            if len(value) > 127 or b"\0" in value:
+                parts += (fastcgi.pair(short_tail.decode(), value), fastcgi.pair(long_tail.decode(), value))
+            else:
+                size = bytes((len(value),))
+                parts += (short, size, short_tail, value, long, size, long_tail, value)
+        return b"".join(parts)
+
+
+def _prefixed(what: str) -> tuple[bytes, bytes, bytes, bytes]:
+    """A name and its HTTP_X_ twin, each with the byte of its length."""
+    names = [(prefix + what).encode() for prefix in _TWINS]
+    return bytes((len(names[0]),)), names[0], bytes((len(names[1]),)), names[1]
+
+
+def _constants(topic: Topic, dedicated: bool, raw: bool) -> dict[str, str]:
+    script = PurePosixPath(topic.script)
+    name = "/" + script.name
+    constants = {
+        "SCRIPT_FILENAME": topic.script,
+        "REQUEST_METHOD": "POST",
+        "CONTENT_TYPE": _RAW if raw else _FORM,
+        "SCRIPT_NAME": name,
+        "REQUEST_URI": name,
+        "DOCUMENT_ROOT": str(script.parent),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "SERVER_SOFTWARE": f"pepperbus/{__version__}",
+        "GATEWAY_INTERFACE": "CGI/1.1",
+        "REMOTE_ADDR": "127.0.0.1",
+        **dict(topic.params),
+    }
+    for prefix in _TWINS:
+        constants[prefix + "QUEUE"] = topic.queue
+        constants[prefix + "TOPIC"] = topic.name
+    if dedicated:
+        constants["PHP_ADMIN_VALUE"] = PINS
+    return constants

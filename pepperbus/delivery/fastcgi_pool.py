@@ -1,0 +1,128 @@
+"""One php-fpm pool as one process uses it: how to reach it, and its kept connections, shared by all topics there.
+
+An idle kept connection pins a php-fpm child, so it is closed after a second, long before php-fpm's own five, and
+another topic of the pool may take it before that.
+"""
+
+from __future__ import annotations
+
+import _socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from gevent import get_hub, spawn
+from gevent.socket import getaddrinfo
+
+from pepperbus.config.model import FastcgiPool
+from pepperbus.delivery.fastcgi_connect import Address
+
+if TYPE_CHECKING:
+    from gevent._types import _IoWatcher, _Loop
+
+#: Seconds a kept connection may lie idle.
+IDLE_S = 1.0
+#: Seconds a looked-up host name is used again.
+_NAME_S = 10.0
+
+
+class Connection:
+    """A connected socket with the watcher that reads it, and what to do when there is something to read."""
+
+    __slots__ = ("reused", "since", "sock", "watcher")
+
+    def __init__(self, sock: _socket.socket, loop: _Loop) -> None:
+        self.sock = sock
+        self.watcher: _IoWatcher = loop.io(sock.fileno(), 1)
+        self.reused = False
+        self.since = 0.0
+
+    def close(self) -> None:
+        self.watcher.stop()
+        self.watcher.close()
+        self.sock.close()
+
+
+class Pool:
+    """Made by `pool_of`, once per process and configured pool."""
+
+    def __init__(self, settings: FastcgiPool) -> None:
+        self.settings = settings
+        self.address = Address(settings.address)
+        self.loop: _Loop = get_hub().loop
+        self.keepalive = settings.dedicated and settings.keepalive
+        self.guard = bool(self.address.path) and settings.guard == "always"
+        self._idle: list[Connection] = []
+        self._sweep = self.loop.timer(IDLE_S / 2)
+        self._hosts: list[str] = []
+        self._hosts_until = 0.0
+
+    def look_up(self, found: Callable[[list[str], str], None]) -> None:
+        """Call `found(numeric addresses, why none)`, later, from a greenlet."""
+
+        def ask() -> None:
+            why = ""
+            if not self._hosts or self.loop.now() > self._hosts_until:
+                try:
+                    rows = getaddrinfo(self.address.host, self.address.port, 0, _socket.SOCK_STREAM)
+                    self._hosts = [str(row[4][0]) for row in rows]
+                    self._hosts_until = self.loop.now() + _NAME_S
+                except OSError as error:
+                    self._hosts, why = [], f"no such host: {error.strerror}"
+            found(self._hosts, why)
+
+        spawn(ask)
+
+    def take(self) -> tuple[Connection | None, bool]:
+        """An idle connection that is still alive, the last used first; and whether one was found closed on the way."""
+        found_closed = False
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                connection.sock.recv(1)  # EOF, or bytes nobody asked for: either way it is of no use
+            except BlockingIOError:
+                connection.reused = True
+                return connection, found_closed
+            except OSError:
+                pass
+            connection.close()
+            found_closed = True
+        return None, found_closed
+
+    def give(self, connection: Connection) -> None:
+        """Keep a connection whose answer ended cleanly."""
+        connection.watcher.start(self._readable, connection)
+        connection.since = self.loop.now()
+        self._idle.append(connection)
+        if len(self._idle) == 1:
+            self._sweep.start(self._close_old)
+
+    def drop_idle(self) -> None:
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+        self._sweep.stop()
+
+    def _readable(self, connection: Connection) -> None:
+        """An idle connection never has anything to say: php-fpm closed it (reload, max_requests)."""
+        self._idle.remove(connection)
+        connection.close()
+
+    def _close_old(self) -> None:
+        oldest = self.loop.now() - IDLE_S
+        while self._idle and self._idle[0].since < oldest:
+            self._idle.pop(0).close()
+        self._sweep.stop()
+        if self._idle:
+            self._sweep.start(self._close_old)
+
+
+_pools: WeakValueDictionary[FastcgiPool, Pool] = WeakValueDictionary()
+
+
+def pool_of(settings: FastcgiPool) -> Pool:
+    """The one Pool of this process for these settings, alive as long as a consumer uses it."""
+    found = _pools.get(settings)
+    if found is None:
+        found = _pools[settings] = Pool(settings)
+    return found
