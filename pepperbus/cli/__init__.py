@@ -1,0 +1,123 @@
+"""The command line: words in, `operations` called, text or JSON out. Nothing is decided here that an API could not do.
+
+Floor 6. Each family of commands is a module that is imported only when one of its commands runs; those that touch
+storages have gevent patched in before anything else is imported, and `serve` never has. Errors are one line on
+standard error and an exit status: 0 done, 1 failed or not found, 2 wrong usage, 3 not reachable or cannot start.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import click
+
+from pepperbus import __version__
+from pepperbus.errors import PepperbusError
+
+
+class _Entry(NamedTuple):
+    module: str
+    help: str
+    storages: bool = False
+
+
+COMMANDS = {
+    "serve": _Entry("serve", "Run the bus in the foreground."),
+    "check": _Entry("serve", "Say whether the configuration is right, or every mistake in it."),
+    "reload": _Entry("serve", "Let the running bus read its configuration anew."),
+    "stop": _Entry("serve", "Stop the running bus."),
+    "fpm-pool": _Entry("serve", "Print a php-fpm pool file made for the bus."),
+    "push": _Entry("push", "Push jobs through the gateway."),
+    "status": _Entry("inspect", "Queues, depths, rates, processes, storages; what is wrong comes first.", True),
+    "job": _Entry("inspect", "The whole life of one job.", True),
+    "jobs": _Entry("inspect", "List the jobs of a topic by state, error and time.", True),
+    "tail": _Entry("inspect", "Show attempts as they happen.", True),
+    "queue": _Entry("queues", "Show, add, change and remove queues.", True),
+    "pause": _Entry("jobs", "Stop feeding a queue or topic; pushes go on.", True),
+    "resume": _Entry("jobs", "Feed a paused queue or topic again.", True),
+    "replay": _Entry("jobs", "Run dead or delayed jobs once more.", True),
+    "purge": _Entry("jobs", "Delete jobs that wait or are dead.", True),
+    "ping": _Entry("consumer", "Ask a topic's consumer whether it would take its jobs.", True),
+    "send": _Entry("consumer", "Send one job straight to a consumer and show its answer.", True),
+}
+
+
+class _Commands(click.Group):
+    """Commands by table, so that `--help` imports nothing and `serve` stays unpatched."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        if entry.storages:
+            from gevent import monkey
+
+            monkey.patch_all()
+        module = importlib.import_module(f"pepperbus.cli.{entry.module}")
+        command = getattr(module, cmd_name.replace("-", "_"))
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, 1)
+            raise click.UsageError(f"no command {args[0]!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(dir_okay=False),
+    help="The node's configuration file. Else $PEPPERBUS_CONF, ./etc/pepperbus.conf, /etc/pepperbus/pepperbus.conf.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Answer in JSON, the same as the API's.")
+@click.version_option(__version__, prog_name="pepperbus", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, config: str | None, as_json: bool) -> None:
+    """Pepperbus: a job bus. Redis protocol in, FastCGI and HTTP out, nothing accepted is lost.
+
+    Exit status: 0 done, 1 failed or not found, 2 wrong usage, 3 the bus is not reachable or cannot start.
+    """
+    ctx.obj = {"config": config, "json": as_json}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    try:
+        code = cli.main(args=arguments, prog_name="pepperbus", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "")
+        return 2
+    except click.ClickException as error:
+        words = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "pepperbus"
+        return _fail(f"{error.format_message()} (see `{words} --help`)", 2)
+    except click.Abort:
+        return _fail("interrupted", 1)
+    except PepperbusError as error:
+        return _fail(str(error), error.exit_status)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has left: nothing more to say
+        return 0
+    except OSError as error:
+        return _fail(f"{error.filename or error.__class__.__name__}: {error.strerror or error}", 1)
+
+
+def _fail(message: str, status: int) -> int:
+    for line in message.splitlines() or [""]:
+        click.echo(f"pepperbus: {line}", err=True)
+    return status

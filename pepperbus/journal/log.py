@@ -31,6 +31,7 @@ STDERR_CAP = 8192  # the end of stderr is what tells: PHP's fatal line comes las
 PENDING_CAP = 1 << 20  # bytes waiting for the turn's write; more are written at once
 
 _HEAD = struct.Struct("<II")
+HEAD_BYTES = _HEAD.size
 _RECORD_CAP = 64 << 20
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Row).decode
@@ -170,13 +171,3 @@ def read(data: bytes, start: int = 0) -> Iterator[tuple[Row, int]]:
             return
         yield row, end
         at = end
-
-
-def read_tail(path: Path, start: int, limit: int = ROTATE_BYTES * 2) -> bytes:
-    """The bytes of `path` from `start`, at most `limit`; nothing when the file has gone."""
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            return file.read(limit)
-    except FileNotFoundError:
-        return b""

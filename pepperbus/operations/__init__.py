@@ -1,0 +1,18 @@
+"""What an operator can do. The command line, the JSON API and the pages are skins over these functions.
+
+An `Office` (office.py) holds what the functions need: the configuration, storages opened when first used, the journal, the
+control socket. Every function takes it first and returns a struct of `results.py`, the same in `--json` and in the API,
+or raises one of `pepperbus.errors`.
+
+    status.py     StatusReader(office).read(): queues, rates, percentiles, processes, storages, what is wrong
+    queues.py     show, listing, add, change, remove: the files of queues.d
+    push.py       push: jobs through the gateway, as any client would
+    life.py       life: one job, from its client to its last PHP error line
+    jobs.py       jobs, select: listings by state, error, time
+    replay.py     replay: dead or delayed jobs once more
+    purge.py      purge: delete waiting or dead jobs
+    pause.py      pause, resume
+    consumer.py   ping, send: straight to a consumer
+    tail.py       tail: journal rows as they happen
+    steer.py      check, reload, stop
+"""

@@ -1,0 +1,7 @@
+"""`python -m pepperbus.cli` is the same as `pepperbus`."""
+
+import sys
+
+from pepperbus.cli import main
+
+sys.exit(main())

@@ -1,0 +1,103 @@
+"""What every command needs: the office for its configuration, output as text or JSON, and asking before harm."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pepperbus.config.load import load
+from pepperbus.config.model import Bus, Config
+from pepperbus.errors import BootError, UsageError
+from pepperbus.operations.office import Office
+from pepperbus.operations.results import to_json
+
+
+def config_path(ctx: click.Context) -> Path | None:
+    given = ctx.find_root().obj["config"]
+    return Path(given) if given else None
+
+
+def load_config(ctx: click.Context) -> Config:
+    return load(config_path(ctx), os.environ)
+
+
+def wants_json(ctx: click.Context) -> bool:
+    return bool(ctx.find_root().obj["json"])
+
+
+@contextmanager
+def office(ctx: click.Context) -> Iterator[Office]:
+    """The office of this command's configuration; its storages are closed after."""
+    from pepperbus.master.control import ask
+
+    config = load_config(ctx)
+    opened = Office(config, lambda request: ask(config.bus.run_dir, request, 60.0))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def act_as_daemon(bus: Bus) -> None:
+    """Root takes the identity of `[bus] user`, so that no file made here locks the daemon out. Others stay who they are."""
+    if os.geteuid() != 0 or not bus.user:
+        return
+    try:
+        account = pwd.getpwnam(bus.user)
+    except KeyError as error:
+        raise BootError(f"[bus] user = {bus.user}: there is no such account on this machine") from error
+    group = _group_id(bus.group) if bus.group else account.pw_gid
+    os.initgroups(bus.user, group)
+    os.setgid(group)
+    os.setuid(account.pw_uid)
+
+
+def _group_id(name: str) -> int:
+    import grp
+
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError as error:
+        raise BootError(f"[bus] group = {name}: there is no such group on this machine") from error
+
+
+def show(ctx: click.Context, result: Any, text: Callable[[Any], None]) -> None:
+    """Print a result: as JSON under --json, else by `text`."""
+    if wants_json(ctx):
+        click.echo(to_json(result, 2))
+    else:
+        text(result)
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before harm. Without a terminal and without --yes it is refused."""
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"{question} Nobody can be asked here: say --yes, or --dry-run to see what would happen.")
+    if not click.confirm(question, err=True):
+        raise click.Abort
+
+
+def epoch_ms(text: str, now_ms: int) -> int:
+    """`1h`, `30m` (that long ago), a unix time or `2026-01-31T12:00` (local) as ms. Raises UsageError."""
+    from datetime import datetime
+
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    try:
+        if text[-1:] in units:
+            return now_ms - int(float(text[:-1]) * units[text[-1]] * 1000)
+        if text.replace(".", "", 1).isdigit():
+            return int(float(text) * 1000)
+        return int(datetime.fromisoformat(text).timestamp() * 1000)
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is no time: say 30m, 1h or 2d (ago), a date like 2026-01-31T12:00, or unix seconds"
+        ) from error

@@ -1,0 +1,306 @@
+"""The journal database: filled by the ticker alone, searched by operators.
+
+Floor 3. `Database`, `ingest` and `retain` belong to the one writing process; they wait for the disk, so under gevent
+they are called in a pool thread. `Reader` opens the file read only and looks into the log files as well for what the
+ticker has not taken over yet: nothing is invisible, not even for a second, nor while no ticker runs.
+
+A position is remembered in the transaction that stores the rows before it, so a row is ingested exactly once,
+whenever the process dies. Rows lie in the order of ingestion, which is the order of time to within a second.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import IO, NamedTuple, TypeVar
+
+import apsw
+import gevent
+import msgspec
+
+from pepperbus.journal import log
+from pepperbus.journal.contract import Row
+
+SEARCH_SECONDS = 2.0
+BATCH_BYTES = 16 << 20  # of log file a transaction
+_DELETE_ROWS = 20_000
+_SCHEMA = """
+PRAGMA auto_vacuum = INCREMENTAL;
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+PRAGMA journal_size_limit = 67108864;
+CREATE TABLE IF NOT EXISTS rows (
+    job INTEGER NOT NULL, topic TEXT NOT NULL, at INTEGER NOT NULL, outcome TEXT NOT NULL,
+    failed INTEGER NOT NULL, error TEXT NOT NULL, data BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS rows_job ON rows (job);
+CREATE INDEX IF NOT EXISTS rows_topic ON rows (topic);
+CREATE INDEX IF NOT EXISTS rows_failed ON rows (topic) WHERE failed;
+CREATE TABLE IF NOT EXISTS files (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
+"""
+_decode = msgspec.msgpack.Decoder(Row).decode
+_Result = TypeVar("_Result")
+
+
+class Ingested(NamedTuple):
+    """What one `ingest` did. `torn`: files of killed processes whose last bytes were no whole row."""
+
+    rows: int = 0
+    bytes: int = 0
+    finished: int = 0
+    torn: int = 0
+
+
+class Database:
+    """The writing end; one process, one instance. Made if it is missing."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.connection = apsw.Connection(str(path))
+        self.connection.set_busy_timeout(5000)
+        self.connection.execute(_SCHEMA)
+
+    def used(self) -> int:
+        """Bytes of live pages."""
+        pages, free, size = (
+            self.connection.execute(f"PRAGMA {what}").get for what in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def ingest(directory: Path, database: Database) -> Ingested:
+    """Take over every row that is in the log files by now; delete files read whole whose writer is gone."""
+    total = Ingested()
+    positions = dict(database.connection.execute("SELECT name, position FROM files"))
+    paths = log.files(directory)
+    for path in paths:
+        done = _ingest_file(path, positions.get(path.name, 0), database)
+        total = Ingested(*(a + b for a, b in zip(total, done, strict=True)))
+    gone = positions.keys() - {path.name for path in paths}
+    database.connection.executemany("DELETE FROM files WHERE name = ?", ((name,) for name in gone))
+    return total
+
+
+def _ingest_file(path: Path, position: int, database: Database) -> Ingested:
+    start, rows = position, 0
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return Ingested()
+    with file:
+        finished = log.is_finished(file.fileno())
+        while True:
+            file.seek(position)
+            batch = list(_records(file.read(BATCH_BYTES)))
+            if not batch:
+                break
+            position += batch[-1][2]
+            rows += len(batch)
+            with database.connection:
+                database.connection.executemany(
+                    "INSERT INTO rows VALUES (?,?,?,?,?,?,?)", (_columns(row, data) for row, data, _ in batch)
+                )
+                database.connection.execute("INSERT OR REPLACE INTO files VALUES (?,?)", (path.name, position))
+        torn = finished and os.fstat(file.fileno()).st_size > position
+        if finished:
+            path.unlink(missing_ok=True)
+    return Ingested(rows, position - start, int(finished), int(torn))
+
+
+def _records(data: bytes) -> Iterator[tuple[Row, bytes, int]]:
+    start = 0
+    for row, end in log.read(data):
+        yield row, data[start + log.HEAD_BYTES : end], end
+        start = end
+
+
+def _columns(row: Row, data: bytes) -> tuple[object, ...]:
+    failed = row.outcome in ("retry", "dead") or row.event == "released"
+    return _signed(row.job_id), row.topic, row.at_ms, row.outcome, failed, _error(row) if failed else "", data
+
+
+def _error(row: Row) -> str:
+    return f"{row.error_code} {row.reason}".lower()
+
+
+def _signed(job_id: int) -> int:
+    """SQLite's integers have a sign; ids, which all have the top bit, keep their order."""
+    return job_id - (1 << 64) if job_id >> 63 else job_id
+
+
+def retain(database: Database, keep_s: float, max_bytes: int, now_ms: int) -> int:
+    """Delete rows older than `keep_s` and, oldest first, what exceeds `max_bytes`. Returns how many rows went.
+
+    Works in short transactions and gives the freed pages back to the file system.
+    """
+    deleted, oldest_ms = 0, now_ms - int(keep_s * 1000)
+    while gone := _delete_oldest(database, "at < ?", oldest_ms):
+        deleted += gone
+    while database.used() > max_bytes and (gone := _delete_oldest(database, "?", 1)):
+        deleted += gone
+    if deleted:
+        database.connection.execute("PRAGMA incremental_vacuum")
+    return deleted
+
+
+def _delete_oldest(database: Database, condition: str, value: int) -> int:
+    connection = database.connection
+    oldest = f"SELECT rowid FROM rows ORDER BY rowid LIMIT {_DELETE_ROWS}"
+    connection.execute(f"DELETE FROM rows WHERE rowid IN ({oldest}) AND {condition}", (value,))
+    return int(connection.changes())
+
+
+class Found(list[Row]):
+    """Rows of a search, newest first. `complete` False: the time was over before everything was looked at."""
+
+    complete = True
+
+
+class Reader:
+    """The operators' end, a `JournalReader`: read only; a database that is not there yet is an empty one."""
+
+    def __init__(self, database: Path, directory: Path) -> None:
+        self._database = database
+        self._directory = directory
+
+    def life(self, job_id: int) -> list[Row]:
+        """Every row of one job, oldest first, all topics."""
+        return _in_thread(lambda: self._life(job_id))
+
+    def search(
+        self,
+        *,
+        topic: str = "",
+        outcome: str = "",
+        since_ms: int = 0,
+        error: str = "",
+        text: str = "",
+        limit: int = 100,
+    ) -> Found:
+        """Newest first. `error` matches reason and error code of failures (without case), `text` the kept content.
+
+        Stops after 2 s of looking and says so (`complete`).
+        """
+        wanted = _Wanted(topic, outcome, since_ms, error.lower(), text.encode())
+        return _in_thread(lambda: self._search(wanted, limit))
+
+    def _life(self, job_id: int) -> list[Row]:
+        packed = b"\xcf" + job_id.to_bytes(8, "big")  # how msgpack spells an id, whose top bit is set
+        with ExitStack() as stack:
+            tails, positions, connection = self._snapshot(stack)
+            found = [
+                row
+                for data in _unread(tails, positions)
+                if packed in data
+                for row, _ in log.read(data)
+                if row.job_id == job_id
+            ]
+            if connection:
+                query = "SELECT data FROM rows WHERE job = ?"
+                found += [_decode(data) for (data,) in connection.execute(query, (_signed(job_id),))]
+        return sorted(found, key=lambda row: row.at_ms)
+
+    def _search(self, wanted: _Wanted, limit: int) -> Found:
+        deadline = time.monotonic() + SEARCH_SECONDS
+        found = Found()
+        with ExitStack() as stack:
+            tails, positions, connection = self._snapshot(stack)
+            for data in _unread(tails, positions):
+                found += [row for row, _ in log.read(data) if wanted.matches(row)]
+                if time.monotonic() > deadline:
+                    found.complete = False
+                    break
+            if connection:
+                self._search_database(connection, wanted, limit, deadline, found)
+        found.sort(key=lambda row: row.at_ms, reverse=True)
+        del found[limit:]
+        return found
+
+    def _search_database(
+        self, connection: apsw.Connection, wanted: _Wanted, limit: int, deadline: float, found: Found
+    ) -> None:
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, 1000)
+        where, values = wanted.sql()
+        try:
+            for (data,) in connection.execute(
+                f"SELECT data FROM rows WHERE {where} ORDER BY rowid DESC LIMIT ?", (*values, limit)
+            ):
+                row = _decode(data)
+                if wanted.matches(row):
+                    found.append(row)
+        except apsw.InterruptError:
+            found.complete = False
+
+    def _snapshot(self, stack: ExitStack) -> tuple[list[IO[bytes]], dict[str, int], apsw.Connection | None]:
+        """The log files opened, then the database as it stands.
+
+        In this order: a file that the ticker deletes in between has its rows in what we see of the database.
+        """
+        files = (_open(path) for path in log.files(self._directory))
+        tails = [stack.enter_context(file) for file in files if file]
+        if not self._database.exists():
+            return tails, {}, None
+        connection = apsw.Connection(str(self._database), flags=apsw.SQLITE_OPEN_READONLY)
+        stack.enter_context(closing(connection))
+        connection.set_busy_timeout(1000)
+        connection.execute("BEGIN")
+        try:
+            positions = dict(connection.execute("SELECT name, position FROM files"))
+        except apsw.SQLError:  # the ticker is making the tables this moment
+            return tails, {}, None
+        return tails, positions, connection
+
+
+class _Wanted(NamedTuple):
+    topic: str
+    outcome: str
+    since_ms: int
+    error: str
+    text: bytes
+
+    def matches(self, row: Row) -> bool:
+        return (
+            self.topic in ("", row.topic)
+            and self.outcome in ("", row.outcome, row.event)
+            and row.at_ms >= self.since_ms
+            and (not self.error or self.error in _error(row))
+            and self.text in row.content
+        )
+
+    def sql(self) -> tuple[str, list[object]]:
+        """What the database can decide; `matches` has the last word."""
+        parts: list[tuple[str, object]] = []
+        if self.topic:
+            parts.append(("topic = ?", self.topic))
+        if self.since_ms:
+            parts.append(("at >= ?", self.since_ms))
+        if self.outcome in ("done", "retry", "dead", "back"):
+            parts.append(("outcome = ?", self.outcome))
+        if self.text:
+            parts.append(("instr(data, ?)", self.text))
+        if self.error:
+            parts.append(("failed AND instr(error, ?)", self.error))
+        return " AND ".join(["1", *(sql for sql, _ in parts)]), [value for _, value in parts]
+
+
+def _open(path: Path) -> IO[bytes] | None:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        return None
+
+
+def _unread(tails: Iterable[IO[bytes]], positions: dict[str, int]) -> Iterator[bytes]:
+    for file in tails:
+        file.seek(positions.get(os.path.basename(file.name), 0))
+        yield file.read()
+
+
+def _in_thread(work: Callable[[], _Result]) -> _Result:
+    """Disk waits belong into a pool thread, so that the web sidecar's hub goes on."""
+    return gevent.get_hub().threadpool.apply(work)
