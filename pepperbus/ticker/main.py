@@ -7,6 +7,7 @@ taken back, and the leases of nodes that have gone silent too.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gevent
@@ -111,7 +112,7 @@ class Ticker:
                     self._take_back(storage, self._is_dead_here, lost_host=False)
                 lost = set(storage.lost_nodes(LOST_MS)) - {node}
                 if lost:
-                    self._take_back(storage, lambda owner, lost=lost: split_owner(owner)[0] in lost, lost_host=True)
+                    self._take_back(storage, partial(_lies_on, lost), lost_host=True)
             except StorageError as error:
                 self.child.log.warning("heartbeat_failed", str(error), storage=storage.name)
         if self._family:
@@ -170,6 +171,10 @@ class Ticker:
             self._family = dict(command["owners"])
             return {"ok": True}
         return {"error": f"the ticker does not know {command.get('op')!r}"}
+
+
+def _lies_on(nodes: set[str], owner: str) -> bool:
+    return split_owner(owner)[0] in nodes
 
 
 def main(child: Child) -> None:

@@ -26,9 +26,11 @@ from pepperbus.names import split_owner
 from pepperbus.stats import Record, Writer
 from pepperbus.storage import open_storage
 from pepperbus.storage.contract import LEVELS, Storage
+from pepperbus.worker.attempt import Parts
 from pepperbus.worker.inflight import InFlight
 from pepperbus.worker.lane import Lane
-from pepperbus.worker.pump import Parts, Pump
+from pepperbus.worker.probe import probe
+from pepperbus.worker.pump import Pump
 from pepperbus.worker.reclaim import take_back
 
 _SWEEP_S = 0.5
@@ -104,7 +106,7 @@ class Worker:
                 wait = min(2.0, wait * 2)
         else:
             return
-        lane = Lane(storage, self.child.owner, self.child.log)
+        lane = Lane(storage, self.child.owner, self._inflight, self.child.log)
         self._storages[name], self._lanes[name] = storage, lane
         self._see_paused(lane)
         for topic in topics:
@@ -217,7 +219,7 @@ class Worker:
 
     def _probe(self, pump: Pump) -> None:
         try:
-            pump.probe()
+            probe(pump, self.child.log, self.clock.now_ms())
         finally:
             self._probing.discard(pump.name)
         if pump.target.closed() not in (Closed.OPEN, Closed.BUSY) and not pump.draining:

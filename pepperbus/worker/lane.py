@@ -12,6 +12,7 @@ from gevent.event import Event
 from pepperbus.errors import StorageError
 from pepperbus.log import Log
 from pepperbus.storage.contract import Settle, Storage
+from pepperbus.worker.inflight import InFlight
 
 _RETRY_S = (0.05, 1.0)  # first and longest wait after a settle that failed
 
@@ -19,21 +20,28 @@ _RETRY_S = (0.05, 1.0)  # first and longest wait after a settle that failed
 class Lane:
     """The settling half of one storage. `healthy` False: do not start jobs of this storage now."""
 
-    def __init__(self, storage: Storage, owner: str, log: Log) -> None:
+    def __init__(self, storage: Storage, owner: str, inflight: InFlight, log: Log) -> None:
         self.storage = storage
         self.healthy = True
         self.paused: set[str] = set()
         self._owner = owner
+        self._inflight = inflight
         self._log = log
         self._batch: list[Settle] = []
+        self._marks: list[int] = []
         self._work = Event()
         self._idle = Event()
         self._idle.set()
         self._greenlet = gevent.spawn(self._run)
 
-    def settle(self, outcome: Settle) -> None:
-        """Store what becomes of a job, soon and surely: repeated until the storage says yes."""
+    def settle(self, outcome: Settle, mark: int | None = None) -> None:
+        """Store what becomes of a job, soon and surely: repeated until the storage says yes.
+
+        Only then is the job's in-flight `mark` wiped: dying in between, it must count as begun.
+        """
         self._batch.append(outcome)
+        if mark is not None:
+            self._marks.append(mark)
         self._idle.clear()
         self._work.set()
 
@@ -47,6 +55,7 @@ class Lane:
             self._work.wait()
             self._work.clear()
             batch, self._batch = self._batch, []
+            marks, self._marks = self._marks, []
             while batch:
                 try:
                     self.storage.settle(self._owner, batch)
@@ -54,6 +63,8 @@ class Lane:
                         self._log.info("storage_back", storage=self.storage.name)
                         self.healthy, wait = True, _RETRY_S[0]
                     batch = []
+                    for mark in marks:
+                        self._inflight.end(mark)
                 except StorageError as error:  # definite or unknown alike: settling twice is harmless
                     if self.healthy:
                         self._log.warning("settle_failed", str(error), storage=self.storage.name, jobs=len(batch))
@@ -61,7 +72,8 @@ class Lane:
                     gevent.sleep(wait)
                     wait = min(_RETRY_S[1], wait * 2)
                     batch += self._batch
-                    self._batch = []
+                    marks += self._marks
+                    self._batch, self._marks = [], []
             if not self._batch:
                 self._idle.set()
             else:

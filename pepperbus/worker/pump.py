@@ -15,19 +15,15 @@ from functools import partial
 import gevent
 from gevent.event import Event
 
-from pepperbus.clock import Clock
 from pepperbus.config.model import Topic
-from pepperbus.delivery.contract import Act, Answer, Consumer, Delivered, Request, TargetEffect, Transport, Verdict
+from pepperbus.delivery.contract import Act, Answer, Consumer, Delivered, Request, Verdict
 from pepperbus.delivery.target import Closed, Target
-from pepperbus.delivery.verdict import judge, judge_ping
+from pepperbus.delivery.verdict import judge
 from pepperbus.errors import StorageError
-from pepperbus.ids import IdGenerator
 from pepperbus.job import Job
-from pepperbus.journal.contract import JournalWriter, Row
-from pepperbus.log import Log
 from pepperbus.stats import Record
 from pepperbus.storage.contract import Leased, Outcome, Settle
-from pepperbus.worker.inflight import InFlight
+from pepperbus.worker.attempt import Parts, attempt_row, count_outcome, log_failure
 from pepperbus.worker.lane import Lane
 from pepperbus.worker.outcome import decide
 
@@ -35,7 +31,7 @@ from pepperbus.worker.outcome import decide
 #: cannot be run by another worker.
 _MOST_AHEAD = 64
 _AHEAD_S = 0.05
-_STATES = {Closed.OPEN: 1, Closed.BUSY: 1, Closed.DOWN: 4, Closed.STRAINED: 4, Closed.ABSENT: 5}
+_STATES = {Closed.BUSY: 1, Closed.DOWN: 4, Closed.STRAINED: 4, Closed.ABSENT: 5}
 
 
 @dataclass(slots=True)
@@ -47,19 +43,6 @@ class Exchange:
     jobs: list[tuple[Leased, Job]]
     request: Request
     started: float
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a pump needs of its worker."""
-
-    node: str
-    process: str  # node/name, as the journal shows it
-    clock: Clock
-    ids: IdGenerator
-    inflight: InFlight
-    journal: JournalWriter
-    log: Log
 
 
 class Pump:
@@ -246,8 +229,6 @@ class Pump:
         self._record.add("in_flight", -1)
         self._record.observe("run", took)
         self._settle(exchange, answer, verdict, took)
-        for mark in exchange.marks:
-            self._parts.inflight.end(mark)
         self._report(answer, verdict)
         if verdict.zombie and self.topic.zombie_grace > 0 and not self.draining:
             # The script may still run: its place stays taken, or the next job would find no free child.
@@ -295,14 +276,16 @@ class Pump:
 
     def _settle(self, exchange: Exchange, answer: Answer, verdict: Verdict, took: float) -> None:
         now_ms = self._parts.clock.now_ms()
-        for leased, job in exchange.jobs:
+        for (leased, job), mark in zip(exchange.jobs, exchange.marks, strict=True):
             mine = verdict
             if verdict.failed_ids and leased.job_id not in verdict.failed_ids:
                 mine = Verdict(Act.DONE, verdict.effect, False, verdict.code)
             settle = self._decide(leased, job, mine, now_ms)
-            self.lane.settle(settle)
-            self._count_outcome(settle)
-            self._write_row(exchange, leased, job, answer, mine, settle, now_ms, took)
+            self.lane.settle(settle, mark)
+            count_outcome(self._record, settle)
+            row = attempt_row(self._parts, exchange.request, leased, job, answer, mine, settle, took)
+            self._parts.journal.add(row)
+            log_failure(self._parts.log, row, answer, mine, settle)
 
     def _decide(self, leased: Leased, job: Job, verdict: Verdict, now_ms: int) -> Settle:
         if verdict.act is Act.UNREGISTERED:
@@ -320,112 +303,6 @@ class Pump:
             return replace(verdict, act=Act.RETRY, spent=True)
         self._second_chance.add(job_id)
         return replace(verdict, act=Act.BACK, spent=False)
-
-    def _count_outcome(self, settle: Settle) -> None:
-        record = self._record
-        if settle.outcome is Outcome.DONE:
-            record.add("done")
-            return
-        if not settle.spent:
-            record.add("returned")
-        else:
-            record.add("failed")
-            if settle.outcome is Outcome.RETRY:
-                record.add("retried")
-        if settle.outcome is Outcome.DEAD:
-            record.add("dead")
-
-    def _write_row(
-        self,
-        exchange: Exchange,
-        leased: Leased,
-        job: Job,
-        answer: Answer,
-        verdict: Verdict,
-        settle: Settle,
-        now_ms: int,
-        took: float,
-    ) -> None:
-        parts = self._parts
-        reason = settle.reason or verdict.reason
-        started_ms = exchange.request.now_ms
-        parts.journal.add(
-            Row(
-                "attempt",
-                leased.job_id,
-                self.name,
-                started_ms,
-                leased.attempt,
-                parts.node,
-                parts.process,
-                settle.outcome.value,
-                verdict.code,
-                verdict.error_code,
-                reason,
-                exchange.request.trace,
-                job.trace,
-                job.client,
-                job.accepted_ms,
-                float(started_ms - (leased.first_due_ms or job.accepted_ms)),
-                took * 1000,
-                answer.body,
-                answer.stderr,
-                job.content,
-            )
-        )
-        if settle.outcome is Outcome.DONE:
-            return
-        if verdict.act is Act.UNREGISTERED:
-            parts.log.warning("unregistered", "topic no register", topic=self.name, job=leased.job_id)
-        elif settle.spent or settle.outcome is Outcome.DEAD:
-            text = "sendToCGI fail" if answer.transport is not Transport.UNSENDABLE else "cannot be sent"
-            parts.log.warning(
-                "attempt_failed",
-                f"{text}: {reason}",
-                topic=self.name,
-                job=leased.job_id,
-                attempt=leased.attempt,
-                outcome=settle.outcome.value,
-            )
-
-    # -- closing and probing --------------------------------------------------------------------------------------------
-
-    def probe(self) -> None:
-        """Ask a closed target whether it is back; called by the worker's sweep when the target says it is time. May block."""
-        closed = self.target.closed()
-        if closed in (Closed.OPEN, Closed.BUSY):
-            return
-        if self.target.needs_ping and closed is not Closed.STRAINED:
-            self._ping()
-        elif closed is Closed.DOWN:
-            self._connect()
-        else:
-            self.target.postpone()
-            self.target.trial = True  # one waiting job finds out
-            self.wake()
-
-    def _ping(self) -> None:
-        request = Request(
-            self.topic.queue, self.topic.name, "", ping=True, deadline_s=30.0, now_ms=self._parts.clock.now_ms()
-        )
-        self.target.postpone()  # the other workers of the node need not ask as well
-        answer = self.consumer.call(request)
-        if answer.transport is Transport.NO_LISTENER:
-            self.target.report(TargetEffect.DOWN, answer.detail)
-        elif answer.transport is Transport.BUSY:
-            self.target.report(TargetEffect.BUSY, answer.detail)
-        else:
-            registered, reason = judge_ping(answer, request)
-            if not registered and self.target.why != reason:
-                self._parts.log.warning("ping_failed", f"topic no register: {reason}", topic=self.name)
-            self.target.pinged(registered, reason)
-        self.wake()
-
-    def _connect(self) -> None:
-        self.target.postpone()
-        if self.consumer.reachable():
-            self.target.reachable()
-            self.wake()
 
     def state(self) -> int:
         """The `state` gauge of stats.COUNTERS."""

@@ -1,0 +1,176 @@
+"""Places, window and breaker shared by processes; the in-flight table of a killed worker."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from pepperbus.delivery.contract import TargetEffect
+from pepperbus.delivery.slots import CLOSED_UNTIL, HALVED_AT, Slots
+from pepperbus.delivery.target import Closed, Target
+from pepperbus.worker.inflight import InFlight, forget, started, tables
+
+HOLDER = """
+import sys
+from pathlib import Path
+from pepperbus.delivery.slots import Slots
+slots = Slots(Path(sys.argv[1]), 3)
+assert slots.take() is not None and slots.take() is not None
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_places_count_over_processes_and_come_back_from_the_dead(tmp_path):
+    path = tmp_path / "pool"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        slots = Slots(path, 3)
+        place = slots.take()
+        assert place is not None
+        assert slots.take() is None
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        assert {slots.take(), slots.take()} == {0, 1, 2} - {place}
+        assert slots.take() is None
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_a_wanted_place_is_handed_over_at_once(tmp_path):
+    first, second = Slots(tmp_path / "pool", 1), Slots(tmp_path / "pool", 1)
+    place = first.take()
+    assert second.take() is None
+    first.give(place)
+    assert second.take() == place
+
+
+def test_an_unwanted_place_stays_warm_until_cooled(tmp_path):
+    first, second = Slots(tmp_path / "pool", 1), Slots(tmp_path / "pool", 1)
+    first.give(first.take())
+    assert second.take() is None
+    first.cool()
+    assert second.take() == 0
+
+
+def test_who_waits_in_this_process_is_called_first(tmp_path):
+    slots = Slots(tmp_path / "pool", 1)
+    place = slots.take()
+    called = []
+    slots.waiting.append(lambda: called.append(slots.take()))
+    slots.give(place)
+    assert called == [place]
+
+
+def test_window_halves_once_per_burst_and_grows_back(tmp_path):
+    slots = Slots(tmp_path / "pool", 8)
+    assert slots.window == 8
+    slots.halve()
+    slots.halve()
+    assert slots.window == 4
+    slots.words[HALVED_AT] = 0
+    slots.halve()
+    assert slots.window == 2
+    for _ in range(100):
+        slots.grow()
+    assert slots.window == 8
+    for _ in range(10):
+        slots.words[HALVED_AT] = 0
+        slots.halve()
+    assert slots.window == 1
+
+
+def make_target(tmp_path, needs_ping=False):
+    return Target(Slots(tmp_path / "pool", 4), Slots(tmp_path / "topic", 4), needs_ping)
+
+
+def test_down_closes_for_every_process_and_opens_for_every_process(tmp_path):
+    one, two = make_target(tmp_path), make_target(tmp_path)
+    one.report(TargetEffect.DOWN, "connect: refused")
+    assert two.closed() is Closed.DOWN
+    assert 0 < two.probe_in() < 0.2
+    two.reachable()
+    assert one.closed() is Closed.OPEN
+
+
+def test_busy_opens_by_itself(tmp_path):
+    target = make_target(tmp_path)
+    target.report(TargetEffect.BUSY)
+    assert target.closed() is Closed.BUSY
+    assert target.pool.window == 2
+    target.pool.words[CLOSED_UNTIL] = time.monotonic_ns() - 1
+    assert target.closed() is Closed.OPEN
+
+
+def test_stopped_topic_leaves_its_neighbours_alone(tmp_path):
+    target = make_target(tmp_path)
+    neighbour = Target(target.pool, Slots(tmp_path / "other", 4), False)
+    target.report(TargetEffect.STOPPED, "Primary script unknown: /x.php")
+    assert target.closed() is Closed.STOPPED
+    assert target.why == "Primary script unknown: /x.php"
+    assert neighbour.closed() is Closed.OPEN
+    target.report(TargetEffect.FINE)
+    assert target.closed() is Closed.OPEN
+
+
+def test_sdk_topic_is_closed_until_its_ping_lists_it(tmp_path):
+    target = make_target(tmp_path, needs_ping=True)
+    assert target.closed() is Closed.UNREGISTERED
+    assert target.probe_in() == 0
+    target.pinged(True)
+    assert target.closed() is Closed.OPEN
+    target.unregister("404")
+    assert target.closed() is Closed.UNREGISTERED
+
+
+def test_probes_of_a_down_target_back_off_to_less_than_two_seconds(tmp_path):
+    target = make_target(tmp_path)
+    waits = []
+    for _ in range(12):
+        target.report(TargetEffect.DOWN)
+        waits.append(target.probe_in())
+    assert waits[0] < 0.13
+    assert max(waits) < 2.0
+
+
+def test_breaker_opens_when_most_exchanges_are_cut(tmp_path):
+    target = make_target(tmp_path)
+    for _ in range(15):
+        target.report(TargetEffect.FINE)
+    for _ in range(15):
+        target.report(TargetEffect.STRAINED, "cut")
+    assert target.closed() is Closed.OPEN
+    target.report(TargetEffect.STRAINED, "cut")
+    assert target.closed() is Closed.STRAINED
+
+
+def test_http_topic_takes_one_place_not_two(tmp_path):
+    slots = Slots(tmp_path / "topic", 1)
+    target = Target(slots, slots, False)
+    places = target.take(lambda: None)
+    assert places is not None
+    target.give(places)
+    assert target.take(lambda: None) is not None
+
+
+def test_table_tells_begun_from_waiting_after_a_kill(tmp_path):
+    owner = "node/worker.q.0/b.1"
+    pid = os.fork()
+    if pid == 0:
+        table = InFlight(tmp_path, owner)
+        table.begin("q/a", 5)
+        ended = table.begin("q/b", 6)
+        table.begin("q/b", 7)
+        table.end(ended)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert tables(tmp_path) == [owner]
+    assert started(tmp_path, owner) == {("q/a", 5), ("q/b", 7)}
+    forget(tmp_path, owner)
+    assert started(tmp_path, owner) is None
+    assert tables(tmp_path) == []
