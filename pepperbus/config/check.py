@@ -52,9 +52,7 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 
 def _default(option: Option) -> str:
-    if option.later or option.default is None or option.kind == "secret":
-        return ""
-    return f" (default {option.default or 'empty'})"
+    return f" (default {option.default})" if option.default else ""
 
 
 def _unknown_key(spec: Spec, key: str) -> str:

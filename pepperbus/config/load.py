@@ -46,18 +46,12 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> C
     files = _queue_files(main, config)
     documents: dict[str, Document] = {}
     queues: dict[str, Queue] = {}
-    mistakes: list[str] = []
     for file in files:
-        document = read(file)
-        if file.stem in documents:
-            document.mistake((), f"queue {file.stem} has a file already: {documents[file.stem].file}")
-        else:
-            documents[file.stem] = document
-            queues[file.stem] = queue.build(document, file.stem, config)
-        mistakes += [] if documents[file.stem] is document else document.mistakes
+        documents[file.stem] = read(file)
+        queues[file.stem] = queue.build(documents[file.stem], file.stem, config)
     _check_keys(documents, queues)
     _check_logins(main, config, queues)
-    mistakes = [*main.mistakes, *(m for d in documents.values() for m in d.mistakes), *mistakes]
+    mistakes = [mistake for document in (main, *documents.values()) for mistake in document.mistakes]
     if mistakes:
         raise ConfigError(*mistakes)
     return replace(config, queues=queues)
@@ -71,7 +65,7 @@ def load_queue_text(text: str, name: str, config: Config) -> Queue:
     document = Document(queue_file(name, config), text)
     if "\0" in text:
         document = Document(document.file, "")
-        document.mistake((), "NUL byte in the text")
+        document.unreadable("NUL byte in the text")
     built = queue.build(document, name, config)
     _check_keys({name: document}, {**config.queues, name: built})
     if name in config.logins:

@@ -84,6 +84,8 @@ def _node(config: Config) -> Iterator[str]:
         yield "[bus] consumer = no: this node only accepts pushes"
     groups = config.groups()
     for queue in config.queues.values():
+        if queue.password.reveal() == "change-me":
+            yield f"{queue.name}: the password is still the sample's; set your own"
         if len({q.workers for q in groups.get(queue.group, [])}) > 1:
             yield f"{queue.name}: the queues of process_group {queue.group} name different numbers of workers"
         for topic in queue.topics.values():

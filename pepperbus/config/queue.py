@@ -87,6 +87,8 @@ def _topic(document: Document, path: KeyPath, queue: str, values: Values, node: 
     run, auto_contract = full["run"], "sdk" if full["body"] == "form" else "status"
     full["contract"] = auto_contract if full["contract"] == "auto" else full["contract"]
     full["ping"] = full["contract"] == "sdk" if full["ping"] == "auto" else full["ping"] == "on"
+    if full["script"]:
+        full["script"] = os.path.normpath(os.path.join(os.path.abspath(document.file.parent), full["script"]))
     full["storage"] = _storage(document, path, full["storage"], node)
     _check_run(document, path, run, full, node)
     if full["chunk"] > 1 and full["body"] == "raw":
@@ -117,7 +119,7 @@ def _storage(document: Document, path: KeyPath, storage: str, node: Config) -> s
 def _check_run(document: Document, path: KeyPath, run: str, full: Values, node: Config) -> None:
     other = "http" if run == "fastcgi" else "fastcgi"
     for key in ONLY[other]:
-        if document.value((*path, key)) is not None:
+        if document.value((*path, key)):
             document.mistake((*path, key), f"{key} is for run = {other}; this topic has run = {run}")
     for key in ("pool", "script") if run == "fastcgi" else ("url",):
         if not full[key] and _absent(document, path, key):
@@ -129,7 +131,7 @@ def _check_run(document: Document, path: KeyPath, run: str, full: Values, node: 
 
 _NEEDED = {
     "pool": "the php-fpm pool, a name of [fastcgi] in the node's file",
-    "script": "the script's absolute path as php-fpm sees it",
+    "script": "the script's path as php-fpm sees it",
     "url": "where to POST, such as http://127.0.0.1:8080/jobs",
 }
 

@@ -31,7 +31,8 @@ class Document:
 
     def __init__(self, file: Path, text: str) -> None:
         self.file = file
-        self.mistakes: list[str] = []
+        self._mistakes: list[tuple[int, str]] = []
+        self._repeated: list[KeyPath] = []
         self.broken = False
         self.lines: dict[KeyPath, int] = {}
         self.tree: dict[str, Any] = {}
@@ -46,6 +47,16 @@ class Document:
         elif value is not None:
             words.append(f"{path[-1]} = {_shown(path, value)}")
         self._note(self._line(path), " ".join(words), message)
+
+    @property
+    def mistakes(self) -> list[str]:
+        """One line each, in the order of the file."""
+        return [text for _, text in sorted(self._mistakes, key=lambda mistake: mistake[0])]
+
+    def unreadable(self, trouble: str) -> None:
+        """Note that the file as a whole is no configuration."""
+        self.broken = True
+        self._mistakes.append((0, f"{self.file}: {trouble}"))
 
     def value(self, path: KeyPath) -> Any:
         """The text, list or dict at `path`; None when there is none."""
@@ -62,7 +73,7 @@ class Document:
         return self.lines.get(path, 1)
 
     def _note(self, line: int, what: str, message: str) -> None:
-        self.mistakes.append(f"{self.file}:{line}: {what + ': ' if what else ''}{message}")
+        self._mistakes.append((line, f"{self.file}:{line}: {what + ': ' if what else ''}{message}"))
 
     def _syntax(self, number: int, what: str, message: str) -> None:
         self.broken = True
@@ -77,6 +88,10 @@ class Document:
             for mistake in getattr(error, "errors", None) or [error]:
                 self._syntax(mistake.line_number or 1, (mistake.line or "").strip()[:80], _in_words(mistake))
         self.tree = parsed.dict()
+        for path in self._repeated:
+            around = self.value(path[:-1])
+            if isinstance(around, dict):
+                around.pop(path[-1], None)
 
     def _scan(self, lines: list[str]) -> list[str]:
         """Fill `lines`, note what the syntax would hide, and return the lines ConfigObj may read."""
@@ -103,9 +118,9 @@ class Document:
         if path in self.lines and depth == section[3].count("]"):
             where = f"{'[' * depth}{name}{']' * depth}"
             self._syntax(number, where, f"this section stands already in line {self.lines[path]}; make it one")
-            path = (*path[:-1], f"{name} (again)")
-            good[number - 1] = f"{'[' * depth}{path[-1]} line {number}{']' * depth}"
-            path = (*path[:-1], f"{path[-1]} line {number}")
+            path = (*path[:-1], f"{name} in line {number}")
+            good[number - 1] = f"{'[' * depth}{path[-1]}{']' * depth}"
+            self._repeated.append(path)
         self.lines[path] = number
         return path
 
@@ -140,8 +155,7 @@ def read(file: Path) -> Document:
         text, trouble = "", f"NUL byte in line {text[: text.index(chr(0))].count(chr(10)) + 1}; this is no text file"
     document = Document(file, text)
     if trouble:
-        document.broken = True
-        document.mistakes.append(f"{file}: {trouble}")
+        document.unreadable(trouble)
     return document
 
 

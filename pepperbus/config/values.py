@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pepperbus.config.model import Backoff, Login, Secret
 from pepperbus.names import NAME_RULE, is_name
@@ -208,27 +208,31 @@ def _url(found: str) -> str:
 
 
 def storage_url(value: Raw) -> Secret:
-    """`redis://[user:password@]host[:port][/db]` or `unix:///path[?db=n]`; kept secret, it may hold a password."""
+    """`redis://[user:password@]host[:port][/db]`, `rediss://` or `unix:///path[?db=n]`; secret: it may hold a password."""
     found = text(value)
     try:
         parts = urlsplit(found)
-        fine = parts.port != 0
+        query = parse_qs(parts.query, strict_parsing=bool(parts.query))
+        fine = parts.port != 0 and query.keys() <= {"db", "password", "ca"}
     except ValueError:
         fine = False
     if fine and parts.scheme in ("redis", "rediss"):
         fine = bool(parts.hostname) and bool(re.fullmatch(r"/?\d{0,5}", parts.path, re.ASCII))
     elif fine:
-        fine = parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/")
+        fine = parts.scheme == "unix" and not parts.hostname and parts.path.startswith("/")
     if found and not fine:
-        raise ValueError("redis://[user:password@]host:port/db or unix:///path/redis.sock?db=0 is wanted")
+        raise ValueError(
+            "redis://[user:password@]host:port/db, rediss://… (TLS) or unix:///path/redis.sock?db=0 is wanted"
+            " (other characters of a password percent-encoded)"
+        )
     return Secret(found)
 
 
 def script(value: Raw) -> str:
-    """A path as php-fpm sees it, maybe on another host: absolute, never looked at from here."""
+    """A path as php-fpm sees it, maybe on another host: never looked at from here."""
     found = text(value)
-    if found and (not found.startswith("/") or found.endswith("/")):
-        raise ValueError("the absolute path of a script as php-fpm sees it is wanted, such as /data/app/consume.php")
+    if found.endswith("/"):
+        raise ValueError("the path of a script as php-fpm sees it is wanted, such as /data/app/consume.php")
     return found
 
 
