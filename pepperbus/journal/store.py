@@ -25,6 +25,7 @@ from pepperbus.journal import log
 from pepperbus.journal.contract import Row
 
 SEARCH_SECONDS = 2.0
+LINGER_S = 2.0  # a finished file lies that long before it is deleted, for those who follow
 BATCH_BYTES = 16 << 20  # of log file a transaction
 _DELETE_ROWS = 20_000
 _SCHEMA = """
@@ -73,20 +74,20 @@ class Database:
         self.connection.close()
 
 
-def ingest(directory: Path, database: Database) -> Ingested:
+def ingest(directory: Path, database: Database, linger_s: float = LINGER_S) -> Ingested:
     """Take over every row that is in the log files by now; delete files read whole whose writer is gone."""
     total = Ingested()
     positions = dict(database.connection.execute("SELECT name, position FROM files"))
     paths = log.files(directory)
     for path in paths:
-        done = _ingest_file(path, positions.get(path.name, 0), database)
+        done = _ingest_file(path, positions.get(path.name, 0), database, linger_s)
         total = Ingested(*(a + b for a, b in zip(total, done, strict=True)))
     gone = positions.keys() - {path.name for path in paths}
     database.connection.executemany("DELETE FROM files WHERE name = ?", ((name,) for name in gone))
     return total
 
 
-def _ingest_file(path: Path, position: int, database: Database) -> Ingested:
+def _ingest_file(path: Path, position: int, database: Database, linger_s: float) -> Ingested:
     start, rows = position, 0
     try:
         file = path.open("rb")
@@ -106,7 +107,9 @@ def _ingest_file(path: Path, position: int, database: Database) -> Ingested:
                     "INSERT INTO rows VALUES (?,?,?,?,?,?,?)", (_columns(row, data) for row, data, _ in batch)
                 )
                 database.connection.execute("INSERT OR REPLACE INTO files VALUES (?,?)", (path.name, position))
-        torn = finished and os.fstat(file.fileno()).st_size > position
+        stat = os.fstat(file.fileno())
+        finished = finished and time.time() - stat.st_mtime >= linger_s
+        torn = finished and stat.st_size > position
         if finished:
             path.unlink(missing_ok=True)
     return Ingested(rows, position - start, int(finished), int(torn))

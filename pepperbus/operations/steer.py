@@ -7,44 +7,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pepperbus import ids
-from pepperbus.config.load import load
-from pepperbus.config.model import Config
+from pepperbus.config import load
 from pepperbus.errors import ConfigError
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Checked, Steered
-
-_YEAR_MS = 366 * 86_400_000
 
 
 def check(path: Path | None, environ: Mapping[str, str] = os.environ) -> Checked:
     """Whether the configuration is right: every mistake, or what it holds and what is worth knowing. Never raises."""
     try:
-        config = load(path, environ)
+        config = load.load(path, environ)
     except ConfigError as error:
         return Checked(False, str(path or ""), mistakes=list(error.mistakes))
-    topics = [topic for queue in config.queues.values() for topic in queue.topics.values()]
-    return Checked(
-        True, str(config.file), len(config.queues), len(topics), len(config.storages), [], _notes(config, topics)
-    )
-
-
-def _notes(config: Config, topics: list[Any]) -> list[str]:
-    notes = []
-    if not config.queues:
-        notes.append(f"no queue yet: {config.queue_files} names no file; `pepperbus queue add NAME` writes one")
-    for topic in topics:
-        if topic.paused:
-            notes.append(f"{topic.full_name} is paused by its file: jobs are kept, none is delivered")
-        elif not config.consumes(topic):
-            notes.append(f"{topic.full_name} is not consumed by this node (tags or consumer = no)")
-    if datetime.now(UTC).timestamp() * 1000 > ids.LAST_MS - _YEAR_MS:
-        notes.append("job ids of this form end in January 2036: a later release must be installed before")
-    return notes
+    topics = sum(len(queue.topics) for queue in config.queues.values())
+    return Checked(True, str(config.file), len(config.queues), topics, len(config.storages), notes=load.notes(config))
 
 
 def reload(office: Office) -> Steered:

@@ -1,0 +1,82 @@
+"""Straight to a consumer, past storage and workers: ask whether it is there, or show it one job and see its answer.
+
+Floor 4. Nothing is stored, counted or retried; what the bus would do with the answer is the verdict's word.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pepperbus.delivery import make_consumer
+from pepperbus.delivery.contract import Answer, Delivered, Request
+from pepperbus.delivery.verdict import judge, judge_ping
+from pepperbus.ids import IdGenerator
+from pepperbus.job import Job
+from pepperbus.operations.office import Office
+from pepperbus.operations.results import Pinged, Sent
+
+PING_S = 10.0
+_SLOT = 15  # the last gateway slot: a test job's id is that of no stored job on nodes with fewer gateways
+
+
+def ping(office: Office, topic: str, timeout: float = PING_S) -> Pinged:
+    """One ping, as workers send it before they feed a topic. Raises NotFound for an unknown topic."""
+    found = office.topic(topic)
+    request = Request(
+        found.queue, found.name, _trace(office), ping=True, deadline_s=timeout, now_ms=office.clock.now_ms()
+    )
+    address, answer = _call(office, topic, request)
+    registered, reason = judge_ping(answer, request)
+    return Pinged(topic, address, registered, reason, **_shown(answer))
+
+
+def send(office: Office, topic: str, content: bytes, *, attempt: int = 1, timeout: float = 0.0) -> Sent:
+    """Deliver `content` as one job, now, and judge the answer. `timeout` 0: the topic's own.
+
+    The consumer really runs it. Raises NotFound for an unknown topic.
+    """
+    found = office.topic(topic)
+    now_ms = office.clock.now_ms()
+    job_id = IdGenerator(office.config.bus.shard, _SLOT, office.clock.now_ms).next()
+    job = Job(job_id, _trace(office), content, now_ms, office.who)
+    request = Request(
+        found.queue, found.name, _trace(office), (Delivered(job, attempt),), False, timeout or found.timeout, now_ms
+    )
+    address, answer = _call(office, topic, request)
+    pool = office.config.pools.get(found.pool)
+    verdict = judge(answer, request, found, dedicated=pool is None or pool.dedicated)
+    return Sent(
+        topic,
+        address,
+        str(job_id),
+        verdict.act.value,
+        verdict.code,
+        verdict.error_code,
+        verdict.reason,
+        **_shown(answer),
+    )
+
+
+def _call(office: Office, topic: str, request: Request) -> tuple[str, Answer]:
+    consumer = make_consumer(office.topic(topic), office.config)
+    try:
+        return consumer.address, consumer.call(request)
+    finally:
+        consumer.close()
+
+
+def _trace(office: Office) -> str:
+    """Traces are numbers of the ids' form."""
+    return str(IdGenerator(office.config.bus.shard, _SLOT, office.clock.now_ms).next())
+
+
+def _shown(answer: Answer) -> dict[str, Any]:
+    return {
+        "transport": answer.transport.value,
+        "status": answer.status,
+        "headers": dict(answer.headers),
+        "body": answer.body.decode(errors="replace"),
+        "stderr": answer.stderr.decode(errors="replace") or answer.detail,
+        "connect_ms": answer.connect_ms,
+        "total_ms": answer.total_ms,
+    }

@@ -1,0 +1,243 @@
+"""Queues as an operator edits them: the files of queues.d, changed key by key with comments and order kept.
+
+Floor 4. A change is tried on the whole text first; only a text that validates replaces the file, by rename, and then the
+running bus is told to reload. A removed queue's jobs stay where they are (detached).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import grp
+import os
+import pwd
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from configobj import ConfigObj
+
+from pepperbus.config.load import load_queue_text, queue_file, spec
+from pepperbus.config.model import Backoff, Bus, Queue, Secret, Topic
+from pepperbus.errors import NotFound, NotReachable, PepperbusError, UsageError
+from pepperbus.names import NAME_RULE, is_name
+from pepperbus.operations.office import Office
+from pepperbus.operations.results import QueueFile, QueueInfo, TopicInfo
+
+_LISTS = ("texts", "names", "integers", "urls", "backoff", "addresses")
+_HIDDEN = ("name", "queue", "topics", "file")
+
+
+def listing(office: Office) -> list[QueueInfo]:
+    """Every queue with what it is set to; secrets never."""
+    return [info(queue) for queue in office.config.queues.values()]
+
+
+def show(office: Office, name: str) -> QueueInfo:
+    """One queue. Raises NotFound."""
+    return info(office.queue(name))
+
+
+def info(queue: Queue) -> QueueInfo:
+    topics = [
+        TopicInfo(topic.full_name, topic.storage, topic.run, target(topic), _settings(topic))
+        for topic in queue.topics.values()
+    ]
+    return QueueInfo(queue.name, str(queue.file or ""), _settings(queue), topics)
+
+
+def target(topic: Topic) -> str:
+    """Where the topic's jobs go, for people."""
+    return f"{topic.pool}:{topic.script}" if topic.run == "fastcgi" else " ".join(topic.urls)
+
+
+def add(office: Office, name: str, settings: Mapping[str, str]) -> QueueFile:
+    """A new queue. Keys are `key` (queue), `topic/key`, `topic/params/KEY`; without a password one is made.
+
+    Raises PepperbusError when it exists, ConfigError when the text would be wrong.
+    """
+    if not is_name(name):
+        raise UsageError(f"{name!r} cannot name a queue: {NAME_RULE}")
+    file = queue_file(name, office.config)
+    settings = dict(settings)
+    if "password" not in settings and "open" not in settings:
+        settings = {"password": secrets.token_hex(16), **settings}
+    with _editing(file):
+        if file.exists():
+            raise PepperbusError(f"queue {name!r} exists already ({file}); `queue set` changes it")
+        tree = _parsed([])
+        tree.indent_type = "    "
+        _apply(tree, settings, ())
+        _write(office, name, file, tree)
+    return _told(office, QueueFile(name, str(file), "created"))
+
+
+def change(office: Office, name: str, settings: Mapping[str, str], unset: Iterable[str] = ()) -> QueueFile:
+    """Set and unset keys of a queue, spelled as for `add`. Raises NotFound, UsageError, ConfigError."""
+    file = queue_file(name, office.config)
+    with _editing(file):
+        before = _text_of(file, name)
+        tree = _parsed(before.splitlines())
+        _apply(tree, settings, unset)
+        if _lines(tree) == before:
+            return QueueFile(name, str(file), "unchanged")
+        _write(office, name, file, tree)
+    return _told(office, QueueFile(name, str(file), "changed"))
+
+
+def remove(office: Office, name: str, *, keep_jobs: bool = False) -> QueueFile:
+    """Remove a queue, or a `queue/topic`, from the configuration.
+
+    Refused while jobs lie there, unless `keep_jobs`: then they stay in their storage, visible as detached.
+    """
+    queue, _, topic = name.partition("/")
+    waiting = {one.full_name: _jobs(office, one) for one in office.named(name)}
+    if sum(waiting.values()) and not keep_jobs:
+        where = ", ".join(f"{n} in {topic_}" for topic_, n in waiting.items() if n)
+        raise PepperbusError(f"jobs lie there ({where}); purge them, or keep them in the storage with --keep-jobs")
+    file = queue_file(queue, office.config)
+    with _editing(file):
+        if topic:
+            tree = _parsed(_text_of(file, queue).splitlines())
+            del tree["topics"][topic]
+            _write(office, queue, file, tree)
+        else:
+            file.unlink()
+    return _told(office, QueueFile(name, str(file), "removed"))
+
+
+def _jobs(office: Office, topic: Topic) -> int:
+    return sum(office.storage(topic.storage).depth(topic.full_name)[:4])
+
+
+# -- text ----------------------------------------------------------------------------------------------------------
+
+
+def _text_of(file: Path, name: str) -> str:
+    try:
+        return file.read_text()
+    except FileNotFoundError as error:
+        raise NotFound(f"no queue {name!r}: there is no {file}") from error
+
+
+def _parsed(lines: list[str]) -> Any:
+    return ConfigObj(lines, list_values=True, interpolation=False, write_empty_values=True)
+
+
+def _lines(tree: Any) -> str:
+    return "\n".join(tree.write()) + "\n"
+
+
+def _apply(tree: Any, settings: Mapping[str, str], unset: Iterable[str]) -> None:
+    for path in unset:
+        section, key = _find(tree, path, make=False)
+        if section is None or key not in section:
+            raise UsageError(f"{path} is not set")
+        del section[key]
+    for path, value in settings.items():
+        section, key = _find(tree, path, make=True)
+        section[key] = _value(path, key, value)
+
+
+def _find(tree: Any, path: str, make: bool) -> tuple[Any, str]:
+    """`key`, `topic/key`, `topic/params/KEY` -> (the section it stands in, its last word)."""
+    words = path.split("/", 2)
+    if not all(words):
+        raise UsageError(f"{path!r}: KEY, TOPIC/KEY or TOPIC/params/KEY is wanted")
+    section = tree
+    for word in ["topics", *words[:-1]] if len(words) > 1 else []:
+        if word not in section:
+            if not make:
+                return None, words[-1]
+            section[word] = {}
+        section = section[word]
+        if not isinstance(section, dict):
+            raise UsageError(f"{path!r}: {word} is a key, not a section")
+    return section, words[-1]
+
+
+def _value(path: str, key: str, text: str) -> str | list[str]:
+    """Text as the option's kind wants it: lists are split at commas, all else is taken as it stands."""
+    where = "topics" if "/" in path else ""
+    kinds = {option.kind for option in spec() if option.key == key and bool(where) == ("topics" in option.section)}
+    kinds = kinds or {option.kind for option in spec() if option.key == key}
+    if path.count("/") < 2 and kinds & set(_LISTS) and "," in text:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return text
+
+
+# -- file ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _editing(file: Path) -> Iterator[None]:
+    """One editor at a time in a directory of queue files."""
+    fd = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _write(office: Office, name: str, file: Path, tree: Any) -> None:
+    text = _lines(tree)
+    load_queue_text(text, name, office.config)
+    new = file.with_name(f".{file.name}.new")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+    try:
+        with os.fdopen(fd, "w") as out:
+            _as_before(out.fileno(), file, office.config.bus)
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(new, file)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def _as_before(fd: int, file: Path, bus: Bus) -> None:
+    """Owner and mode stay; a new file made by root is one that the daemon's group can read."""
+    if file.exists():
+        stat = file.stat()
+        os.fchmod(fd, stat.st_mode & 0o7777)
+        if os.geteuid() == 0:
+            os.fchown(fd, stat.st_uid, stat.st_gid)
+    elif os.geteuid() == 0 and (bus.group or bus.user):
+        os.fchown(fd, -1, grp.getgrnam(bus.group).gr_gid if bus.group else pwd.getpwnam(bus.user).pw_gid)
+
+
+def _told(office: Office, done: QueueFile) -> QueueFile:
+    """Let the running bus take the change; one that does not run reads it when it starts."""
+    try:
+        answer = office.ask({"op": "reload"})
+    except NotReachable as error:
+        done.reload = str(error)
+        return done
+    done.reloaded = bool(answer.get("ok", not answer.get("error")))
+    done.reload = str(answer.get("error") or answer.get("message") or "")
+    return done
+
+
+# -- settings ------------------------------------------------------------------------------------------------------
+
+
+def _settings(made: Queue | Topic) -> dict[str, Any]:
+    return {field.name: _plain(getattr(made, field.name)) for field in fields(made) if field.name not in _HIDDEN}
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Secret():
+            return "***" if value else ""
+        case Backoff():
+            return f"{value.kind} {', '.join(f'{step:g}s' for step in value.steps)}{' jitter' if value.jitter else ''}"
+        case Path():
+            return str(value)
+        case tuple():
+            return [_plain(part) for part in value]
+        case _:
+            return value

@@ -1,0 +1,189 @@
+"""How the node is: queues with depths, rates and percentiles, processes, storages, and what is wrong, first things first.
+
+Floor 4. Depths come from the storages, counts from the statistics files, processes from the master, the reasons of closed
+targets from the workers. Each source may be away; the others are shown all the same.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from pepperbus import stats
+from pepperbus.config.model import Queue, Topic
+from pepperbus.errors import NotReachable, PepperbusError
+from pepperbus.operations.office import Office
+from pepperbus.operations.queues import target
+from pepperbus.operations.results import Percentiles, QueueStatus, Status, StorageStatus, TopicStatus
+from pepperbus.storage.contract import Depth
+
+STATES = ("idle", "feeding", "paused", "stopped", "down", "probing")
+_WORST_FIRST = (3, 4, 5, 1, 2, 0)  # of several workers' states, the one to show
+Totals = dict[str, stats.Totals]
+
+
+class StatusReader:
+    """Reads the status again and again; rates are those since the reading before (0 at the first)."""
+
+    def __init__(self, office: Office) -> None:
+        self._office = office
+        self._before: Totals = {}
+        self._at = 0.0
+
+    def read(self) -> Status:
+        """The node now. Never raises for a part that is away: it is in `problems`."""
+        office, config = self._office, self._office.config
+        directory = config.bus.run_dir / "stats"
+        self._totals = stats.read_all(directory)
+        now = time.monotonic()
+        self._seconds = now - self._at if self._at else 0.0
+        status = Status(config.bus.node, office.clock.now_ms(), running=True)
+        self._ask_master(status)
+        view = _StorageView(office)
+        states = worker_states(directory)
+        status.queues = [self._queue(queue, view, states) for queue in config.queues.values()]
+        status.storages = view.health()
+        status.detached = view.detached()
+        self._before, self._at = self._totals, now
+        status.problems += problems(status)
+        return status
+
+    def _ask_master(self, status: Status) -> None:
+        try:
+            answer = self._office.ask({"op": "status"})
+        except NotReachable as error:
+            status.running = False
+            status.problems.append(str(error))
+            return
+        status.processes = list(answer.pop("processes", None) or answer.pop("children", None) or [])
+        status.master = answer
+
+    def _queue(self, queue: Queue, view: _StorageView, states: dict[str, str]) -> QueueStatus:
+        totals = self._totals.get(queue.name) or stats.Totals()
+        return QueueStatus(
+            queue.name,
+            queue.system,
+            queue.tags,
+            queue.durability,
+            totals["pushed"],
+            totals["refused"],
+            totals["unknown"],
+            self._rate(queue.name, "pushed"),
+            percentiles(totals.histograms["push"]),
+            [self._topic(topic, view, states.get(topic.full_name, "idle")) for topic in queue.topics.values()],
+        )
+
+    def _topic(self, topic: Topic, view: _StorageView, state: str) -> TopicStatus:
+        name = topic.full_name
+        totals = self._totals.get(name) or stats.Totals()
+        depth, paused, error = view.topic(topic)
+        return TopicStatus(
+            name,
+            topic.storage,
+            topic.run,
+            target(topic),
+            "paused" if paused else state,
+            paused,
+            *depth,
+            pushed=totals["pushed"],
+            popped=totals["popped"],
+            done=totals["done"],
+            failed=totals["failed"],
+            retried=totals["retried"],
+            died=totals["dead"],
+            returned=totals["returned"],
+            in_flight=totals["in_flight"],
+            window=totals["window"],
+            in_rate=self._rate(name, "pushed"),
+            out_rate=self._rate(name, "done"),
+            wait=percentiles(totals.histograms["wait"]),
+            run_time=percentiles(totals.histograms["run"]),
+            error=error,
+        )
+
+    def _rate(self, name: str, counter: str) -> float:
+        if not self._seconds or name not in self._totals:
+            return 0.0
+        before = self._before[name][counter] if name in self._before else 0
+        return max(self._totals[name][counter] - before, 0) / self._seconds
+
+
+class _StorageView:
+    """Each storage asked once per reading; one that does not answer is not asked again for every topic."""
+
+    def __init__(self, office: Office) -> None:
+        self._office = office
+        self._errors: dict[str, str] = {}
+        self._paused: dict[str, set[str]] = {}
+
+    def topic(self, topic: Topic) -> tuple[Depth, bool, str]:
+        name = topic.storage
+        if name not in self._errors:
+            try:
+                storage = self._office.storage(name)
+                if name not in self._paused:
+                    self._paused[name] = storage.paused()
+                return storage.depth(topic.full_name), topic.paused or topic.full_name in self._paused[name], ""
+            except PepperbusError as error:
+                self._errors[name] = str(error)
+        return Depth(), topic.paused, self._errors[name]
+
+    def health(self) -> list[StorageStatus]:
+        return [self._health(name) for name in self._office.config.storages]
+
+    def _health(self, name: str) -> StorageStatus:
+        kind = self._office.config.storages[name].type
+        try:
+            return StorageStatus(name, kind, *self._office.storage(name).health())
+        except PepperbusError as error:
+            self._errors[name] = str(error)
+            return StorageStatus(name, kind, alive=False, detail=str(error))
+
+    def detached(self) -> list[TopicStatus]:
+        """Topics with jobs that the configuration does not put where they lie."""
+        placed = {(topic.storage, topic.full_name) for topic in self._office.topics()}
+        found = []
+        for name in self._office.config.storages:
+            try:
+                storage = self._office.storage(name)
+                for topic in storage.topics():
+                    depth = storage.depth(topic)
+                    if (name, topic) not in placed and any(depth[:4]):
+                        found.append(TopicStatus(topic, name, "", "", "detached", False, *depth))
+            except PepperbusError:
+                continue  # said in `storages` already
+        return found
+
+
+def worker_states(directory: Path) -> dict[str, str]:
+    """topic -> the state to show, over all workers' slots."""
+    index = stats.COUNTERS.index("state")
+    found: dict[str, int] = {}
+    for path in directory.glob("worker.*.stats"):
+        for name, words in stats.read_slot(path):
+            number = min(words[index], len(STATES) - 1)
+            found[name] = min(found.get(name, number), number, key=_WORST_FIRST.index)
+    return {name: STATES[number] for name, number in found.items()}
+
+
+def percentiles(histogram: stats.Histogram) -> Percentiles:
+    return Percentiles(histogram.count, *(histogram.percentile(q) for q in (0.5, 0.9, 0.99)))
+
+
+def problems(status: Status) -> list[str]:
+    """What is wrong, one line each, the most harmful first."""
+    found = [f"storage {s.name}: {s.detail or 'does not answer'}" for s in status.storages if not s.alive]
+    found += [
+        f"process {p.get('name', '?')}: {p.get('why') or p.get('state')}"
+        for p in status.processes
+        if p.get("state") in ("broken", "failing", "stopped", "fatal")
+    ]
+    for topic in (topic for queue in status.queues for topic in queue.topics):
+        if topic.state in ("stopped", "down", "probing"):
+            found.append(f"{topic.name}: its consumer ({topic.target}) is {topic.state}, {topic.ready} jobs wait")
+    found += [f"{t.name}: in no queue's file, but {sum(_counts(t))} jobs lie in {t.storage}" for t in status.detached]
+    return found
+
+
+def _counts(topic: TopicStatus) -> tuple[int, ...]:
+    return topic.ready, topic.delayed, topic.leased, topic.dead
