@@ -33,6 +33,15 @@ def redis_key(topic: str, what: str) -> str:
     return f"pb:{{{topic}}}:{what}"
 
 
+#: Keys of a Redis storage that belong to no topic: topics ever pushed to, paused ones, shard -> node.
+REDIS_TOPICS, REDIS_PAUSED, REDIS_SHARDS = "pb:topics", "pb:paused", "pb:shards"
+
+
+def redis_node(node: str) -> str:
+    """The key whose age says when `node` last said that it lives."""
+    return f"pb:node:{node}"
+
+
 def wake_channel(topic: str) -> str:
     """The pub/sub channel on which pushes to `topic` are announced through a shared Redis."""
     return f"pb:wake:{topic}"

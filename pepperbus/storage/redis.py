@@ -1,0 +1,148 @@
+"""Jobs in Redis, or in what speaks its language (Valkey, Kvrocks, Pika): lists of pointers, bodies in a hash, no Lua.
+
+Floor 3. The parts: `redis_keys` (how a topic lies there: read it first), `redis_wire` (own connections), `redis_push`,
+`redis_claim`, `redis_settle`, `redis_look`, `redis_watch`, `redis_facts`. This module puts them together and holds
+what belongs to the whole storage: owners, nodes, shards, pause.
+
+With `mode = pika` only commands Pika has are used, and its RPOPLPUSH is not trusted: it is not atomic there. What a
+Pika killed in the middle of a transaction leaves is never a lost job; at worst one runs twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from pepperbus import names
+from pepperbus.clock import Clock, SystemClock
+from pepperbus.config.model import StorageConfig
+from pepperbus.errors import StorageError, StorageRefused
+from pepperbus.job import State
+from pepperbus.log import Log
+from pepperbus.storage import redis_look, redis_push
+from pepperbus.storage.contract import MEMORY, Depth, Health, Leased, Page, Push, Released, Settle, Stored
+from pepperbus.storage.redis_claim import NODE_PX, Claims
+from pepperbus.storage.redis_facts import Facts, read_facts
+from pepperbus.storage.redis_link import Link
+from pepperbus.storage.redis_settle import Settlements
+from pepperbus.storage.redis_url import parse_url
+from pepperbus.storage.redis_watch import Watch
+from pepperbus.storage.redis_wire import Pool
+
+
+class RedisStorage:
+    """The storage contract on one Redis server."""
+
+    def __init__(self, config: StorageConfig, clock: Clock | None = None, log: Log | None = None) -> None:
+        self.name = config.name
+        self.durability = MEMORY
+        self._mode = config.mode
+        address = parse_url(config.name, config.url.reveal())
+        self._link = Link(Pool(address, config.store_timeout, log=log), clock or SystemClock(), config.mode == "pika")
+        self._claims = Claims(self._link)
+        self._settlements = Settlements(self._link, self._claims)
+        self._facts: Facts | None = None
+        self._watch: Watch | None = None
+
+    def open(self) -> None:
+        facts = self._ask_facts()
+        facts.check(self.name, self._mode)
+        self._facts, self.durability = facts, facts.durability()
+
+    def _ask_facts(self) -> Facts:
+        with self._link.pool.borrow() as connection:
+            return read_facts(connection)
+
+    def close(self) -> None:
+        if self._watch:
+            self._watch.stop()
+            self._watch = None
+        self._link.pool.close()
+
+    def advice(self, level: str) -> str:
+        """The lines to type so that this storage gives `level`; "" when it does. Known after `open`."""
+        return self._facts.advice(level) if self._facts else ""
+
+    def push(self, batch: Sequence[Push], limits: Mapping[str, int] | None = None) -> Collection[int]:
+        return redis_push.push(self._link, batch, limits)
+
+    def lease(self, topic: str, n: int, owner: str) -> list[Leased]:
+        return self._claims.lease(topic, n, owner)
+
+    def settle(self, owner: str, batch: Sequence[Settle]) -> int:
+        return self._settlements.settle(owner, batch)
+
+    def release(self, owner: str, started: Collection[tuple[str, int]] | None) -> list[Released]:
+        return self._settlements.release(owner, started)
+
+    def promote(self, topic: str, now_ms: int, n: int = 1000) -> tuple[int, int]:
+        return redis_look.promote(self._link, topic, now_ms, n)
+
+    def depth(self, topic: str) -> Depth:
+        return redis_look.depth(self._link, topic)
+
+    def peek(self, topic: str, state: State, cursor: str = "", n: int = 100) -> Page:
+        return redis_look.peek(self._link, topic, state, cursor, n)
+
+    def find(self, job_id: int, topics: Sequence[str]) -> list[Stored]:
+        return redis_look.find(self._link, job_id, topics)
+
+    def replay(self, topic: str, job_ids: Sequence[int]) -> int:
+        return redis_look.replay(self._link, topic, job_ids)
+
+    def remove(self, topic: str, job_ids: Sequence[int]) -> int:
+        return redis_look.remove(self._link, topic, job_ids)
+
+    def owners(self) -> list[str]:
+        topics = self._ever()
+        if not topics:
+            return []
+        sets = self._link.ask(*[(b"SMEMBERS", self._link.keys(topic).owners) for topic in topics])
+        return sorted({owner.decode() for one in sets for owner in one})
+
+    def topics(self) -> list[str]:
+        topics = self._ever()
+        if not topics:
+            return []
+        sizes = self._link.ask(*[(b"HLEN", self._link.keys(topic).job) for topic in topics])
+        return [topic for topic, size in zip(topics, sizes, strict=True) if size]
+
+    def _ever(self) -> list[str]:
+        return sorted(topic.decode() for topic in self._link.ask((b"SMEMBERS", names.REDIS_TOPICS))[0])
+
+    def heartbeat(self, node: str) -> None:
+        self._link.tell((b"SET", names.redis_node(node), b"1", b"PX", NODE_PX))
+
+    def lost_nodes(self, older_ms: int) -> list[str]:
+        """A node's key lives a day; what is gone of that, by the server's clock, is the node's silence."""
+        nodes = sorted({names.split_owner(owner)[0] for owner in self.owners()})
+        if not nodes:
+            return []
+        left = self._link.ask(*[(b"PTTL", names.redis_node(node)) for node in nodes])
+        return [node for node, ms in zip(nodes, left, strict=True) if ms < 0 or NODE_PX - ms > older_ms]
+
+    def claim_shard(self, shard: int, node: str) -> None:
+        _, holder = self._link.tell((b"HSETNX", names.REDIS_SHARDS, shard, node), (b"HGET", names.REDIS_SHARDS, shard))
+        if holder.decode() != node:
+            raise StorageRefused(
+                f"storage {self.name}: shard {shard} belongs to node {holder.decode()}; give node {node} another `shard`"
+            )
+
+    def set_paused(self, topic: str, paused: bool) -> None:
+        self._link.tell((b"SADD" if paused else b"SREM", names.REDIS_PAUSED, topic))
+
+    def paused(self) -> set[str]:
+        return {topic.decode() for topic in self._link.ask((b"SMEMBERS", names.REDIS_PAUSED))[0]}
+
+    def health(self) -> Health:
+        try:
+            facts = self._ask_facts()
+        except StorageError as error:
+            known = self._facts.version if self._facts else ""
+            return Health(False, known, self.durability, 0, 0, str(error))
+        return Health(True, facts.version, facts.durability(), facts.used, facts.limit, facts.detail())
+
+    def watch(self, topics: Sequence[str], wake: Callable[[str], None]) -> None:
+        if self._watch:
+            self._watch.stop()
+        pool = self._link.pool
+        self._watch = Watch(pool.address, pool.timeout, topics, wake)

@@ -1,0 +1,155 @@
+"""How ready jobs come to an owner: two drivers, one for servers whose RPOPLPUSH is atomic, one for Pika, whose is not.
+
+Floor 3. Both put the pointer into the owner's own list, see that the owner is registered (else nobody would find that
+list after its death), and only then look at the body. A pointer whose body is gone or has another nonce is dropped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+
+import hiredis
+
+from pepperbus import names
+from pepperbus.errors import StorageError
+from pepperbus.storage.contract import Leased
+from pepperbus.storage.redis_keys import ID, NONCE, Keys, Record, is_good
+from pepperbus.storage.redis_link import Link
+from pepperbus.storage.redis_wire import Command, Connection
+
+#: How long after a claim without an answer the owner's list is searched for what that claim moved (s): a frozen
+#: server may still run it when it wakes.
+SUSPECT_S = 60.0
+NODE_PX = 86_400_000  # a node's key is worth a day; its age is what is gone of that
+
+
+class Claims:
+    """What the owners of this process hold, and the claims that add to it."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._held: dict[tuple[str, str], dict[int, bytes]] = {}
+        self._suspect: dict[tuple[str, str], float] = {}
+        self._known: set[str] = set()
+
+    def lease(self, topic: str, n: int, owner: str) -> list[Leased]:
+        """`Storage.lease`."""
+        if n < 1:
+            return []
+        keys, at = self._link.keys(topic), (topic, owner)
+        held = self._held.setdefault(at, {})
+        try:
+            with self._link.pool.borrow() as connection:
+                self._announce(connection, owner)
+                leased = self._missed(connection, keys, owner, n, held) if at in self._suspect else []
+                while not leased:
+                    pointers = self._claim(connection, keys, n, owner)
+                    leased = self._fetch(connection, keys, owner, pointers, held)
+                    if len(pointers) < n:
+                        break
+                return leased
+        except StorageError:
+            self._suspect[at] = time.monotonic() + SUSPECT_S
+            raise
+
+    def _announce(self, connection: Connection, owner: str) -> None:
+        """A node counts as seen at its first claim, so that it is not taken for lost before its first heartbeat."""
+        if owner not in self._known:
+            key = names.redis_node(names.split_owner(owner)[0])
+            connection.tell((b"SET", key, b"1", b"NX", b"PX", NODE_PX))
+            self._known.add(owner)
+
+    def _claim(self, connection: Connection, keys: Keys, n: int, owner: str) -> list[bytes]:
+        claim = _copy_then_remove if self._link.pika else _move
+        return claim(connection, keys, n, owner)
+
+    def _fetch(
+        self, connection: Connection, keys: Keys, owner: str, pointers: Sequence[bytes], held: dict[int, bytes]
+    ) -> list[Leased]:
+        """The jobs behind the pointers; those that lead nowhere leave the owner's list."""
+        if not pointers:
+            return []
+        fields = [found[:ID] for found in pointers]
+        bodies, records = connection.ask((b"HMGET", keys.job, *fields), (b"HMGET", keys.att, *fields))
+        leased, stale = [], []
+        for found, stored, text in zip(pointers, bodies, records, strict=True):
+            job_id = int(found[:ID])
+            if not is_good(found, stored):
+                stale.append(found)
+                continue
+            record = Record.decode(text)
+            held[job_id] = found
+            leased.append(
+                Leased(keys.topic, job_id, stored[NONCE:], record.attempts + 1, record.crashes, record.first_due_ms)
+            )
+        if stale:
+            key = keys.held(owner)
+            connection.tell(*[(b"LREM", key, 1, found) for found in stale])
+        return leased
+
+    def _missed(self, connection: Connection, keys: Keys, owner: str, n: int, held: dict[int, bytes]) -> list[Leased]:
+        """Jobs a claim without an answer moved into the owner's list: they are its, it only does not know them yet."""
+        if time.monotonic() > self._suspect[keys.topic, owner]:
+            del self._suspect[keys.topic, owner]
+        known = set(held.values())  # before we look: what is settled meanwhile must not seem missed
+        lists, owners = connection.ask((b"LRANGE", keys.held(owner), 0, -1), (b"SMEMBERS", keys.owners))
+        known.update(held.values())
+        missed = [found for found in reversed(lists) if found not in known]
+        if missed and self._link.pika:
+            missed = self._won(connection, keys, owner, owners, missed)
+        if missed:
+            connection.tell((b"SADD", keys.owners, owner))
+        return self._fetch(connection, keys, owner, missed[:n], held)
+
+    def _won(
+        self, connection: Connection, keys: Keys, owner: str, owners: Sequence[bytes], missed: list[bytes]
+    ) -> list[bytes]:
+        """Of copies whose removal from the line has no answer: those nobody else holds are taken out of it and kept."""
+        others = [keys.held(name.decode()) for name in owners if name.decode() != owner]
+        taken = {found for one in connection.ask(*[(b"LRANGE", key, 0, -1) for key in others]) for found in one}
+        mine = [found for found in missed if found not in taken]
+        connection.tell(
+            *[(b"LREM", keys.ready, -1, found) for found in mine],
+            *[(b"LREM", keys.held(owner), 1, found) for found in missed if found in taken],
+        )
+        return mine
+
+    def pointer(self, topic: str, owner: str, job_id: int) -> bytes | None:
+        """The pointer `owner` got here with that job; None when it was not leased through this instance."""
+        return self._held.get((topic, owner), {}).get(job_id)
+
+    def forget(self, topic: str, owner: str, job_id: int) -> None:
+        self._held.get((topic, owner), {}).pop(job_id, None)
+
+    def forget_owner(self, owner: str) -> None:
+        for at in [at for at in self._held if at[1] == owner]:
+            del self._held[at]
+        self._known.discard(owner)
+
+
+@lru_cache(maxsize=4096)
+def _moves(ready: bytes, held: bytes) -> bytes:
+    return bytes(hiredis.pack_command((b"RPOPLPUSH", ready, held)))
+
+
+def _move(connection: Connection, keys: Keys, n: int, owner: str) -> list[bytes]:
+    packed = _moves(keys.ready, keys.held(owner)) * n
+    _, *found = connection.together([(b"SADD", keys.owners, owner)], packed, n)
+    return [one for one in found if one is not None]
+
+
+def _copy_then_remove(connection: Connection, keys: Keys, n: int, owner: str) -> list[bytes]:
+    """Whoever removes a pointer from the line has it; the others take their copy back. A crash leaves a copy too many."""
+    seen = connection.ask((b"LRANGE", keys.ready, -n, -1))[0]
+    if not seen:
+        return []
+    seen.reverse()
+    held = keys.held(owner)
+    connection.together([(b"LPUSH", held, *seen), (b"SADD", keys.owners, owner)])
+    removed = connection.tell(*[(b"LREM", keys.ready, -1, found) for found in seen])
+    lost: list[Command] = [(b"LREM", held, 1, found) for found, mine in zip(seen, removed, strict=True) if not mine]
+    if lost:
+        connection.tell(*lost)
+    return [found for found, mine in zip(seen, removed, strict=True) if mine]

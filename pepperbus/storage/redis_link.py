@@ -1,0 +1,66 @@
+"""What the parts of the Redis engine share: connections, keys, and the way a pointer moves so that no crash loses it.
+
+Floor 3. Redis runs a transaction whole or not at all, also when it is killed. Pika runs it apart from others, but a
+kill may leave its first half: so there a pointer is first copied, then, in a trip of its own, removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import gevent
+
+from pepperbus.clock import Clock
+from pepperbus.errors import StorageUnavailable
+from pepperbus.storage.redis_keys import Keys
+from pepperbus.storage.redis_wire import Command, Connection, Interrupted, Pool
+
+Result = TypeVar("Result")
+_TRIES = 100
+
+
+@dataclass(slots=True)
+class Link:
+    pool: Pool
+    clock: Clock
+    pika: bool = False
+    _keys: dict[str, Keys] = field(default_factory=dict)
+
+    def keys(self, topic: str) -> Keys:
+        found = self._keys.get(topic)
+        if found is None:
+            found = self._keys[topic] = Keys(topic)
+        return found
+
+    def move(
+        self, connection: Connection, copies: Sequence[Command], removals: Sequence[Command]
+    ) -> tuple[list[Any], list[Any]]:
+        """Make `copies`, then `removals`; returns the answers of both. Raises Interrupted when a watched key changed."""
+        if self.pika and copies:
+            return connection.together(copies), connection.tell(*removals)
+        results = connection.together([*copies, *removals])
+        return results[: len(copies)], results[len(copies) :]
+
+    def guarded(self, action: Callable[[Connection], Result]) -> Result:
+        """Run `action` (watch, look, move) until nobody changed what it watches in the middle of it."""
+        for attempt in range(_TRIES):
+            with self.pool.borrow() as connection:
+                try:
+                    return action(connection)
+                except Interrupted:
+                    pass
+                except BaseException:
+                    connection.drop()  # it may still watch keys, which would spoil a later transaction
+                    raise
+            gevent.sleep(0.001 * min(attempt, 10))
+        raise StorageUnavailable(f"{self.pool.address}: the keys changed under {_TRIES} attempts in a row")
+
+    def ask(self, *commands: Command) -> list[Any]:
+        with self.pool.borrow() as connection:
+            return connection.ask(*commands)
+
+    def tell(self, *commands: Command) -> list[Any]:
+        with self.pool.borrow() as connection:
+            return connection.tell(*commands)

@@ -1,0 +1,212 @@
+"""Looking at a topic in Redis, and what an operator does with its waiting and dead jobs: promote, replay, remove.
+
+Floor 3. A listing is made while jobs move: it may miss one or show one twice, but what it shows is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pepperbus.ids import id_time_ms
+from pepperbus.job import State
+from pepperbus.storage.contract import Depth, Page, Stored
+from pepperbus.storage.redis_keys import ID, NONCE, Keys, Record, field, is_good, pointer_of
+from pepperbus.storage.redis_link import Link
+from pepperbus.storage.redis_wire import Command, Connection
+
+
+def depth(link: Link, topic: str) -> Depth:
+    """`Storage.depth`, two trips, no body is read."""
+    keys = link.keys(topic)
+    ready, delayed, dead, owners, tail = link.ask(
+        (b"LLEN", keys.ready),
+        (b"ZCARD", keys.delay),
+        (b"ZCARD", keys.dead),
+        (b"SMEMBERS", keys.owners),
+        (b"LINDEX", keys.ready, -1),
+    )
+    leased = sum(link.ask(*[(b"LLEN", keys.held(owner.decode())) for owner in owners])) if owners else 0
+    return Depth(ready, delayed, leased, dead, id_time_ms(int(tail[:ID])) if tail else 0)
+
+
+def peek(link: Link, topic: str, state: State, cursor: str, n: int) -> Page:
+    """`Storage.peek`. The cursor is a place in line: what leaves the front meanwhile shifts the rest."""
+    keys, start = link.keys(topic), int(cursor or 0)
+    rows = _rows(link, keys, state, start, n + 1)
+    more, rows = len(rows) > n, rows[:n]
+    return Page(_stored(link, keys, state, rows), str(start + n) if more else "")
+
+
+def _rows(link: Link, keys: Keys, state: State, start: int, n: int) -> list[tuple[bytes, int, str]]:
+    """(pointer, score, owner) of up to `n` jobs from `start` on."""
+    if state is State.READY:
+        found = link.ask((b"LRANGE", keys.ready, -(start + n), -(start + 1)))[0]
+        return [(one, 0, "") for one in reversed(found)]
+    if state is State.LEASED:
+        return _held(link, keys)[start : start + n]
+    verb, key = (b"ZRANGE", keys.delay) if state is State.DELAYED else (b"ZREVRANGE", keys.dead)
+    flat = link.ask((verb, key, start, start + n - 1, b"WITHSCORES"))[0]
+    return [(one, int(float(score)), "") for one, score in zip(flat[::2], flat[1::2], strict=True)]
+
+
+def _held(link: Link, keys: Keys) -> list[tuple[bytes, int, str]]:
+    owners = sorted(owner.decode() for owner in link.ask((b"SMEMBERS", keys.owners))[0])
+    lists = link.ask(*[(b"LRANGE", keys.held(owner), 0, -1) for owner in owners]) if owners else []
+    return sorted((one, 0, owner) for owner, found in zip(owners, lists, strict=True) for one in found)
+
+
+def _stored(link: Link, keys: Keys, state: State, rows: Sequence[tuple[bytes, int, str]]) -> list[Stored]:
+    if not rows:
+        return []
+    fields = [found[:ID] for found, _, _ in rows]
+    bodies, records, *whys = link.ask(
+        (b"HMGET", keys.job, *fields),
+        (b"HMGET", keys.att, *fields),
+        *([(b"HMGET", keys.why, *fields)] if state is State.DEAD else []),
+    )
+    reasons = whys[0] if whys else [None] * len(rows)
+    return [
+        _one(keys.topic, state, found, stored, text, score, reason, owner)
+        for (found, score, owner), stored, text, reason in zip(rows, bodies, records, reasons, strict=True)
+        if is_good(found, stored)
+    ]
+
+
+def _one(
+    topic: str, state: State, found: bytes, stored: bytes, text: Any, score: int, reason: Any, owner: str
+) -> Stored:
+    record = Record.decode(text)
+    return Stored(
+        topic,
+        int(found[:ID]),
+        state,
+        stored[NONCE:],
+        record.attempts,
+        record.crashes,
+        due_ms=score if state is State.DELAYED else 0,
+        reason=(reason or b"").decode(errors="replace") if state is State.DEAD else "",
+        dead_ms=score if state is State.DEAD else 0,
+        owner=owner,
+    )
+
+
+def find(link: Link, job_id: int, topics: Sequence[str]) -> list[Stored]:
+    """`Storage.find`: a job that is nowhere else is in line, which is not searched."""
+    name, found = field(job_id), []
+    for topic in topics:
+        keys = link.keys(topic)
+        stored, text, reason = link.ask((b"HGET", keys.job, name), (b"HGET", keys.att, name), (b"HGET", keys.why, name))
+        if stored is None:
+            continue
+        good = pointer_of(name, stored)
+        due, died = link.ask((b"ZSCORE", keys.delay, good), (b"ZSCORE", keys.dead, good))
+        holders = [owner for one, _, owner in _held(link, keys) if one == good]
+        state, score = State.READY, 0
+        if holders:
+            state = State.LEASED
+        elif due is not None:
+            state, score = State.DELAYED, int(float(due))
+        elif died is not None:
+            state, score = State.DEAD, int(float(died))
+        found.append(_one(topic, state, good, stored, text, score, reason, holders[0] if holders else ""))
+    return found
+
+
+def promote(link: Link, topic: str, now_ms: int, n: int) -> tuple[int, int]:
+    """`Storage.promote`. Several processes may do it at once: each watches the delayed ones while it looks."""
+    keys = link.keys(topic)
+
+    def act(connection: Connection) -> tuple[int, int]:
+        _, due, first = connection.ask(
+            (b"WATCH", keys.delay),
+            (b"ZRANGEBYSCORE", keys.delay, b"-inf", now_ms, b"LIMIT", 0, n),
+            (b"ZRANGE", keys.delay, 0, 0, b"WITHSCORES"),
+        )
+        if not due:
+            connection.ask((b"UNWATCH",))
+            return 0, _score(first)
+        link.move(connection, [(b"LPUSH", keys.ready, *due)], [(b"ZREM", keys.delay, *due)])
+        return len(due), _score(connection.ask((b"ZRANGE", keys.delay, 0, 0, b"WITHSCORES"))[0])
+
+    first = link.ask((b"ZRANGE", keys.delay, 0, 0, b"WITHSCORES"))[0]
+    if not first or _score(first) > now_ms:
+        return 0, _score(first)
+    return link.guarded(act)
+
+
+def _score(first: Sequence[bytes]) -> int:
+    return int(float(first[1])) if first else 0
+
+
+def replay(link: Link, topic: str, job_ids: Sequence[int]) -> int:
+    """`Storage.replay`. The age begins anew too, or `max_age` would end the job at once."""
+    keys = link.keys(topic)
+    fields = [field(job_id) for job_id in dict.fromkeys(job_ids)]
+    fresh = Record(first_due_ms=link.clock.now_ms()).encode()
+
+    def act(connection: Connection) -> int:
+        bodies = connection.ask((b"HMGET", keys.job, *fields))[0]
+        good = [found for name, stored in zip(fields, bodies, strict=True) if (found := pointer_of(name, stored))]
+        if not good:
+            return 0
+        _, _, *scores = connection.ask(
+            (b"WATCH", keys.delay),
+            (b"WATCH", keys.dead),
+            *[(b"ZSCORE", key, found) for found in good for key in (keys.delay, keys.dead)],
+        )
+        waiting = [found for i, found in enumerate(good) if scores[2 * i : 2 * i + 2] != [None, None]]
+        if not waiting:
+            connection.ask((b"UNWATCH",))
+            return 0
+        copies: list[Command] = [(b"HSET", keys.att, found[:ID], fresh) for found in waiting]
+        copies.append((b"LPUSH", keys.ready, *waiting))
+        names = [found[:ID] for found in waiting]
+        removals = [(b"ZREM", keys.delay, *waiting), (b"ZREM", keys.dead, *waiting), (b"HDEL", keys.why, *names)]
+        link.move(connection, copies, removals)
+        return len(waiting)
+
+    return link.guarded(act) if fields else 0
+
+
+def remove(link: Link, topic: str, job_ids: Sequence[int]) -> int:
+    """`Storage.remove`: whoever takes the pointer out of its place may delete the body.
+
+    A crash between leaves a body without a pointer; removing it again deletes it, as no owner holds it.
+    """
+    keys = link.keys(topic)
+    fields = [field(job_id) for job_id in dict.fromkeys(job_ids)]
+    if not fields:
+        return 0
+    with link.pool.borrow() as connection:
+        bodies = connection.ask((b"HMGET", keys.job, *fields))[0]
+        good = [found for name, stored in zip(fields, bodies, strict=True) if (found := pointer_of(name, stored))]
+        if not good:
+            return 0
+        taken = connection.together(
+            [
+                command
+                for found in good
+                for command in (
+                    (b"ZREM", keys.delay, found),
+                    (b"ZREM", keys.dead, found),
+                    (b"LREM", keys.ready, 0, found),
+                )
+            ]
+        )
+        ours = [found for i, found in enumerate(good) if any(taken[3 * i : 3 * i + 3])]
+        ours += _orphans(connection, keys, [found for found in good if found not in ours])
+        if not ours:
+            return 0
+        names = [found[:ID] for found in ours]
+        return int(connection.together([(b"HDEL", key, *names) for key in (keys.job, keys.att, keys.why)])[0])
+
+
+def _orphans(connection: Connection, keys: Keys, missed: Sequence[bytes]) -> list[bytes]:
+    """Those of `missed` (found in no place of waiting) that no owner holds either."""
+    if not missed:
+        return []
+    owners = connection.ask((b"SMEMBERS", keys.owners))[0]
+    lists = connection.ask(*[(b"LRANGE", keys.held(owner.decode()), 0, -1) for owner in owners]) if owners else []
+    held = {found for one in lists for found in one}
+    return [found for found in missed if found not in held]

@@ -1,0 +1,126 @@
+"""Pushes into Redis: one transaction a batch, over all its topics.
+
+Floor 3. The body is stored under the job's id only if nothing is there (HSETNX), its pointer carries the nonce of this
+call (see `redis_keys`): repeating a push whose answer was lost neither doubles a job nor loses it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from pepperbus import names
+from pepperbus.errors import StorageError
+from pepperbus.storage.contract import Push
+from pepperbus.storage.redis_keys import NONCE, Keys, Record, field, pointer, pointer_of
+from pepperbus.storage.redis_link import Link
+from pepperbus.storage.redis_wire import Command, Connection
+
+_LOOK = 1000  # pointers looked at in one go when one is missed
+
+
+class _Batch:
+    """The commands of one push. `stores[i]` is the place (keys, job field, removal of its pointer) of the i-th command."""
+
+    def __init__(self) -> None:
+        self.nonce = os.urandom(NONCE // 2).hex().encode()
+        self.bodies: list[Command] = []
+        self.stores: list[tuple[Keys, bytes, Command]] = []
+        self.records: list[Command] = []
+        self._lines: dict[tuple[bytes, bytes], list[bytes]] = {}
+        self._topics: dict[str, None] = {}
+        self._seen: set[tuple[str, int]] = set()
+
+    def add(self, keys: Keys, push: Push) -> None:
+        if (keys.topic, push.job_id) in self._seen:
+            return
+        self._seen.add((keys.topic, push.job_id))
+        self._topics[keys.topic] = None
+        job_field, found = field(push.job_id), pointer(push.job_id, self.nonce)
+        self.bodies.append((b"HSETNX", keys.job, job_field, self.nonce + push.body))
+        if push.due_ms:
+            self.records.append((b"HSETNX", keys.att, job_field, Record(first_due_ms=push.due_ms).encode()))
+            self.records.append((b"ZADD", keys.delay, push.due_ms, found))
+            removal: Command = (b"ZREM", keys.delay, found)
+        else:
+            self._lines.setdefault((b"RPUSH" if push.front else b"LPUSH", keys.ready), []).append(found)
+            removal = (b"LREM", keys.ready, -1 if push.front else 1, found)
+        self.stores.append((keys, job_field, removal))
+
+    def commands(self) -> list[Command]:
+        lines = [(verb, key, *pointers) for (verb, key), pointers in self._lines.items()]
+        wakes = [(b"PUBLISH", names.wake_channel(topic), b"1") for topic in self._topics]
+        return [*self.bodies, *self.records, *lines, (b"SADD", names.REDIS_TOPICS, *self._topics), *wakes]
+
+
+def push(link: Link, batch: Sequence[Push], limits: Mapping[str, int] | None = None) -> list[int]:
+    """`Storage.push`. The limits are looked at just before: pushes of other processes at that moment are not seen."""
+    with link.pool.borrow() as connection:
+        refused = _over_limit(link, connection, batch, limits) if limits else []
+        commands = _Batch()
+        for index, one in enumerate(batch):
+            if index not in refused:
+                for topic in one.topics:
+                    commands.add(link.keys(topic), one)
+        if not commands.bodies:
+            return refused
+        results = connection.together(commands.commands())
+        repeated = [store for store, new in zip(commands.stores, results, strict=False) if not new]
+        if repeated:
+            _undo_repeated(link, connection, repeated)
+    return refused
+
+
+def _over_limit(link: Link, connection: Connection, batch: Sequence[Push], limits: Mapping[str, int]) -> list[int]:
+    """The indexes of pushes for which one of their topics has no room; a job that is already there needs none."""
+    limited = sorted({topic for one in batch for topic in one.topics if limits.get(topic, 0) > 0})
+    if not limited:
+        return []
+    every = [link.keys(topic) for topic in limited]
+    counts = connection.ask(*[c for keys in every for c in ((b"LLEN", keys.ready), (b"ZCARD", keys.delay))])
+    room = {t: limits[t] - counts[2 * i] - counts[2 * i + 1] for i, t in enumerate(limited)}
+    refused = []
+    for index, one in enumerate(batch):
+        needs = [topic for topic in one.topics if topic in room]
+        full = [topic for topic in needs if room[topic] <= 0]
+        if full and not all(connection.ask(*[(b"HEXISTS", link.keys(t).job, field(one.job_id)) for t in full])):
+            refused.append(index)
+            continue
+        for topic in needs:
+            room[topic] -= 1
+    return refused
+
+
+def _undo_repeated(link: Link, connection: Connection, repeated: Sequence[tuple[Keys, bytes, Command]]) -> None:
+    """Take out the second pointers. They would do no harm (their nonce is wrong), but they would be counted."""
+    if link.pika:
+        for keys, job_field, _ in repeated:
+            _relink(connection, keys, job_field)
+    try:
+        connection.tell(*[removal for _, _, removal in repeated])
+    except StorageError:
+        pass  # the jobs are stored, and that is what was asked; whoever claims these pointers drops them
+
+
+def _relink(connection: Connection, keys: Keys, job_field: bytes) -> None:
+    """Pika, killed in the middle of a push, may hold the body without its pointer: look everywhere, else add it.
+
+    A job that moves while we look may get a second pointer and run twice; it cannot get none.
+    """
+    stored, owners = connection.ask((b"HGET", keys.job, job_field), (b"SMEMBERS", keys.owners))
+    good = pointer_of(job_field, stored)
+    if not good:
+        return
+    lists = [(b"LRANGE", keys.held(owner.decode()), 0, -1) for owner in owners]
+    due, died, *held = connection.ask((b"ZSCORE", keys.delay, good), (b"ZSCORE", keys.dead, good), *lists)
+    if due is None and died is None and not any(good in one for one in held) and not _in_line(connection, keys, good):
+        connection.tell((b"RPUSH", keys.ready, good))
+
+
+def _in_line(connection: Connection, keys: Keys, good: bytes) -> bool:
+    start = 0
+    while found := connection.ask((b"LRANGE", keys.ready, start, start + _LOOK - 1))[0]:
+        if good in found:
+            return True
+        start += _LOOK
+    return False

@@ -1,0 +1,186 @@
+"""What becomes of leased jobs in Redis: done, retry, dead, back, and taking back what a dead owner held.
+
+Floor 3. DONE removes the body first: from then on every other pointer to the job is harmless, whoever holds it. All
+else is allowed only while the owner is registered for the topic and has the pointer in its list. `release` takes the
+owner out of the registry in the same transaction that moves its pointers, and verdicts watch the registry: so a verdict
+comes wholly before a release or is void.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from pepperbus import names
+from pepperbus.errors import StorageUnavailable, StorageUnknown
+from pepperbus.storage.contract import CRASH_LIMIT, Outcome, Released, Settle
+from pepperbus.storage.redis_claim import Claims
+from pepperbus.storage.redis_keys import ID, Keys, Record, field, pointer_of
+from pepperbus.storage.redis_link import Link
+from pepperbus.storage.redis_wire import Command, Connection
+
+
+class Settlements:
+    """Verdicts of this process's owners, and `release`."""
+
+    def __init__(self, link: Link, claims: Claims) -> None:
+        self._link = link
+        self._claims = claims
+
+    def settle(self, owner: str, batch: Sequence[Settle]) -> int:
+        """`Storage.settle`. A batch over several topics may fail in the middle; repeating it is harmless."""
+        done: dict[str, list[Settle]] = {}
+        other: dict[str, list[Settle]] = {}
+        for one in batch:
+            (done if one.outcome is Outcome.DONE else other).setdefault(one.topic, []).append(one)
+        count, changed = 0, False
+        try:
+            for topic, group in done.items():
+                count += self._done(owner, self._link.keys(topic), [one.job_id for one in group])
+                changed = True
+            for topic, group in other.items():
+                count += self._link.guarded(lambda c, g=group, t=topic: self._decide(c, owner, self._link.keys(t), g))  # type: ignore[misc]
+                changed = True
+        except StorageUnavailable as error:
+            if changed:
+                raise StorageUnknown(f"some topics are settled, then: {error}") from error
+            raise
+        for one in batch:
+            self._claims.forget(one.topic, owner, one.job_id)
+        return count
+
+    def _done(self, owner: str, keys: Keys, ids: Sequence[int]) -> int:
+        fields = [field(job_id) for job_id in ids]
+        held = keys.held(owner)
+        with self._link.pool.borrow() as connection:
+            pointers = self._pointers(connection, keys, owner, ids)
+            removed, _, *left = connection.together(
+                [
+                    (b"HDEL", keys.job, *fields),
+                    (b"HDEL", keys.att, *fields),
+                    *[(b"LREM", held, 0, found) for found in pointers],
+                ]
+            )
+            if not all(left):
+                _erase(connection, keys, [found for found, mine in zip(pointers, left, strict=True) if not mine])
+        return int(removed)
+
+    def _pointers(self, connection: Connection, keys: Keys, owner: str, ids: Sequence[int]) -> list[bytes]:
+        """The pointers of these jobs; asked of Redis for those that were leased through another instance."""
+        known = [self._claims.pointer(keys.topic, owner, job_id) for job_id in ids]
+        if None not in known:
+            return [found for found in known if found]
+        fields = [field(job_id) for job_id in ids]
+        stored = connection.ask((b"HMGET", keys.job, *fields))[0]
+        return [mine or pointer_of(name, body) for mine, name, body in zip(known, fields, stored, strict=True)]
+
+    def _decide(self, connection: Connection, owner: str, keys: Keys, group: Sequence[Settle]) -> int:
+        """Apply RETRY, DEAD and BACK of one topic to those jobs `owner` still holds."""
+        fields = [field(one.job_id) for one in group]
+        _, valid, holds, records, *there = connection.ask(
+            (b"WATCH", keys.owners),
+            (b"SISMEMBER", keys.owners, owner),
+            (b"LRANGE", keys.held(owner), 0, -1),
+            (b"HMGET", keys.att, *fields),
+            *[(b"HEXISTS", keys.job, name) for name in fields],
+        )
+        mine = {found[:ID]: found for found in holds} if valid else {}
+        verdicts = _Verdicts(keys, self._link.clock.now_ms())
+        for one, name, text, exists in zip(group, fields, records, there, strict=True):
+            if exists and (found := mine.pop(name, None)):
+                verdicts.add(one, name, found, Record.decode(text))
+        if not verdicts.pointers:
+            connection.ask((b"UNWATCH",))
+            return 0
+        held = keys.held(owner)
+        self._link.move(connection, verdicts.copies(), [(b"LREM", held, 0, found) for found in verdicts.pointers])
+        return len(verdicts.pointers)
+
+    def release(self, owner: str, started: Collection[tuple[str, int]] | None) -> list[Released]:
+        """`Storage.release`, topic by topic; repeat it when it fails in the middle."""
+        self._claims.forget_owner(owner)
+        topics = sorted(name.decode() for name in self._link.ask((b"SMEMBERS", names.REDIS_TOPICS))[0])
+        registered = self._link.ask(
+            *[(b"SISMEMBER", self._link.keys(topic).owners, owner) for topic in topics] or [(b"PING",)]
+        )
+        released: list[Released] = []
+        for topic, known in zip(topics, registered, strict=False):
+            if known:
+                keys = self._link.keys(topic)
+                released += self._link.guarded(lambda c, k=keys: self._take_back(c, owner, k, started))  # type: ignore[misc]
+        return released
+
+    def _take_back(
+        self, connection: Connection, owner: str, keys: Keys, started: Collection[tuple[str, int]] | None
+    ) -> list[Released]:
+        held = keys.held(owner)
+        _, _, found = connection.ask((b"WATCH", keys.owners), (b"WATCH", held), (b"LRANGE", held, 0, -1))
+        found.reverse()
+        fields = [one[:ID] for one in found]
+        looks: list[Command] = [(b"HEXISTS", keys.job, name) for name in fields]
+        records, *there = connection.ask((b"HMGET", keys.att, *fields), *looks) if found else [[]]
+        verdicts, released = _Verdicts(keys, self._link.clock.now_ms()), []
+        for one, name, text, exists in zip(found, fields, records, there, strict=True):
+            if exists:
+                ran = started is None or (keys.topic, int(name)) in started
+                released.append(verdicts.take_back(one, name, Record.decode(text), ran))
+        removals: list[Command] = [(b"LREM", held, 0, one) for one in found]
+        self._link.move(connection, verdicts.copies(), [*removals, (b"SREM", keys.owners, owner)])
+        return released
+
+
+class _Verdicts:
+    """The commands that put jobs of one topic where they belong next."""
+
+    def __init__(self, keys: Keys, now_ms: int) -> None:
+        self.pointers: list[bytes] = []
+        self._keys = keys
+        self._now_ms = now_ms
+        self._copies: list[Command] = []
+        self._back: list[bytes] = []
+
+    def add(self, one: Settle, name: bytes, found: bytes, record: Record) -> None:
+        if one.spent:
+            record = record._replace(attempts=record.attempts + 1)
+            self._copies.append((b"HSET", self._keys.att, name, record.encode()))
+        if one.outcome is Outcome.RETRY:
+            self._copies.append((b"ZADD", self._keys.delay, one.due_ms, found))
+        elif one.outcome is Outcome.DEAD:
+            self._bury(name, found, one.reason)
+        else:
+            self._back.append(found)
+        self.pointers.append(found)
+
+    def take_back(self, found: bytes, name: bytes, record: Record, ran: bool) -> Released:
+        attempt = record.attempts + 1
+        dead = ran and record.crashes + 1 >= CRASH_LIMIT
+        if ran:
+            record = Record(attempt, record.crashes + 1, record.first_due_ms)
+            self._copies.append((b"HSET", self._keys.att, name, record.encode()))
+        if dead:
+            self._bury(name, found, f"its worker died {record.crashes} times while it ran")
+        else:
+            self._back.append(found)
+        self.pointers.append(found)
+        return Released(self._keys.topic, int(name), attempt, ran, dead)
+
+    def _bury(self, name: bytes, found: bytes, reason: str) -> None:
+        self._copies.append((b"HSET", self._keys.why, name, reason.encode(errors="replace")))
+        self._copies.append((b"ZADD", self._keys.dead, self._now_ms, found))
+
+    def copies(self) -> list[Command]:
+        """All of them; what goes back stands ahead of everything, the first foremost."""
+        if not self._back:
+            return self._copies
+        return [*self._copies, (b"RPUSH", self._keys.ready, *reversed(self._back))]
+
+
+def _erase(connection: Connection, keys: Keys, pointers: Sequence[bytes]) -> None:
+    """Take pointers of done jobs away from wherever they are now: the owner was released and others have them."""
+    owners = connection.ask((b"SMEMBERS", keys.owners))[0]
+    commands: list[Command] = []
+    for found in filter(None, pointers):
+        commands += [(b"LREM", keys.ready, 0, found), (b"ZREM", keys.delay, found), (b"ZREM", keys.dead, found)]
+        commands += [(b"LREM", keys.held(owner.decode()), 0, found) for owner in owners]
+        commands.append((b"HDEL", keys.why, found[:ID]))
+    if commands:
+        connection.tell(*commands)

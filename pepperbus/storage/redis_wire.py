@@ -1,0 +1,322 @@
+"""Own client for Redis: a few exclusive connections that send a whole pipeline at once and know what a failure means.
+
+Floor 3. Knows sockets and RESP2, nothing of jobs. Every trip ends in one of three ways: all its answers, or
+`StorageUnavailable` (nothing of it happened), or `StorageUnknown` (it may have). A connection whose answers did not
+all arrive is thrown away, never reused: a late answer must not be taken for the next command's.
+"""
+
+from __future__ import annotations
+
+import socket as plain
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import gevent
+import hiredis
+from gevent import socket, ssl
+from gevent.lock import BoundedSemaphore
+
+from pepperbus.errors import StorageUnavailable, StorageUnknown
+from pepperbus.log import Log
+from pepperbus.storage.redis_url import Address
+
+Command = tuple[bytes | str | int, ...]
+
+_MORE = object()
+_CHUNK = 65536
+_MULTI, _EXEC = hiredis.pack_command((b"MULTI",)), hiredis.pack_command((b"EXEC",))
+_QUIET_S = 30.0  # a subscription silent for so long is asked whether it still stands
+_FIRST_WAIT, _LAST_WAIT = 0.05, 0.5  # between attempts to connect: it works again within a second of Redis' return
+
+
+class ReplyError(Exception):
+    """An error Redis answered; its text starts with the code (`OOM`, `NOPERM` …)."""
+
+
+class Interrupted(Exception):
+    """EXEC was refused because a watched key changed: nothing happened, look again and repeat."""
+
+
+def pack(commands: Sequence[Command]) -> bytes:
+    return b"".join(map(hiredis.pack_command, commands))
+
+
+class Connection:
+    """One connection, used by one greenlet at a time. `deadline` (monotonic s) bounds every wait on it."""
+
+    def __init__(self, address: Address, deadline: float) -> None:
+        self.deadline = deadline
+        self.usable = False
+        self._address = address
+        self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=_MORE)
+        try:
+            self._socket = _connect(address, deadline)
+        except (OSError, ValueError) as error:
+            raise StorageUnavailable(f"cannot connect to {address}: {_reason(error)}") from error
+        self.usable = True
+        self._greet()
+
+    def _greet(self) -> None:
+        """Log in and see that Redis answers, before anything that matters is sent: what fails here is definite."""
+        commands: list[Command] = []
+        if self._address.password:
+            user = (self._address.user,) if self._address.user else ()
+            commands.append((b"AUTH", *user, self._address.password))
+        if self._address.database:
+            commands.append((b"SELECT", self._address.database))
+        commands.append((b"PING",))
+        try:
+            self.ask(*commands)
+        except StorageUnavailable:
+            self.drop()
+            raise
+
+    def drop(self) -> None:
+        """Close hard: what the kernel has not sent yet is never sent."""
+        self.usable = False
+        try:
+            self._socket.setsockopt(plain.SOL_SOCKET, plain.SO_LINGER, struct.pack("ii", 1, 0))
+        except OSError:
+            pass
+        self._socket.close()
+
+    def fresh(self) -> bool:
+        """Whether the idle connection still stands: no end of file, no bytes nobody asked for."""
+        try:
+            self._socket.settimeout(0)
+            self._socket.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            pass
+        return False
+
+    def ask(self, *commands: Command) -> list[Any]:
+        """Commands that change nothing. Any failure is StorageUnavailable."""
+        try:
+            replies = self.exchange(pack(commands), len(commands))
+        except StorageUnknown as error:
+            raise StorageUnavailable(str(error)) from error
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                raise StorageUnavailable(f"{self._address}: {reply}")
+        return replies
+
+    def tell(self, *commands: Command) -> list[Any]:
+        """Commands that change something and may be done in part. Repeat them whole after StorageUnknown."""
+        replies = self.exchange(pack(commands), len(commands))
+        errors = [reply for reply in replies if isinstance(reply, ReplyError)]
+        if errors and len(errors) == len(replies):
+            raise StorageUnavailable(f"{self._address}: {errors[0]}")
+        if errors:
+            raise StorageUnknown(f"{self._address}: done in part: {errors[0]}")
+        return replies
+
+    def together(self, commands: Sequence[Command], packed: bytes = b"", count: int = 0) -> list[Any]:
+        """All of `commands` (and the `count` ready-made ones in `packed`), or nothing, as one MULTI … EXEC.
+
+        Redis checks memory, rights and role when a command is queued and then drops the whole transaction, so such
+        refusals are definite. Raises Interrupted when a watched key changed.
+        """
+        total = len(commands) + count
+        replies = self.exchange(_MULTI + pack(commands) + packed + _EXEC, total + 2, whole=True)
+        if isinstance(replies[0], ReplyError) and not all(isinstance(reply, ReplyError) for reply in replies):
+            raise StorageUnknown(f"{self._address}: no transaction, the commands ran one by one: {replies[0]}")
+        for reply in replies[:-1]:
+            if isinstance(reply, ReplyError):
+                raise StorageUnavailable(f"{self._address}: {reply}")
+        results = replies[-1]
+        if results is None:
+            raise Interrupted
+        if isinstance(results, ReplyError):
+            raise StorageUnavailable(f"{self._address}: {results}")
+        for reply in results:
+            if isinstance(reply, ReplyError):
+                raise StorageUnknown(f"{self._address}: done in part: {reply}")
+        return list(results)
+
+    def exchange(self, data: bytes, count: int, whole: bool = False) -> list[Any]:
+        """Send `data`, return its `count` answers. `whole`: it counts only once its last byte has arrived."""
+        view, sent, done = memoryview(data), 0, False
+        try:
+            while sent < len(view):
+                self._socket.settimeout(self._left())
+                sent += self._socket.send(view[sent:])
+            replies = self._receive(count)
+            done = True
+            return replies
+        except (OSError, hiredis.ProtocolError) as error:
+            text = f"{self._address}: {_reason(error)}"
+            if sent == 0 or (whole and sent < len(view)):
+                raise StorageUnavailable(text) from error
+            raise StorageUnknown(text) from error
+        finally:
+            if not done:
+                self.drop()
+
+    def subscribe(self, channels: Sequence[bytes]) -> Iterator[bytes]:
+        """The channel of each message from now on; b"" once when the subscription stands. Ends with StorageUnavailable.
+
+        A `SUBSCRIBE` of the same channel every 30 s finds a connection that broke without a word.
+        """
+        self._socket.settimeout(self._left())
+        try:
+            self._socket.sendall(pack([(b"SUBSCRIBE", *channels)]))
+            asked = False
+            while True:
+                while (reply := self._reader.gets()) is not _MORE:
+                    asked = False
+                    if isinstance(reply, ReplyError):
+                        raise StorageUnavailable(f"{self._address}: {reply}")
+                    if reply[0] == b"message":
+                        yield reply[1]
+                    elif reply[1] == channels[-1]:
+                        yield b""
+                self.deadline = time.monotonic() + _QUIET_S
+                try:
+                    self.feed()
+                except TimeoutError:
+                    if asked:
+                        raise
+                    asked = True
+                    self._socket.sendall(pack([(b"SUBSCRIBE", channels[-1])]))
+        except (OSError, hiredis.ProtocolError) as error:
+            raise StorageUnavailable(f"{self._address}: {_reason(error)}") from error
+
+    def _receive(self, count: int) -> list[Any]:
+        replies: list[Any] = []
+        gets = self._reader.gets
+        while True:
+            while (reply := gets()) is not _MORE:
+                replies.append(reply)
+                if len(replies) == count:
+                    return replies
+            self.feed()
+
+    def feed(self) -> None:
+        """Wait for bytes until the deadline and hand them to the reader."""
+        self._socket.settimeout(self._left())
+        data = self._socket.recv(_CHUNK)
+        if not data:
+            raise ConnectionError("connection closed by Redis")
+        self._reader.feed(data)
+
+    def _left(self) -> float:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return left
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _connect(address: Address, deadline: float) -> Any:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    if address.path:
+        return _connect_unix(address.path, deadline)
+    sock = socket.create_connection((address.host, address.port), timeout=left)
+    sock.setsockopt(plain.IPPROTO_TCP, plain.TCP_NODELAY, 1)
+    sock.setsockopt(plain.SOL_SOCKET, plain.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 2), ("TCP_USER_TIMEOUT", 10_000)):
+        if number := getattr(plain, option, None):
+            sock.setsockopt(plain.IPPROTO_TCP, number, value)
+    if address.tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(address.ca) if address.ca else context.load_default_certs()
+        sock = context.wrap_socket(sock, server_hostname=address.host)
+    return sock
+
+
+def _connect_unix(path: str, deadline: float) -> Any:
+    """gevent takes EAGAIN (backlog full) for "in progress" and spins; so connect without waiting and sleep instead."""
+    sock = socket.socket(plain.AF_UNIX, plain.SOCK_STREAM)
+    while True:
+        try:
+            sock._sock.connect(path)
+            return sock
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                sock.close()
+                raise TimeoutError("timed out") from None
+            gevent.sleep(0.02)
+        except BaseException:
+            sock.close()
+            raise
+
+
+class Pool:
+    """Up to `size` connections to one Redis: as many trips as that are under way at once, the others wait in line.
+
+    No trip takes longer than `timeout` seconds, the wait included. While Redis cannot be reached, trips fail at once
+    between two attempts to connect, and `log` gets a line a minute.
+    """
+
+    def __init__(self, address: Address, timeout: float, size: int = 4, log: Log | None = None) -> None:
+        self.address = address
+        self.timeout = timeout
+        self._idle: list[Connection] = []
+        self._turns = BoundedSemaphore(size)
+        self._log = log
+        self._logged_at = -60.0
+        self._wait = 0.0
+        self._retry_at = 0.0
+        self._trouble = ""
+
+    @contextmanager
+    def borrow(self) -> Iterator[Connection]:
+        """A connection for this greenlet alone. Raises StorageUnavailable."""
+        deadline = time.monotonic() + self.timeout
+        if not self._turns.acquire(timeout=self.timeout):
+            raise StorageUnavailable(f"{self.address}: all connections are waiting for answers")
+        try:
+            connection = self._take(deadline)
+            try:
+                yield connection
+            finally:
+                if connection.usable:
+                    self._idle.append(connection)
+        finally:
+            self._turns.release()
+
+    def _take(self, deadline: float) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.fresh():
+                connection.deadline = deadline
+                return connection
+            connection.drop()
+        if time.monotonic() < self._retry_at:
+            raise StorageUnavailable(self._trouble)
+        try:
+            connection = Connection(self.address, deadline)
+        except StorageUnavailable as error:
+            self._failed(str(error))
+            raise
+        self._recovered()
+        return connection
+
+    def _failed(self, text: str) -> None:
+        now = time.monotonic()
+        self._wait = min(self._wait * 2 or _FIRST_WAIT, _LAST_WAIT)
+        self._retry_at, self._trouble = now + self._wait, text
+        if self._log and now - self._logged_at >= 60:
+            self._logged_at = now
+            self._log.warning("storage-down", text)
+
+    def _recovered(self) -> None:
+        if self._trouble and self._log:
+            self._log.info("storage-up", f"{self.address} answers again")
+        self._wait, self._retry_at, self._trouble, self._logged_at = 0.0, 0.0, "", -60.0
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().drop()
