@@ -43,7 +43,7 @@ def timetable(topic: Topic) -> str:
     ending = "attempts" if attempts == topic.attempts else "max_age"
     if ending == "max_age":
         total = topic.max_age
-    return f"{topic.full_name}: {attempts} attempts over {span(total)} and their own run time, ended by {ending}"
+    return f"{topic.full_name}: {attempts} attempts over {span(total)} plus run time, ended by {ending}"
 
 
 def _ids(now_ms: int) -> Iterator[str]:

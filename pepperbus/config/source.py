@@ -41,12 +41,11 @@ class Document:
     def mistake(self, path: KeyPath, message: str) -> None:
         """Note that what stands (or is missing) at `path` is wrong: `file:line: [a] [[b]] key = value: message`."""
         value = self.value(path)
-        words = [f"{'[' * (i + 1)}{name}{']' * (i + 1)}" for i, name in enumerate(path[:-1])]
-        if isinstance(value, dict):
-            words.append(f"{'[' * len(path)}{path[-1]}{']' * len(path)}")
-        elif value is not None:
-            words.append(f"{path[-1]} = {_shown(path, value)}")
-        self._note(self._line(path), " ".join(words), message)
+        if path and value is not None and not isinstance(value, dict):
+            words = [_brackets(path[:-1]), f"{path[-1]} = {_shown(path, value)}"]
+        else:
+            words = [_brackets(path if value is not None else path[:-1])]
+        self._note(self._line(path), " ".join(words).strip(), message)
 
     @property
     def mistakes(self) -> list[str]:
@@ -116,8 +115,9 @@ class Document:
         depth, name = section[1].count("["), _bare(section[2])
         path = (*path[: depth - 1], name)
         if path in self.lines and depth == section[3].count("]"):
-            where = f"{'[' * depth}{name}{']' * depth}"
-            self._syntax(number, where, f"this section stands already in line {self.lines[path]}; make it one")
+            self._syntax(
+                number, _brackets(path), f"this section stands already in line {self.lines[path]}; make it one"
+            )
             path = (*path[:-1], f"{name} in line {number}")
             good[number - 1] = f"{'[' * depth}{path[-1]}{']' * depth}"
             self._repeated.append(path)
@@ -130,8 +130,7 @@ class Document:
         if path in self.lines:
             trap = f"this key stands already in line {self.lines[path]}; keep one of them"
         if trap:
-            words = [f"{'[' * (i + 1)}{name}{']' * (i + 1)}" for i, name in enumerate(path[:-1])]
-            self._syntax(number, " ".join((*words, what)), trap)
+            self._syntax(number, f"{_brackets(path[:-1])} {what}".strip(), trap)
             good[number - 1] = ""
         self.lines.setdefault(path, number)
 
@@ -164,6 +163,10 @@ def _bare(name: str) -> str:
     return name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in "\"'" else name
 
 
+def _brackets(path: KeyPath) -> str:
+    return " ".join(f"{'[' * depth}{name}{']' * depth}" for depth, name in enumerate(path, 1))
+
+
 def _trap(value: str) -> str:
     """What ConfigObj would silently misread in the text after `=`; "" when there is nothing."""
     at, end = 0, len(value)
@@ -192,7 +195,7 @@ def _trap(value: str) -> str:
 
 def _shown(path: KeyPath, value: str | list[str]) -> str:
     """The value as a message may show it: one line, short, without secrets."""
-    if path[-1] in _SECRETS or any(section in _SECRET_SECTIONS for section in path[:-1]):
+    if value and (path[-1] in _SECRETS or any(section in _SECRET_SECTIONS for section in path[:-1])):
         return "***"
     text = ", ".join(value) if isinstance(value, list) else value
     text = re.sub(r"://[^/@\s]*@", "://***@", text)

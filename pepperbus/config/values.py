@@ -153,7 +153,7 @@ def address(value: Raw) -> str:
         return found
     host, colon, port = found.rpartition(":")
     inner = host[1:-1] if host.startswith("[") and host.endswith("]") else ""
-    good = is_address(inner) and ":" in inner if inner else is_address(host) or bool(_HOST.match(host))
+    good = is_address(inner) and ":" in inner if inner else bool(_HOST.match(host))
     if not colon or not good or not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65536:
         hint = "; write [v6]:port for an IPv6 address" if host.count(":") and not inner else ""
         hint = hint or (f"; did you mean unix:{found}?" if found.startswith("/") else "")
