@@ -2,7 +2,7 @@
 // The chaos consumer, written against the wire alone: no SDK. One line to the ledger when a job begins, one when it has
 // ended; O_APPEND and below the atomic size, so lines of different processes never mix. Verdict last.
 function ledger(string $line): void {
-    $file = fopen(getenv('CHAOS_LEDGER') ?: $_SERVER['CHAOS_LEDGER'], 'ab');
+    $file = fopen(getenv('CHAOS_LEDGER'), 'ab');
     fwrite($file, $line . "\n");
     fclose($file);
 }
