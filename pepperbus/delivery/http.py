@@ -1,0 +1,162 @@
+"""`run = http`: jobs to URLs, over kept connections, spread over several URLs by who is there.
+
+Floor 3. It sends and reads, and judges nothing. One greenlet an exchange. Redirects are never followed, no proxy of
+the environment is used.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+
+import gevent
+import h11
+
+from pepperbus.config.model import Config, Topic
+from pepperbus.delivery.contract import Answer, Request, Transport
+from pepperbus.delivery.http_connection import Connection, Failed, connect
+from pepperbus.delivery.http_request import Requests, Url
+from pepperbus.errors import ConfigError
+
+_SKIP_FIRST_S, _SKIP_MOST_S = 1.0, 15.0
+
+
+class _Endpoint:
+    """One URL: its idle connections, and until when it is passed over because it refused."""
+
+    def __init__(self, url: Url) -> None:
+        self.url = url
+        self.idle: deque[Connection] = deque()
+        self.skip_until = 0.0
+        self._skip_s = _SKIP_FIRST_S
+
+    def refused(self) -> None:
+        self.skip_until = monotonic() + self._skip_s
+        self._skip_s = min(self._skip_s * 2, _SKIP_MOST_S)
+
+    def accepted(self) -> None:
+        self.skip_until = 0.0
+        self._skip_s = _SKIP_FIRST_S
+
+    def take_idle(self) -> tuple[Connection | None, bool]:
+        """The youngest idle connection that is still good, and whether one was found closed on the way."""
+        found_closed = False
+        while self.idle:
+            connection = self.idle.pop()
+            fresh = not connection.too_old()
+            if fresh and connection.quiet():
+                return connection, False
+            found_closed = found_closed or fresh
+            connection.close()
+        return None, found_closed
+
+
+class HttpConsumer:
+    """The consumer of one `run = http` topic. Raises ConfigError for URLs or headers that cannot be used."""
+
+    dedicated = True  # PHP's errors are not looked for in bodies: behind a URL there may be anything
+
+    def __init__(self, topic: Topic, config: Config) -> None:
+        if not topic.urls:
+            raise ConfigError(f"topic {topic.full_name}: run = http needs url")
+        self._requests = Requests(topic)
+        self._endpoints = [_Endpoint(Url.parse(text)) for text in topic.urls]
+        self.address = ", ".join(endpoint.url.shown for endpoint in self._endpoints)
+        self._most_idle = topic.concurrency
+        self._turn = 0
+        self._active: set[Connection] = set()
+        self._closed = False
+
+    def start(self, request: Request, done: Callable[[Answer], None]) -> None:
+        gevent.spawn(lambda: done(self.call(request)))
+
+    def call(self, request: Request) -> Answer:
+        try:
+            return self._run(request)
+        except Exception as error:  # a bug of ours must not leave the job's place taken for ever
+            return Answer(Transport.CUT, detail=f"{self.address}: {error!r}")
+
+    def connectable(self) -> bool:
+        """Whether any of the URLs takes a connection now; nothing is sent."""
+        for endpoint in self._endpoints:
+            try:
+                self._give(endpoint, connect(endpoint.url, monotonic() + 60.0))
+            except Failed:
+                endpoint.refused()
+            else:
+                endpoint.accepted()
+                return True
+        return False
+
+    def close(self) -> None:
+        self._closed = True
+        for endpoint in self._endpoints:
+            while endpoint.idle:
+                endpoint.idle.pop().close()
+        for connection in self._active:
+            connection.cut()
+
+    def _run(self, request: Request) -> Answer:
+        """The exchange on the first URL that takes a connection; a refusal means that nothing was sent there."""
+        began = monotonic()
+        end = began + request.deadline_s
+        failures: list[Failed] = []
+        for endpoint in self._in_turn():
+            try:
+                answer = self._exchange(endpoint, request, end)
+            except Failed as failure:
+                failures.append(failure)
+                if failure.transport is Transport.CUT or failure.transport is Transport.TIMEOUT:
+                    break
+                endpoint.refused()
+            except h11.LocalProtocolError as error:
+                return Answer(Transport.UNSENDABLE, detail=f"{endpoint.url.shown}: cannot be sent: {error}")
+            else:
+                endpoint.accepted()
+                answer.total_ms = (monotonic() - began) * 1000
+                return answer
+        return _worst(failures, (monotonic() - began) * 1000)
+
+    def _in_turn(self) -> list[_Endpoint]:
+        """Every URL, beginning with the one whose turn it is; those that refused lately come last."""
+        n = len(self._endpoints)
+        first, self._turn = self._turn, (self._turn + 1) % n
+        around = [self._endpoints[(first + i) % n] for i in range(n)]
+        now = monotonic()
+        return sorted(around, key=lambda endpoint: endpoint.skip_until if endpoint.skip_until > now else 0.0)
+
+    def _exchange(self, endpoint: _Endpoint, request: Request, end: float) -> Answer:
+        made, body = self._requests.make(request, endpoint.url)
+        began = monotonic()
+        connection, reconnected = endpoint.take_idle()
+        if connection is None:
+            connection = connect(endpoint.url, end)
+        connect_ms = (monotonic() - began) * 1000
+        if self._closed:  # meanwhile
+            connection.close()
+            raise Failed(Transport.BUSY, f"{endpoint.url.shown}: the worker is leaving")
+        self._active.add(connection)
+        try:
+            answer = connection.exchange(made, body, end)
+        finally:
+            self._active.discard(connection)
+            self._give(endpoint, connection)
+        answer.connect_ms = connect_ms
+        answer.reconnected = reconnected
+        return answer
+
+    def _give(self, endpoint: _Endpoint, connection: Connection) -> None:
+        """Keep a connection for the next exchange, or close it."""
+        if connection.reusable and not self._closed and len(endpoint.idle) < self._most_idle:
+            endpoint.idle.append(connection)
+        else:
+            connection.close()
+
+
+def _worst(failures: list[Failed], total_ms: float) -> Answer:
+    """One answer for all that was tried: what may have run first, then what may come back soonest."""
+    order = (Transport.CUT, Transport.TIMEOUT, Transport.BUSY, Transport.NO_LISTENER, Transport.FORBIDDEN)
+    worst = min(failures, key=lambda failure: order.index(failure.transport))
+    detail = "; ".join(dict.fromkeys(failure.detail for failure in failures))
+    return Answer(worst.transport, detail=detail, total_ms=total_ms)

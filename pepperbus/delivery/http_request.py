@@ -1,0 +1,129 @@
+"""One HTTP request as bytes: which headers a consumer gets with a job.
+
+Floor 3. No socket. Job data never becomes a header's name; values that HTTP cannot carry are refused by h11.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import unquote, urlsplit
+
+import h11
+
+from pepperbus import __version__
+from pepperbus.config.model import Topic
+from pepperbus.delivery import form
+from pepperbus.delivery.contract import Delivered, Request
+from pepperbus.delivery.sign import Signer
+from pepperbus.errors import ConfigError
+
+Headers = list[tuple[str, str]]
+
+#: Headers that frame the message or speak for the bus; `[[[headers]]]` may not set them.
+_OURS = ("host", "content-length", "transfer-encoding", "connection", "is-pepper-bus-request", "is_pepper_bus_request")
+_OUR_PREFIXES = ("x-pepperbus-", "ce-", "webhook-")
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """One consumer URL, taken apart. `shown` is for people and holds no password."""
+
+    host: str
+    port: int
+    tls: bool
+    target: str
+    netloc: str
+    authorization: str
+    shown: str
+
+    @classmethod
+    def parse(cls, text: str) -> Url:
+        """Raises ConfigError for anything that is not http or https with a host."""
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError as error:
+            raise ConfigError(f"url: {error}") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"url: {text!r} must be http://host[:port]/path or https://…")
+        tls = parts.scheme == "https"
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        netloc = parts.netloc.rpartition("@")[2]
+        login = ""
+        if parts.username is not None:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            login = "Basic " + b64encode(pair.encode()).decode()
+        shown = f"{parts.scheme}://{netloc}{parts.path}"
+        return cls(parts.hostname, port or (443 if tls else 80), tls, target, netloc, login, shown)
+
+
+class Requests:
+    """Makes the requests of one topic. Raises ConfigError when its headers or its secret cannot be used."""
+
+    def __init__(self, topic: Topic) -> None:
+        for name, _ in topic.headers:
+            if name.lower() in _OURS or name.lower().startswith(_OUR_PREFIXES):
+                raise ConfigError(f"topic {topic.full_name}: [[[headers]]] must not set {name}, the bus sets it itself")
+        self._topic = topic
+        self._signer = Signer(topic.sign.reveal()) if topic.sign else None
+        self._own_type = any(name.lower() == "content-type" for name, _ in topic.headers)
+        self._fixed: Headers = [
+            ("IS-PEPPER-BUS-REQUEST", "true"),
+            ("IS_PEPPER_BUS_REQUEST", "true"),
+            ("X-Pepperbus-Queue", topic.queue),
+            ("X-Pepperbus-Topic", topic.name),
+            *topic.headers,
+        ]
+        if not any(name.lower() == "user-agent" for name, _ in topic.headers):
+            self._fixed.append(("User-Agent", f"pepperbus/{__version__}"))
+        try:
+            h11.Request(method="POST", target="/", headers=[("Host", topic.host or "x"), *self._fixed])
+        except h11.LocalProtocolError as error:
+            raise ConfigError(f"topic {topic.full_name}: host or [[[headers]]] cannot be sent: {error}") from None
+
+    def make(self, request: Request, url: Url) -> tuple[h11.Request, bytes]:
+        """The request and its body. Raises h11.LocalProtocolError when it cannot be sent."""
+        topic = self._topic
+        body, content_type = form.body(request, topic)
+        headers = [("Host", topic.host or url.netloc), ("Content-Length", str(len(body))), *self._fixed]
+        if not (self._own_type and content_type == form.RAW_TYPE):
+            headers = [pair for pair in headers if pair[0].lower() != "content-type"]
+            headers.append(("Content-Type", content_type))
+        if url.authorization:
+            headers.append(("Authorization", url.authorization))
+        headers += self._of_attempt(request)
+        if self._signer:
+            headers += self._signer.headers(_message_id(request), request.now_ms // 1000, body)
+        return h11.Request(method="POST", target=url.target, headers=headers), body
+
+    def _of_attempt(self, request: Request) -> Headers:
+        headers = [
+            ("X-Pepperbus-Trace-Id", request.trace),
+            ("X-Pepperbus-Deadline", str(request.now_ms // 1000 + int(request.deadline_s))),
+        ]
+        if not request.jobs:
+            return headers
+        headers.append(("X-Pepperbus-Job-Id", ",".join(str(delivered.job.id) for delivered in request.jobs)))
+        headers.append(("X-Pepperbus-Attempt", str(max(delivered.attempt for delivered in request.jobs))))
+        if self._topic.body == "raw":
+            headers += _cloud_event(request, request.jobs[0])
+        return headers
+
+
+def _cloud_event(request: Request, delivered: Delivered) -> Headers:
+    """CloudEvents 1.0, binary mode: source and id together name the event, whatever the attempt."""
+    accepted = datetime.fromtimestamp(delivered.job.accepted_ms / 1000, UTC)
+    return [
+        ("ce-specversion", "1.0"),
+        ("ce-id", str(delivered.job.id)),
+        ("ce-source", f"/pepperbus/{request.queue}"),
+        ("ce-type", "pepperbus.job"),
+        ("ce-subject", request.topic),
+        ("ce-time", accepted.isoformat(timespec="milliseconds").replace("+00:00", "Z")),
+    ]
+
+
+def _message_id(request: Request) -> str:
+    return str(request.jobs[0].job.id) if len(request.jobs) == 1 else request.trace or "ping"
