@@ -18,7 +18,7 @@ from pathlib import Path
 
 _PAGE = mmap.ALLOCATIONGRANULARITY
 _WORDS = 16
-WANTED, WINDOW, CLOSED_UNTIL, CLOSED_KIND, TRIES, REGISTERED, OK, BAD, SPAN_START, GROWTH, HALVED_AT = range(11)
+WANTED, WINDOW, CLOSED_UNTIL, CLOSED_KIND, TRIES, REGISTERED, OK, BAD, SPAN_START, HALVED_AT, CONSUMER = range(11)
 
 #: A process that finds no place marks the file; holders then hand theirs back at once instead of keeping them warm.
 _WANTED_NS = 100_000_000

@@ -12,12 +12,14 @@ import random
 import time
 from collections.abc import Callable
 from enum import IntEnum
+from zlib import crc32
 
 from pepperbus.delivery.contract import TargetEffect
 from pepperbus.delivery.slots import (
     BAD,
     CLOSED_KIND,
     CLOSED_UNTIL,
+    CONSUMER,
     OK,
     REGISTERED,
     SPAN_START,
@@ -63,6 +65,14 @@ class Target:
         self.needs_ping = needs_ping
         self.why = ""
         self.trial = False  # a closed target lets one job through to find out
+
+    def serves(self, consumer: str) -> None:
+        """Which consumer this topic has now (script, URL, pool): another one must register anew, for all workers."""
+        mark = crc32(consumer.encode()) | 1 << 32
+        if self.topic.words[CONSUMER] != mark:
+            self.topic.words[CONSUMER] = mark
+            self.topic.words[REGISTERED] = 0
+            self._open(self.topic)
 
     # -- places --------------------------------------------------------------------------------------------------
 

@@ -143,12 +143,12 @@ class Ticker:
     # -- journal ---------------------------------------------------------------------------------------------------
 
     def _ingest(self) -> None:
-        directory = self._config.bus.data_dir / "journal"
-        self._in_thread(journal_store.ingest, directory, directory / "journal.db")
+        data_dir = self._config.bus.data_dir
+        self._in_thread(journal_store.ingest, data_dir / "journal", data_dir / "journal.db")
 
     def _retain(self) -> None:
         journal = self._config.journal
-        database = self._config.bus.data_dir / "journal" / "journal.db"
+        database = self._config.bus.data_dir / "journal.db"
         oldest_ms = self.clock.now_ms() - int(journal.keep * 1000)
         self._in_thread(journal_store.retain, database, oldest_ms, journal.max_bytes)
 

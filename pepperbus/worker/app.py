@@ -17,7 +17,7 @@ from pepperbus.clock import SystemClock
 from pepperbus.config.model import Queue, Topic
 from pepperbus.delivery import make_consumer
 from pepperbus.delivery.contract import Consumer
-from pepperbus.delivery.slots import REGISTERED, Slots
+from pepperbus.delivery.slots import Slots
 from pepperbus.delivery.target import Closed, Target
 from pepperbus.errors import BootError, StorageError, StorageRefused
 from pepperbus.ids import IdGenerator
@@ -135,9 +135,8 @@ class Worker:
     def _add_pump(self, topic: Topic, lane: Lane) -> None:
         consumer = make_consumer(topic, self.child.config)
         pool, own = self._slots(topic)
-        if self.child.index == 0:
-            own.words[REGISTERED] = 0  # the script may be another one now
         target = Target(pool, own, needs_ping=topic.ping)
+        target.serves(f"{consumer.address} {topic.script}")
         record = self._stats.record(topic.full_name)
         record.set("window", min(pool.window, own.window))
         pump = Pump(topic, lane, target, consumer, record, self.child.owner, self._parts)
