@@ -129,8 +129,9 @@ class MemoryStorage:
         found = self._topics.get(topic)
         if not found or not found.lines[State.READY] or n < 1:
             return []
-        self._owners.add(owner)
-        self._seen.setdefault(split_owner(owner)[0], self._clock.now_ms())
+        if owner not in self._owners:
+            self._owners.add(owner)
+            self.heartbeat(split_owner(owner)[0])
         leased = []
         for place, job_id in found.lines[State.READY][:n]:
             job = found.jobs[job_id]

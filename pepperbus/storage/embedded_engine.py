@@ -1,0 +1,253 @@
+"""The LMDB environment of an embedded storage and the one native thread that writes to it.
+
+Floor 3. LMDB's writer lock waits inside C and so does the fsync of a commit; in the hub's thread they would stop
+every greenlet. So a write is a function that the thread runs: all functions that wait share one transaction and one
+fsync, and each caller gets its own result. Reading never waits and happens where it is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import lmdb
+from gevent.hub import Waiter, get_hub
+from gevent.monkey import get_original
+
+from pepperbus.errors import StorageError, StorageRefused, StorageUnavailable, StorageUnknown
+from pepperbus.storage.embedded_layout import FORMAT, NUMBER, TABLES
+from pepperbus.storage.embedded_look import Look
+from pepperbus.storage.embedded_work import Work
+
+T = TypeVar("T")
+
+_start_thread = get_original("_thread", "start_new_thread")
+_native_lock = get_original("_thread", "allocate_lock")
+
+_READERS = 2048
+#: New jobs are refused while the disk has less than this left (5 % of a small disk), so that settling goes on.
+_RESERVE = 64 << 20
+
+
+class _Operation:
+    """One write that waits for its turn, then its result or error. Errors travel as values, never as tracebacks."""
+
+    __slots__ = ("error", "result", "run", "waiter")
+
+    def __init__(self, run: Callable[[Work], Any]) -> None:
+        self.run = run
+        self.waiter: Any = Waiter()
+        self.result: Any = None
+        self.error: Exception | None = None
+
+
+class Engine:
+    """One open environment in one process. Not to be carried over a fork; a child that tries gets an error."""
+
+    def __init__(self, name: str, path: Path, map_size: int, now_ms: Callable[[], int]) -> None:
+        self.path = path
+        self._name = name
+        self._map_size = map_size
+        self._now_ms = now_ms
+        self._pid = os.getpid()
+        self._waiting: deque[_Operation] = deque()  # the hub appends, the thread takes
+        self._finished: deque[_Operation] = deque()  # the thread appends, the hub takes
+        self._last: _Operation | None = None
+        self._wake = _native_lock()
+        self._wake.acquire()
+        self._env: Any = None
+        self._tables: dict[str, Any] = {}
+        self._answers = get_hub().loop.async_()
+        self._answers.start(self._answer)
+        _start_thread(self._serve, ())
+        try:
+            self._submit(_Operation(lambda _: None))  # the thread opens the file for the first operation
+        except StorageError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Finish what waits, then let go of the file. In a forked child: nothing, the file is the parent's."""
+        if self._last or os.getpid() != self._pid:
+            return
+        self._last = last = _Operation(lambda _: None)
+        self._waiting.append(last)
+        self._ring()
+        last.waiter.get()
+        self._answers.stop()
+        self._answers.close()
+
+    def write(self, run: Callable[[Work], T]) -> T:
+        """Run `run` in a transaction, which is on the disk when this returns. Blocks the greenlet, not the hub."""
+        return cast(T, self._submit(_Operation(run)))
+
+    @contextmanager
+    def look(self) -> Iterator[Look]:
+        """A transaction that sees one moment of the storage. Must not yield to the hub inside."""
+        self._check_process()
+        env = self._env
+        if env is None:
+            raise StorageUnavailable(f"storage {self._name}: {self.path} is being opened again")
+        try:
+            with env.begin() as txn:
+                yield Look(txn, self._tables)
+        except lmdb.Error as error:
+            raise self._unavailable(error) from error
+
+    def facts(self) -> dict[str, int]:
+        """`used` bytes of data, `file` bytes, `free` bytes on the disk, `map` bytes, `readers`."""
+        with self.look() as look:
+            stats = [look.txn.stat(table) for table in self._tables.values()]
+        info = self._env.info()
+        pages = sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
+        disk = os.statvfs(self.path)
+        return {
+            "used": pages * stats[0]["psize"],
+            "file": (info["last_pgno"] + 1) * stats[0]["psize"],
+            "free": disk.f_bavail * disk.f_frsize,
+            "map": info["map_size"],
+            "readers": info["num_readers"],
+        }
+
+    def reader_check(self) -> int:
+        """Free the reader slots of killed processes, which keep old pages from being used again. Returns how many."""
+        self._check_process()
+        return int(self._env.reader_check())
+
+    # -- the hub's side ------------------------------------------------------------------------------------------
+
+    def _submit(self, operation: _Operation) -> Any:
+        self._check_process()
+        self._waiting.append(operation)
+        self._ring()
+        operation.waiter.get()
+        if operation.error:
+            raise operation.error
+        return operation.result
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise StorageUnavailable(f"storage {self._name} was opened before a fork; open it in this process")
+        if self._last:
+            raise StorageUnavailable(f"storage {self._name} is closed")
+
+    def _ring(self) -> None:
+        if self._wake.locked():
+            self._wake.release()
+
+    def _answer(self) -> None:
+        while self._finished:
+            self._finished.popleft().waiter.switch(None)
+
+    # -- the thread's side ---------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while True:
+            self._wake.acquire()
+            batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            ending = bool(batch) and batch[-1] is self._last
+            self._run(batch[:-1] if ending else batch)
+            if ending and self._env is not None:
+                self._env.close()
+            self._finished.extend(batch)
+            self._answers.send()
+            if ending:
+                return
+
+    def _run(self, batch: list[_Operation]) -> None:
+        """Run the operations in one transaction; when one spoils it, each in a transaction of its own."""
+        if not batch:
+            return
+        try:
+            self._env = self._env or self._open()
+            self._transact(batch)
+        except StorageUnknown as error:
+            for operation in batch:
+                operation.error = error
+        except Exception as error:
+            if len(batch) > 1:
+                for operation in batch:
+                    self._run([operation])
+            else:
+                batch[0].error = self._unavailable(error) if isinstance(error, lmdb.Error) else error
+
+    def _transact(self, batch: list[_Operation]) -> None:
+        txn = self._env.begin(write=True)
+        try:
+            work = Work(txn, self._tables, self._now_ms(), self._make_room)
+            results = [operation.run(work) for operation in batch]
+            work.finish()
+        except BaseException:
+            txn.abort()
+            raise
+        try:
+            txn.commit()
+        except lmdb.Error as error:
+            self._after_failed_commit(error)
+            raise
+        for operation, result in zip(batch, results, strict=True):
+            operation.result = result
+
+    def _after_failed_commit(self, error: lmdb.Error) -> None:
+        """A commit fails for certain unless its very last write did: LMDB then refuses all further work."""
+        try:
+            self._env.begin(write=True).abort()
+        except lmdb.Error:
+            self._env.close()
+            self._env = None  # the next operation opens the file anew and sees what is on the disk
+            raise StorageUnknown(f"storage {self._name}: {self.path}: {error}") from error
+
+    def _make_room(self) -> None:
+        disk = os.statvfs(self.path)
+        if disk.f_bavail < min(_RESERVE // disk.f_frsize, disk.f_blocks // 20):
+            raise StorageUnavailable(
+                f"storage {self._name}: no space left for more jobs on the disk of {self.path}"
+                f" ({disk.f_bavail * disk.f_frsize >> 20} MiB free)"
+            )
+
+    def _open(self) -> Any:
+        try:
+            self.path.mkdir(mode=0o750, parents=True, exist_ok=True)
+            env = lmdb.open(
+                str(self.path),
+                map_size=self._map_size,
+                mode=0o640,
+                max_dbs=len(TABLES),
+                max_readers=_READERS,
+                meminit=False,
+            )
+        except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
+            raise StorageRefused(f"storage {self._name}: {error}; restore it or move it away") from error
+        except (OSError, lmdb.Error) as error:
+            raise StorageUnavailable(f"storage {self._name}: cannot open {self.path}: {error}") from error
+        try:
+            self._tables = self._open_tables(env)
+        except BaseException:
+            env.close()
+            raise
+        return env
+
+    def _open_tables(self, env: Any) -> dict[str, Any]:
+        with env.begin(write=True) as txn:
+            about = env.open_db(b"about", txn=txn)
+            record = txn.get(b"format", db=about)
+            found = NUMBER.unpack(record)[0] if record else FORMAT
+            if found > FORMAT:
+                raise StorageRefused(
+                    f"storage {self._name}: {self.path} has format {found}, this version reads up to {FORMAT};"
+                    " start the newer version again"
+                )
+            if not record:
+                txn.put(b"format", NUMBER.pack(FORMAT), db=about)
+            return {name: env.open_db(name.encode(), txn=txn) for name in TABLES}
+
+    def _unavailable(self, error: lmdb.Error) -> StorageUnavailable:
+        if isinstance(error, lmdb.MapFullError):
+            return StorageUnavailable(f"storage {self._name} is full: {self._map_size >> 20} MiB are used")
+        if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError)):
+            return StorageUnavailable(f"storage {self._name}: the file in {self.path} is damaged: {error}")
+        return StorageUnavailable(f"storage {self._name}: {self.path}: {error}")
