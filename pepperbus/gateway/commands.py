@@ -1,0 +1,228 @@
+"""The table of RESP commands, and those that need neither a push nor a look into a storage.
+
+A new command is one function `(session, args) -> Answer` and its line in `_TABLE` at the end. `args[0]` is the name as
+typed. Commands never block: what needs a storage answers with `Later`, what must not be repeated at once with `Wait`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pepperbus import __version__
+from pepperbus.gateway import pushes, reads
+from pepperbus.gateway.logins import TOO_MANY, log_in
+from pepperbus.gateway.session import Answer, Goodbye, Session, Wait
+from pepperbus.wire import resp
+
+REDIS_VERSION = "7.0.0"  # whose commands and words we speak; clients compare it
+BLOCKED_FOR = 1.0  # seconds before a blocking pop is refused, so that a loop around it stays calm
+
+
+def execute(session: Session, args: resp.Command) -> Answer:
+    """Carry out one command."""
+    function = _TABLE.get(args[0]) or _TABLE.get(args[0].upper())
+    if function is None:
+        return _unknown(session, args)
+    if session.transaction is not None and function not in _IN_MULTI:
+        session.transaction.refused = True
+        return resp.error(f"ERR {_typed(args)} is not allowed in MULTI: only pushes are")
+    return function(session, args)
+
+
+def _typed(args: resp.Command) -> str:
+    return args[0][:128].decode(errors="backslashreplace")
+
+
+def _unknown(session: Session, args: resp.Command) -> bytes:
+    if session.transaction is not None:
+        session.transaction.refused = True
+    return resp.error(f"ERR unknown command '{_typed(args)}'")
+
+
+def _arity(args: resp.Command) -> bytes:
+    return resp.error(f"ERR wrong number of arguments for '{_typed(args)}' command")
+
+
+# -- login ---------------------------------------------------------------------------------------------------
+
+
+def auth(session: Session, args: resp.Command) -> Answer:
+    """`AUTH queue:password`, `AUTH queue/topic:password`, `AUTH user password`. A failure drops the earlier login."""
+    if len(args) == 2:
+        return _log_in(session, b"", args[1]) or resp.OK
+    if len(args) == 3:
+        return _log_in(session, args[1], args[2]) or resp.OK
+    return _arity(args)
+
+
+def _log_in(session: Session, user: bytes, password: bytes) -> Answer | None:
+    """None when logged in, else the (slowed) refusal."""
+    if user in (b"", b"default"):
+        user, colon, password = password.partition(b":")
+        user = user if colon else b""
+    front = session.front
+    session.login = log_in(front.routes.config, front.passwords, user, password)
+    if session.login is not None:
+        return None
+    address = session.client.decode().rpartition(":")[0] or "unix"
+    seconds, failures = front.throttle.failed(address, session.local, front.clock.monotonic())
+    name = user[:64].decode(errors="replace")
+    front.log.warning("login-failed", client=session.client.decode(), login=name, failures=failures)
+    return Wait(seconds, resp.error("ERR too many attempts" if failures > TOO_MANY else "ERR invalid password"))
+
+
+def hello(session: Session, args: resp.Command) -> Answer:
+    """`HELLO [2|3 [AUTH user password] [SETNAME name]]`; before a login too, as clients open with it."""
+    protocol, name, rest = session.protocol, session.name, args[2:]
+    if len(args) > 1:
+        if args[1] not in (b"2", b"3"):
+            number = args[1].lstrip(b"-").isdigit()
+            return resp.error(
+                "NOPROTO unsupported protocol version"
+                if number
+                else "ERR Protocol version is not an integer or out of range"
+            )
+        protocol = int(args[1])
+    credentials: tuple[bytes, bytes] | None = None
+    while rest:
+        word = rest[0].upper()
+        if word == b"AUTH" and len(rest) >= 3:
+            credentials, rest = (rest[1], rest[2]), rest[3:]
+        elif word == b"SETNAME" and len(rest) >= 2:
+            name, rest = rest[1], rest[2:]
+        else:
+            return resp.error(f"ERR Syntax error in HELLO option '{rest[0][:64].decode(errors='replace')}'")
+    if credentials is not None and (refusal := _log_in(session, *credentials)) is not None:
+        return refusal
+    session.protocol, session.name = protocol, name
+    facts = (
+        (b"server", resp.bulk(b"pepperbus")),
+        (b"version", resp.bulk(REDIS_VERSION.encode())),
+        (b"proto", resp.integer(protocol)),
+        (b"id", resp.integer(session.number)),
+        (b"mode", resp.bulk(b"standalone")),
+        (b"role", resp.bulk(b"master")),
+        (b"modules", resp.array(())),
+    )
+    return resp.mapping(facts, protocol)
+
+
+def ping(session: Session, args: resp.Command) -> Answer:
+    return resp.PONG if session.trusted else resp.error(f"NOAUTH {pushes.NOAUTH}")
+
+
+def reset(session: Session, args: resp.Command) -> Answer:
+    session.reset()
+    return resp.simple("RESET")
+
+
+def quit_(session: Session, args: resp.Command) -> Answer:
+    return Goodbye(resp.OK)
+
+
+# -- what client libraries say when they connect ----------------------------------------------------------------
+
+
+def echo(session: Session, args: resp.Command) -> Answer:
+    return resp.bulk(args[1]) if len(args) == 2 else _arity(args)
+
+
+def select(session: Session, args: resp.Command) -> Answer:
+    if len(args) != 2:
+        return _arity(args)
+    return resp.OK if args[1] == b"0" else resp.error("ERR DB index is out of range: there is only database 0")
+
+
+def command(session: Session, args: resp.Command) -> Answer:
+    """Nothing to tell: clients then send commands as they are."""
+    what = args[1].upper() if len(args) > 1 else b""
+    if what == b"COUNT":
+        return resp.integer(len(set(_TABLE.values())))
+    return resp.mapping((), session.protocol) if what == b"DOCS" else resp.array(())
+
+
+def client(session: Session, args: resp.Command) -> Answer:
+    """SETNAME GETNAME ID SETINFO."""
+    what = args[1].upper() if len(args) > 1 else b""
+    if what == b"SETNAME" and len(args) == 3:
+        if any(c <= 0x20 for c in args[2]):
+            return resp.error("ERR Client names cannot contain spaces, newlines or special characters.")
+        session.name = args[2][:255]
+        return resp.OK
+    if what == b"GETNAME" and len(args) == 2:
+        return resp.bulk(session.name) if session.name else resp.null(session.protocol)
+    if what == b"ID" and len(args) == 2:
+        return resp.integer(session.number)
+    if what == b"SETINFO" and len(args) == 4:
+        return resp.OK
+    if not what:
+        return _arity(args)
+    return resp.error(
+        f"ERR unknown subcommand or wrong number of arguments for '{args[1][:64].decode(errors='replace')}'"
+    )
+
+
+def info(session: Session, args: resp.Command) -> Answer:
+    """The server section, whatever is asked for: ready checks of clients look for `loading:0`."""
+    front = session.front
+    lines = (
+        "# Server",
+        f"redis_version:{REDIS_VERSION}",
+        "redis_mode:standalone",
+        f"pepperbus_version:{__version__}",
+        f"node:{front.routes.config.bus.node}",
+        f"process:{front.process}",
+        f"uptime_in_seconds:{int(front.clock.monotonic() - front.started)}",
+        f"connected_clients:{front.clients()}",
+        "loading:0",
+        "",
+    )
+    return resp.bulk("\r\n".join(lines).encode())
+
+
+def blocking(session: Session, args: resp.Command) -> Answer:
+    """Never at once: a loop around a refused blocking pop would spin thousands of times a second."""
+    text = f"NOPERM {_typed(args)} is not offered: this bus brings jobs to their consumer"
+    return Wait(BLOCKED_FOR, resp.error(text if session.trusted else f"NOAUTH {pushes.NOAUTH}"))
+
+
+def no_database(session: Session, args: resp.Command) -> Answer:
+    return resp.error(f"ERR unknown command '{_typed(args)}': this is a job bus, it keeps no keys and values")
+
+
+_Function = Callable[[Session, resp.Command], Answer]
+
+_TABLE: dict[bytes, _Function] = {
+    b"LPUSH": pushes.lpush,
+    b"RPUSH": pushes.rpush,
+    b"ZADD": pushes.zadd,
+    b"MULTI": pushes.multi,
+    b"EXEC": pushes.exec_,
+    b"DISCARD": pushes.discard,
+    b"AUTH": auth,
+    b"HELLO": hello,
+    b"PING": ping,
+    b"RESET": reset,
+    b"QUIT": quit_,
+    b"ECHO": echo,
+    b"SELECT": select,
+    b"COMMAND": command,
+    b"CLIENT": client,
+    b"INFO": info,
+    b"RPOP": reads.rpop,
+    b"LLEN": reads.llen,
+    b"LREM": reads.lrem,
+    b"LRANGE": reads.lrange,
+    b"HGETALL": reads.hgetall,
+    b"SET": no_database,
+    b"GET": no_database,
+    **dict.fromkeys(
+        (b"BRPOP", b"BLPOP", b"BRPOPLPUSH", b"BLMOVE", b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"XREAD", b"XREADGROUP"),
+        blocking,
+    ),
+}
+_TABLE.update({name.lower(): function for name, function in _TABLE.items()})
+
+_IN_MULTI = frozenset(
+    (pushes.lpush, pushes.rpush, pushes.zadd, pushes.multi, pushes.exec_, pushes.discard, quit_, reset)
+)

@@ -1,0 +1,117 @@
+"""Who may do what: passwords, logins and the slowing down of those who guess.
+
+Knows the configuration's model only. A login is re-examined whenever the configuration changed: a new password or a
+removed login ends it, a queue that merely went away does not (its pushes then say that it is gone).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from pepperbus.config.model import Config, Secret
+
+FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0  # seconds before a failed login is answered; doubles with each failure
+LONGEST_LOCAL_DELAY = 0.5  # loopback and unix sockets: a wrong password must not hold a web server's processes
+TOO_MANY = 10  # failures of one address after which the answer says so
+FORGET = 60.0  # seconds after which an address starts anew
+_MAX_ADDRESSES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a connection logged in as. `topic`: taking from exactly that topic; `patterns`: a login of `[logins]`."""
+
+    name: str
+    secret: Secret
+    push: bool
+    pop: bool
+    patterns: tuple[str, ...]
+    topic: str = ""
+
+    def may_push(self, queue: str) -> bool:
+        return self.push and self._covers(queue)
+
+    def may_pop(self, queue: str, topic: str) -> bool:
+        return self.pop and self._covers(queue) and self.topic in ("", topic)
+
+    def _covers(self, queue: str) -> bool:
+        return any(pattern == queue or fnmatchcase(queue, pattern) for pattern in self.patterns)
+
+
+class Passwords:
+    """Compares in constant time, whatever the length; keeps keyed digests, never a second copy of a password."""
+
+    def __init__(self) -> None:
+        self._key = os.urandom(32)
+        self._digests: dict[Secret, bytes] = {}
+
+    def matches(self, stored: Secret, given: bytes) -> bool:
+        """Whether `given` is the password; an empty stored one matches nothing."""
+        expected = self._digests.get(stored)
+        if expected is None:
+            if len(self._digests) > 10_000:
+                self._digests.clear()
+            expected = self._digests[stored] = self._digest(stored.reveal().encode())
+        return hmac.compare_digest(expected, self._digest(given)) and bool(stored)
+
+    def _digest(self, text: bytes) -> bytes:
+        return hashlib.blake2b(text, key=self._key, digest_size=32).digest()
+
+
+def find_login(config: Config, name: str) -> Login | None:
+    """The login that `name` can become: a queue, a `queue/topic`, or one of `[logins]`."""
+    queue_name, slash, topic_name = name.partition("/")
+    queue = config.queues.get(queue_name)
+    if slash:
+        topic = queue.topics.get(topic_name) if queue else None
+        if queue is None or topic is None:
+            return None
+        return Login(name, topic.password or queue.password, False, True, (queue_name,), topic_name)
+    if queue is not None:
+        return Login(name, queue.password, True, False, (queue_name,))
+    login = config.logins.get(name)
+    if login is None:
+        return None
+    return Login(name, login.password, login.push, login.pop, login.queues)
+
+
+def log_in(config: Config, passwords: Passwords, name: bytes, password: bytes) -> Login | None:
+    """The login, or None: unknown name and wrong password take the same time and look the same."""
+    login = find_login(config, name.decode(errors="replace"))
+    matched = passwords.matches(login.secret if login else Secret("nobody"), password)
+    return login if matched else None
+
+
+def still_valid(config: Config, login: Login) -> Login | None:
+    """`login` as it is under a new configuration, None when it has ended."""
+    now = find_login(config, login.name)
+    if now is None:
+        gone = login.name.partition("/")[0] not in config.queues and login.patterns[:1] == (
+            login.name.partition("/")[0],
+        )
+        return login if gone else None
+    return now if now.secret == login.secret else None
+
+
+class Throttle:
+    """How long failed logins of an address wait for their answer. Good logins never wait."""
+
+    def __init__(self) -> None:
+        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def failed(self, address: str, local: bool, now: float) -> tuple[float, int]:
+        """Count one failure. Returns (seconds to wait, failures so far)."""
+        count, last = self._failures.pop(address, (0, now))
+        if now - last > FORGET:
+            count = 0
+        count += 1
+        self._failures[address] = (count, now)
+        if len(self._failures) > _MAX_ADDRESSES:
+            self._failures.popitem(last=False)
+        longest = LONGEST_LOCAL_DELAY if local else LONGEST_DELAY
+        return min(FIRST_DELAY * 2.0 ** min(count - 1, 20), longest), count

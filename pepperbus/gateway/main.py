@@ -1,0 +1,139 @@
+"""The gateway process: puts the parts together, follows the master, leaves in order.
+
+`main(child)` is called in a forked, gevent-patched process. A storage that cannot be reached does not keep the gateway
+from serving: pushes to it are answered `storage unavailable` until it is back.
+"""
+
+from __future__ import annotations
+
+import socket
+
+import gevent
+from gevent.event import Event
+
+from pepperbus.child import Child
+from pepperbus.clock import SystemClock
+from pepperbus.config.model import Config
+from pepperbus.gateway.commit import Lane
+from pepperbus.gateway.highwater import HighWater
+from pepperbus.gateway.routes import Routes
+from pepperbus.gateway.server import Server, listener
+from pepperbus.gateway.session import Front
+from pepperbus.gateway.tls import load_context
+from pepperbus.ids import IdGenerator
+from pepperbus.journal.log import LogWriter
+from pepperbus.stats import Writer
+from pepperbus.storage import open_storage
+from pepperbus.storage.contract import Storage
+from pepperbus.wire.resp import Limits
+
+
+def main(child: Child) -> None:
+    """Serve until drained. Raises BootError when this process cannot serve at all."""
+    gateway = Gateway(child)
+    child.on_config = gateway.reconfigure
+    child.on_drain = gateway.drain
+    child.title = gateway.title
+    child.start()
+    gateway.run()
+
+
+class Gateway:
+    """One gateway process."""
+
+    def __init__(self, child: Child) -> None:
+        config = child.config
+        self._child = child
+        self._clock = SystemClock()
+        self._stats = Writer(config.bus.run_dir / "stats", child.name)
+        self._mark = HighWater(config.bus.data_dir / "ids", child.name)
+        self._journal = LogWriter(config.bus.data_dir / "journal", child.name, config.journal.content)
+        self._lanes: dict[str, Lane] = {}
+        self._grace = 0.0
+        self._leaving = Event()
+        self._open_lanes(config)
+        self._front = Front(
+            routes=Routes.build(config, self._lanes, self._stats, child.wakes),
+            ids=IdGenerator(config.bus.shard, child.index, self._clock.now_ms, self._mark.start_ms),
+            clock=self._clock,
+            log=child.log,
+            journal=self._journal,
+            owner=child.owner,
+            process=child.name,
+            started=self._clock.monotonic(),
+        )
+        self._server = self._make_server(config)
+
+    def _make_server(self, config: Config) -> Server:
+        settings = config.gateway
+        tls = load_context(settings.cert, settings.key) if settings.cert and settings.key else None
+        node_ip = _node_ip()
+        listeners = [listener(sock, address, node_ip, tls) for address, sock in self._child.listeners.items()]
+        limits = Limits(settings.max_inline, settings.max_bulk, settings.max_args)
+        return Server(self._front, listeners, limits, settings.max_clients, settings.max_unread)
+
+    def run(self) -> None:
+        self._server.start()
+        self._child.log.info("gateway-serving", listeners=" ".join(self._child.listeners))
+        self._leaving.wait()
+        self._server.drain(self._grace)
+        for lane in self._lanes.values():
+            lane.close()
+        self._journal.close()
+        self._stats.close()
+        self._mark.close()
+
+    def drain(self, grace: float) -> None:
+        self._grace = grace
+        self._leaving.set()
+
+    def title(self) -> str:
+        return f"{len(self._server.connections)} clients"
+
+    # -- configuration ---------------------------------------------------------------------------------------
+
+    def reconfigure(self, config: Config) -> None:
+        """Take a new configuration in place: no client notices, unless its login ended."""
+        gone = self._open_lanes(config)
+        self._front.routes = Routes.build(config, self._lanes, self._stats, self._child.wakes)
+        settings = config.gateway
+        self._server.limits = Limits(settings.max_inline, settings.max_bulk, settings.max_args)
+        self._server.max_clients, self._server.max_unread = settings.max_clients, settings.max_unread
+        for lane in gone:
+            gevent.spawn(_close_when_done, lane)
+
+    def _open_lanes(self, config: Config) -> list[Lane]:
+        """Lanes for new and changed storages; returns those no longer used."""
+        gone = []
+        for name, lane in list(self._lanes.items()):
+            if config.storages.get(name) != lane.config:
+                gone.append(self._lanes.pop(name))
+        for name, storage in config.storages.items():
+            if name not in self._lanes:
+                lane = Lane(open_storage(storage, self._clock), storage, self._clock, self._child.log, self._raise_mark)
+                self._lanes[name] = lane
+                gevent.spawn(lane.keep_open, self._claim)
+        return gone
+
+    def _claim(self, storage: Storage) -> None:
+        bus = self._child.config.bus
+        storage.claim_shard(bus.shard, bus.node)
+
+    def _raise_mark(self) -> None:
+        self._mark.raise_to(self._front.ids.high_water_ms)
+
+
+def _close_when_done(lane: Lane) -> None:
+    while lane.busy:
+        gevent.sleep(0.1)
+    lane.close()
+
+
+def _node_ip() -> str:
+    """The address this node would use to the outside; no packet is sent. Part of every trace id."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("10.255.255.255", 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"

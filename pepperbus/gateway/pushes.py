@@ -1,0 +1,267 @@
+"""Commands that bring jobs in: LPUSH, RPUSH, ZADD, and MULTI … EXEC around them.
+
+Knows sessions and the group commit. Each command answers exactly once, in the words its key asks for: the JSON bulk of
+the Go system (`orders/anything`), or Redis' own (`orders`), see `routes.Target`.
+"""
+
+from __future__ import annotations
+
+import math
+from json.encoder import encode_basestring
+
+from pepperbus.gateway.commit import Outcome, Submission
+from pepperbus.gateway.routes import QueueRoute, Target
+from pepperbus.gateway.session import Answer, Session, Transaction
+from pepperbus.job import stored_form
+from pepperbus.storage.contract import Push
+from pepperbus.wire import resp
+
+NOAUTH = "Authentication required."
+_CODES = {Outcome.FULL: "OOM", Outcome.UNAVAILABLE: "TRYAGAIN", Outcome.UNKNOWN: "UNKNOWN"}
+_TEXTS = {Outcome.FULL: "queue full", Outcome.UNAVAILABLE: "storage unavailable"}
+_YEAR_2000, _YEAR_5138 = 946_684_800, 100_000_000_000
+
+
+def lpush(session: Session, args: resp.Command) -> Answer:
+    return _push(session, args, args[2:], (), False)
+
+
+def rpush(session: Session, args: resp.Command) -> Answer:
+    """Ahead of all waiting jobs, unless the queue says `rpush = normal`."""
+    return _push(session, args, args[2:], (), True)
+
+
+def zadd(session: Session, args: resp.Command) -> Answer:
+    """`ZADD queue t value [t value …]`: not before unix time t, or t = `+60`, in 60 seconds."""
+    if len(args) > 2 and args[2].upper() in (b"NX", b"XX", b"GT", b"LT", b"CH", b"INCR"):
+        return _refused(session, args, "ERR", "ZADD takes no options here: two equal values are two jobs")
+    if len(args) % 2:
+        return _refused(session, args, "ERR", "ZADD wants times and values in pairs")
+    now_ms = session.front.clock.now_ms()
+    times = []
+    for word in args[2::2]:
+        due_ms = _due_ms(word, now_ms)
+        if isinstance(due_ms, str):
+            return _refused(session, args, "ERR", due_ms)
+        times.append(due_ms)
+    return _push(session, args, args[3::2], times, False)
+
+
+def _due_ms(word: bytes, now_ms: int) -> int | str:
+    """When a job is due, 0 for at once; a text says what is wrong with the time."""
+    text = word.decode(errors="replace")
+    try:
+        number = float(text)
+    except ValueError:
+        return f"{text!r} is not a time: unix seconds, or +60 for in 60 seconds"
+    if not math.isfinite(number):
+        return f"{text!r} is not a time: unix seconds, or +60 for in 60 seconds"
+    if text.startswith("+"):
+        return now_ms + int(number * 1000) if 0 < number < _YEAR_5138 else 0
+    if number >= _YEAR_5138:
+        return f"{text} looks like milliseconds: the time is in unix seconds, or +60 for in 60 seconds"
+    if number < _YEAR_2000:
+        return f"{text} is before the year 2000: the time is in unix seconds, or +{text} for in {text} seconds"
+    due_ms = int(number * 1000)
+    return due_ms if due_ms > now_ms else 0
+
+
+def _push(
+    session: Session, args: resp.Command, values: list[bytes], times: list[int] | tuple[()], front: bool
+) -> Answer:
+    bus = session.front
+    if len(args) < 2:
+        return _refused(session, args, "ERR", "Invalid Args")
+    target = bus.routes.target(args[1])
+    route = target.route
+    if route is None or route is not session.granted or target.old_error:
+        refusal = _check(session, args, target)
+        if refusal is not None:
+            return refusal
+        assert route is not None
+    if not values:
+        return _refused(session, args, "ERR", "empty jobs", target)
+    if trouble := route.trouble:
+        return _unavailable(session, target, trouble)
+    next_id, now_ms = bus.ids.next, bus.clock.now_ms()
+    trace = b"%d%b" % (next_id(), session.trace_tail)
+    ahead = front and route.queue.rpush == "front"
+    client = session.client
+    lanes = route.lanes
+    if len(lanes) == 1 and len(values) == 1:
+        lane, topics = lanes[0]
+        number = next_id()
+        value = values[0]
+        push = Push(number, stored_form(number, trace, value, now_ms, client), topics, times[0] if times else 0, ahead)
+        success = resp.integer(1) if target.plain else _one_job(number, trace)
+        if session.transaction is not None:
+            return _queue(session.transaction, route, [push], success, len(value))
+        submission = Submission(
+            ((route, 1),),
+            session.waiter,
+            success,
+            _plain_failure if target.plain else _JsonFailure(trace),
+            session.arrived,
+            len(value) + 200,
+        )
+        lane.add(submission, [push])
+        return submission
+    return _push_many(session, target, route, values, times, ahead, trace, now_ms)
+
+
+def _push_many(
+    session: Session,
+    target: Target,
+    route: QueueRoute,
+    values: list[bytes],
+    times: list[int] | tuple[()],
+    ahead: bool,
+    trace: bytes,
+    now_ms: int,
+) -> Answer:
+    next_id, client = session.front.ids.next, session.client
+    numbers = [next_id() for _ in values]
+    bodies = [stored_form(n, trace, value, now_ms, client) for n, value in zip(numbers, values, strict=True)]
+    dues = times or [0] * len(values)
+    success = resp.integer(len(values)) if target.plain else _job_list(numbers, trace)
+    size = sum(map(len, bodies))
+    jobs = [Push(n, body, (), due, ahead) for n, body, due in zip(numbers, bodies, dues, strict=True)]
+    if session.transaction is not None:
+        return _queue(session.transaction, route, jobs, success, size)
+    failure = _plain_failure if target.plain else _JsonFailure(trace)
+    submission = Submission(((route, len(jobs)),), session.waiter, success, failure, session.arrived, size)
+    _submit(submission, [(route, jobs)])
+    return submission
+
+
+def _submit(submission: Submission, pushes: list[tuple[QueueRoute, list[Push]]]) -> None:
+    """Give each storage its share: one list for all queues that lie there."""
+    shares: dict[int, tuple] = {}
+    for route, jobs in pushes:
+        for lane, topics in route.lanes:
+            share = shares.setdefault(id(lane), (lane, []))[1]
+            share.extend([job._replace(topics=topics) for job in jobs])
+    submission.lacking = len(shares)
+    for lane, share in shares.values():
+        lane.add(submission, share)
+
+
+# -- answers -------------------------------------------------------------------------------------------------
+
+
+def _one_job(number: int, trace: bytes) -> bytes:
+    """The commonest success: its length is known beforehand (ids have 20 digits)."""
+    return b'$%d\r\n{"jobs":["%d"],"inTraceId":"%b","error":""}\r\n' % (len(trace) + 58, number, trace)
+
+
+def _job_list(numbers: list[int], trace: bytes) -> bytes:
+    ids = b",".join([b'"%d"' % n for n in numbers])
+    return resp.bulk(b'{"jobs":[%b],"inTraceId":"%b","error":""}' % (ids, trace))
+
+
+def _json_error(trace: bytes, text: str) -> bytes:
+    return resp.bulk(b'{"jobs":null,"inTraceId":"%b","error":%b}' % (trace, encode_basestring(text).encode()))
+
+
+def _plain_failure(outcome: Outcome, text: str) -> bytes:
+    return resp.error(f"{_CODES[outcome]} {_TEXTS.get(outcome) or text}")
+
+
+class _JsonFailure:
+    __slots__ = ("trace",)
+
+    def __init__(self, trace: bytes) -> None:
+        self.trace = trace
+
+    def __call__(self, outcome: Outcome, text: str) -> bytes:
+        return _json_error(self.trace, _TEXTS.get(outcome) or f"UNKNOWN {text}")
+
+
+def _trace(session: Session) -> bytes:
+    return b"%d%b" % (session.front.ids.next(), session.trace_tail)
+
+
+def _check(session: Session, args: resp.Command, target: Target) -> bytes | None:
+    """Why this client may not push there now, None when it may. Order as in the Go system: key, login, queue."""
+    if target.old_error:
+        session.front.log.warning("parse-job", f"ParseJob fail: invalid job meta info: {target.key}", key=target.key)
+        return _refused(session, args, "ERR", f"ParseJob fail: invalid job meta info: {target.key}")
+    if not session.may_push(target):
+        if target.plain and session.trusted:
+            if target.route is None:
+                return _refused(session, args, "NOQUEUE", f"queue or Topic not exist {target.queue}", target)
+            return _refused(session, args, "NOPERM", f"this login may not push to {target.queue}", target)
+        return _refused(session, args, "NOAUTH", NOAUTH, target)
+    if target.route is None or not target.route.lanes:
+        return _refused(session, args, "NOQUEUE", f"queue or Topic not exist {target.queue}", target)
+    session.granted = target.route
+    return None
+
+
+def _refused(session: Session, args: resp.Command, code: str, text: str, target: Target | None = None) -> bytes:
+    """A push that never began: counted, and a MULTI around it will not run."""
+    if target is not None and target.route is not None:
+        target.route.count_failed(1, unknown=False)
+    if session.transaction is not None:
+        session.transaction.refused = True
+        return resp.error(f"{code} {text}")
+    if target is None and len(args) > 1:
+        found = session.front.routes.target(args[1])
+        if found.plain:
+            return resp.error(f"{code} {text}")
+        if not text.startswith(("Invalid Args", "ParseJob")):
+            target = found
+    if target is not None and target.plain:
+        return resp.error(f"{code} {text}")
+    json_text = f"{code} {text}" if code == "NOAUTH" else text
+    return _json_error(_trace(session) if target is not None else b"", json_text)
+
+
+def _unavailable(session: Session, target: Target, text: str) -> bytes:
+    assert target.route is not None
+    target.route.count_failed(1, unknown=False)
+    if session.transaction is not None:
+        session.transaction.refused = True
+        return resp.error(f"TRYAGAIN {text}")
+    return resp.error(f"TRYAGAIN {text}") if target.plain else _json_error(_trace(session), text)
+
+
+# -- MULTI ---------------------------------------------------------------------------------------------------
+
+
+def multi(session: Session, args: resp.Command) -> Answer:
+    if session.transaction is not None:
+        session.transaction.refused = True
+        return resp.error("ERR MULTI calls can not be nested")
+    session.transaction = Transaction()
+    return resp.OK
+
+
+def discard(session: Session, args: resp.Command) -> Answer:
+    if session.transaction is None:
+        return resp.error("ERR DISCARD without MULTI")
+    session.transaction = None
+    return resp.OK
+
+
+def exec_(session: Session, args: resp.Command) -> Answer:
+    """All pushes since MULTI as one submission; one error stands for all of them, since none happened."""
+    transaction, session.transaction = session.transaction, None
+    if transaction is None:
+        return resp.error("ERR EXEC without MULTI")
+    if transaction.refused:
+        return resp.error("EXECABORT Transaction discarded because of previous errors.")
+    if not transaction.pushes:
+        return resp.array(())
+    routes = [(route, len(jobs)) for route, jobs in transaction.pushes]
+    success = resp.array(transaction.replies)
+    submission = Submission(routes, session.waiter, success, _plain_failure, session.arrived, transaction.size)
+    _submit(submission, transaction.pushes)
+    return submission
+
+
+def _queue(transaction: Transaction, route: QueueRoute, jobs: list[Push], success: bytes, size: int) -> bytes:
+    transaction.pushes.append((route, jobs))
+    transaction.replies.append(success)
+    transaction.size += size + 200
+    return resp.QUEUED

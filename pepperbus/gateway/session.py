@@ -1,0 +1,150 @@
+"""What the gateway knows of one client: login, protocol, name, an open MULTI. And what all sessions share.
+
+Knows no socket: a `Session` turns into replies through `commands.execute`; the connection decides when they are sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+
+from pepperbus.clock import Clock
+from pepperbus.gateway.commit import Submission, Waiter
+from pepperbus.gateway.logins import Login, Passwords, Throttle, still_valid
+from pepperbus.gateway.routes import QueueRoute, Routes, Target
+from pepperbus.ids import IdGenerator
+from pepperbus.journal.contract import JournalWriter
+from pepperbus.log import Log
+from pepperbus.storage.contract import Push
+
+
+@dataclass(eq=False)
+class Front:
+    """What all sessions of this process share. `routes` is replaced at a reload; nothing else is."""
+
+    routes: Routes
+    ids: IdGenerator
+    clock: Clock
+    log: Log
+    journal: JournalWriter
+    owner: str  # under which RPOP leases
+    process: str
+    passwords: Passwords = field(default_factory=Passwords)
+    throttle: Throttle = field(default_factory=Throttle)
+    numbers: count[int] = field(default_factory=lambda: count(1))
+    started: float = 0.0
+    clients: Callable[[], int] = lambda: 0
+
+
+@dataclass(slots=True)
+class Later:
+    """An answer that needs a storage: `run` is called in a greenlet once all earlier replies are known.
+
+    `after(written)` is called once the reply is in the socket's hands (True) or can no longer get there.
+    """
+
+    run: Callable[[], bytes]
+    after: Callable[[bool], None] | None = None
+
+
+@dataclass(slots=True)
+class Wait:
+    """An answer that is held back for some seconds; the client's later commands wait behind it."""
+
+    seconds: float
+    reply: bytes
+
+
+@dataclass(slots=True)
+class Goodbye:
+    """The last answer: the connection closes behind it."""
+
+    reply: bytes
+
+
+Answer = bytes | Submission | Later | Wait | Goodbye
+
+
+class Transaction:
+    """What stands between MULTI and EXEC."""
+
+    __slots__ = ("pushes", "refused", "replies", "routes", "size")
+
+    def __init__(self) -> None:
+        self.pushes: list[tuple[QueueRoute, list[Push]]] = []
+        self.replies: list[bytes] = []
+        self.refused = False
+        self.size = 0
+
+
+class Session:
+    """One client. `local`: it came over loopback or a unix socket."""
+
+    __slots__ = (
+        "_checked",
+        "_login",
+        "arrived",
+        "client",
+        "front",
+        "granted",
+        "local",
+        "name",
+        "number",
+        "protocol",
+        "trace_tail",
+        "transaction",
+        "waiter",
+    )
+
+    def __init__(self, front: Front, waiter: Waiter, client: str, local: bool, trace_tail: bytes) -> None:
+        self.front = front
+        self.waiter = waiter
+        self.client = client.encode()[:255]
+        self.local = local
+        self.trace_tail = trace_tail
+        self.number = next(front.numbers)
+        self.protocol = 2
+        self.name = b""
+        self.arrived = 0.0  # monotonic, when the bytes being worked on came
+        self.transaction: Transaction | None = None
+        self.granted: QueueRoute | None = None  # the queue this client was last allowed to push to
+        self._login: Login | None = None
+        self._checked = front.routes
+
+    @property
+    def login(self) -> Login | None:
+        """The login as the present configuration sees it."""
+        if self._checked is not self.front.routes:
+            self._checked = self.front.routes
+            if self._login is not None:
+                self._login = still_valid(self.front.routes.config, self._login)
+        return self._login
+
+    @login.setter
+    def login(self, login: Login | None) -> None:
+        self._login = login
+        self.granted = None
+
+    @property
+    def trusted(self) -> bool:
+        """Logged in, or in no need of it."""
+        return self.login is not None or (self.local and self.front.routes.any_open)
+
+    def reset(self) -> None:
+        self.login = None
+        self.protocol = 2
+        self.name = b""
+        self.transaction = None
+
+    def may_push(self, target: Target) -> bool:
+        route, login = target.route, self.login
+        if route is not None and self.local and route.queue.open:
+            return True
+        return login is not None and login.may_push(target.queue)
+
+    def may_pop(self, target: Target) -> bool:
+        route, login = target.route, self.login
+        if route is not None and self.local and route.queue.open:
+            return True
+        return login is not None and login.may_pop(target.queue, target.topic)
