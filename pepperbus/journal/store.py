@@ -1,6 +1,6 @@
 """The journal database: filled by the ticker alone, searched by operators.
 
-Floor 3. `Database`, `ingest` and `retain` belong to the one writing process; they wait for the disk, so under gevent
+Floor 3. `ingest` and `retain` belong to the one writing process; they wait for the disk, so under gevent
 they are called in a pool thread. `Reader` opens the file read only and looks into the log files as well for what the
 ticker has not taken over yet: nothing is invisible, not even for a second, nor while no ticker runs.
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
 
@@ -54,40 +54,35 @@ class Ingested(NamedTuple):
     torn: int = 0
 
 
-class Database:
-    """The writing end; one process, one instance. Made if it is missing."""
+@contextmanager
+def _opened(path: Path) -> Iterator[apsw.Connection]:
+    """The writing end. It is opened anew each time, so a database that somebody deletes is simply begun again.
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.connection = apsw.Connection(str(path))
-        self.connection.set_busy_timeout(5000)
-        self.connection.execute(_SCHEMA)
-
-    def used(self) -> int:
-        """Bytes of live pages."""
-        pages, free, size = (
-            self.connection.execute(f"PRAGMA {what}").get for what in ("page_count", "freelist_count", "page_size")
-        )
-        return int((pages - free) * size)
-
-    def close(self) -> None:
-        self.connection.close()
+    Closing does not move the write-ahead log into the database: that costs disk flushes every second.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        connection.set_busy_timeout(5000)
+        connection.execute(_SCHEMA).fetchall()
+        yield connection
 
 
-def ingest(directory: Path, database: Database, linger_s: float = LINGER_S) -> Ingested:
+def ingest(directory: Path, database: Path, linger_s: float = LINGER_S) -> Ingested:
     """Take over every row that is in the log files by now; delete files read whole whose writer is gone."""
     total = Ingested()
-    positions = dict(database.connection.execute("SELECT name, position FROM files"))
-    paths = log.files(directory)
-    for path in paths:
-        done = _ingest_file(path, positions.get(path.name, 0), database, linger_s)
-        total = Ingested(*(a + b for a, b in zip(total, done, strict=True)))
-    gone = positions.keys() - {path.name for path in paths}
-    database.connection.executemany("DELETE FROM files WHERE name = ?", ((name,) for name in gone))
+    with _opened(database) as connection:
+        positions = dict(connection.execute("SELECT name, position FROM files"))
+        paths = log.files(directory)
+        for path in paths:
+            done = _ingest_file(path, positions.get(path.name, 0), connection, linger_s)
+            total = Ingested(*(a + b for a, b in zip(total, done, strict=True)))
+        gone = positions.keys() - {path.name for path in paths}
+        connection.executemany("DELETE FROM files WHERE name = ?", ((name,) for name in gone))
     return total
 
 
-def _ingest_file(path: Path, position: int, database: Database, linger_s: float) -> Ingested:
+def _ingest_file(path: Path, position: int, connection: apsw.Connection, linger_s: float) -> Ingested:
     start, rows = position, 0
     try:
         file = path.open("rb")
@@ -102,11 +97,11 @@ def _ingest_file(path: Path, position: int, database: Database, linger_s: float)
                 break
             position += batch[-1][2]
             rows += len(batch)
-            with database.connection:
-                database.connection.executemany(
+            with connection:
+                connection.executemany(
                     "INSERT INTO rows VALUES (?,?,?,?,?,?,?)", (_columns(row, data) for row, data, _ in batch)
                 )
-                database.connection.execute("INSERT OR REPLACE INTO files VALUES (?,?)", (path.name, position))
+                connection.execute("INSERT OR REPLACE INTO files VALUES (?,?)", (path.name, position))
         stat = os.fstat(file.fileno())
         finished = finished and time.time() - stat.st_mtime >= linger_s
         torn = finished and stat.st_size > position
@@ -136,23 +131,31 @@ def _signed(job_id: int) -> int:
     return job_id - (1 << 64) if job_id >> 63 else job_id
 
 
-def retain(database: Database, keep_s: float, max_bytes: int, now_ms: int) -> int:
-    """Delete rows older than `keep_s` and, oldest first, what exceeds `max_bytes`. Returns how many rows went.
+def retain(database: Path, oldest_ms: int, max_bytes: int) -> int:
+    """Delete rows from before `oldest_ms` and, oldest first, what exceeds `max_bytes`. Returns how many rows went.
 
     Works in short transactions and gives the freed pages back to the file system.
     """
-    deleted, oldest_ms = 0, now_ms - int(keep_s * 1000)
-    while gone := _delete_oldest(database, "at < ?", oldest_ms):
-        deleted += gone
-    while database.used() > max_bytes and (gone := _delete_oldest(database, "?", 1)):
-        deleted += gone
-    if deleted:
-        database.connection.execute("PRAGMA incremental_vacuum")
+    deleted = 0
+    with _opened(database) as connection:
+        while gone := _delete_oldest(connection, "at < ?", oldest_ms):
+            deleted += gone
+        while _used(connection) > max_bytes and (gone := _delete_oldest(connection, "?", 1)):
+            deleted += gone
+        if deleted:
+            connection.execute("PRAGMA incremental_vacuum").fetchall()
     return deleted
 
 
-def _delete_oldest(database: Database, condition: str, value: int) -> int:
-    connection = database.connection
+def _used(connection: apsw.Connection) -> int:
+    """Bytes of live pages."""
+    pages, free, size = (
+        connection.execute(f"PRAGMA {what}").get for what in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def _delete_oldest(connection: apsw.Connection, condition: str, value: int) -> int:
     oldest = f"SELECT rowid FROM rows ORDER BY rowid LIMIT {_DELETE_ROWS}"
     connection.execute(f"DELETE FROM rows WHERE rowid IN ({oldest}) AND {condition}", (value,))
     return int(connection.changes())

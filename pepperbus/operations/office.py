@@ -19,7 +19,6 @@ from pepperbus.journal.store import Reader
 from pepperbus.storage.contract import Storage
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
-STORAGE_DIR_MODE = 0o750
 
 
 def _nobody(request: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +37,8 @@ class Office:
 
     @property
     def journal(self) -> Reader:
-        return Reader(self.config.bus.data_dir / "journal.db", self.config.bus.data_dir / "journal")
+        directory = self.config.bus.data_dir / "journal"
+        return Reader(directory / "journal.db", directory)
 
     @contextmanager
     def journal_writer(self) -> Iterator[LogWriter]:

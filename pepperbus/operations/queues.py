@@ -218,6 +218,7 @@ def _told(office: Office, done: QueueFile) -> QueueFile:
         done.reload = str(error)
         return done
     done.reloaded = bool(answer.get("ok", not answer.get("error")))
+    done.refused = not done.reloaded
     done.reload = str(answer.get("error") or answer.get("message") or "")
     return done
 

@@ -292,13 +292,16 @@ class Steered(Result):
 
 
 class QueueFile(Result):
-    """A queue's file after a change (`created`, `changed`, `removed`, `unchanged`). `reloaded`: the running bus took
-    it; else `reload` says why not."""
+    """A queue's file after a change (`created`, `changed`, `removed`, `unchanged`).
+
+    `reloaded`: the running bus took it. Else `reload` says why not; `refused`: it runs and would not.
+    """
 
     name: str
     file: str
     what: str
     reloaded: bool = False
+    refused: bool = False
     reload: str = ""
 
 

@@ -1,0 +1,138 @@
+"""`pepperbus queue add|set|rm|list|show`."""
+
+from __future__ import annotations
+
+import click
+
+from pepperbus.cli import words
+from pepperbus.cli.session import confirm, office, show
+from pepperbus.errors import PepperbusError, UsageError
+from pepperbus.operations import queues
+from pepperbus.operations.results import QueueFile, QueueInfo
+
+_SETTINGS = click.argument("settings", nargs=-1, metavar="[KEY=VALUE | TOPIC/KEY=VALUE]...")
+
+
+@click.group(no_args_is_help=True)
+def queue() -> None:
+    """Show, add, change and remove queues: their files in queues.d.
+
+    A change is validated as a whole before the file is replaced (comments and order stay); then the running bus
+    reloads. Settings are KEY=VALUE for the queue, TOPIC/KEY=VALUE for a topic, TOPIC/params/NAME=VALUE and
+    TOPIC/headers/NAME=VALUE for what is sent along.
+    """
+
+
+@queue.command("list")
+@click.pass_context
+def list_(ctx: click.Context) -> None:
+    """List the queues and topics of the configuration."""
+    with office(ctx) as opened:
+        found = queues.listing(opened)
+    show(ctx, found, _list)
+
+
+def _list(found: list[QueueInfo]) -> None:
+    rows = [
+        (topic.name, topic.run, topic.target, topic.storage, topic.settings["concurrency"], info.file)
+        for info in found
+        for topic in info.topics
+    ]
+    words.table(("topic", "run", "target", "storage", "concurrency", "file"), rows)
+
+
+@queue.command("show")
+@click.argument("name")
+@click.pass_context
+def show_(ctx: click.Context, name: str) -> None:
+    """Show everything queue NAME is set to, defaults included. Passwords are never shown."""
+    with office(ctx) as opened:
+        found = queues.show(opened, name)
+    show(ctx, found, _show)
+
+
+def _show(info: QueueInfo) -> None:
+    click.echo(f"{info.name} ({info.file})")
+    words.table(("key", "value"), [(key, _value(value)) for key, value in info.settings.items()])
+    for topic in info.topics:
+        click.echo(f"{topic.name} -> {topic.target}")
+        words.table(("key", "value"), [(key, _value(value)) for key, value in topic.settings.items()])
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(str(part) for part in value) if isinstance(value, list) else str(value)
+
+
+@queue.command()
+@click.argument("name")
+@_SETTINGS
+@click.pass_context
+def add(ctx: click.Context, name: str, settings: tuple[str, ...]) -> None:
+    """Add queue NAME. Without password= (or open=loopback) a password is made; it stands in the file.
+
+    \b
+    pepperbus queue add orders mail/run=fastcgi mail/pool=php mail/script=/data/app/consume.php
+    """
+    with office(ctx) as opened:
+        done = queues.add(opened, name, _pairs(settings))
+    _told(ctx, done)
+
+
+@queue.command("set")
+@click.argument("name")
+@_SETTINGS
+@click.option(
+    "--unset", multiple=True, metavar="KEY", help="Take this key (or TOPIC/KEY) out: its default holds again."
+)
+@click.pass_context
+def set_(ctx: click.Context, name: str, settings: tuple[str, ...], unset: tuple[str, ...]) -> None:
+    """Change keys of queue NAME."""
+    if not settings and not unset:
+        raise UsageError("nothing to set: KEY=VALUE, TOPIC/KEY=VALUE or --unset KEY is wanted")
+    with office(ctx) as opened:
+        done = queues.change(opened, name, _pairs(settings), unset)
+    _told(ctx, done)
+
+
+@queue.command()
+@click.argument("name", metavar="QUEUE[/TOPIC]")
+@click.option("--keep-jobs", is_flag=True, help="Also while jobs wait: they stay in their storage, shown as detached.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.pass_context
+def rm(ctx: click.Context, name: str, keep_jobs: bool, yes: bool, dry_run: bool) -> None:
+    """Remove a queue, or one topic of it. Refused while jobs wait there, unless --keep-jobs."""
+    with office(ctx) as opened:
+        names = ", ".join(topic.full_name for topic in opened.named(name))
+        if dry_run:
+            click.echo(f"would remove {names or name}")
+            return
+        confirm(f"Remove {names or name} from the configuration?", yes)
+        done = queues.remove(opened, name, keep_jobs=keep_jobs)
+    _told(ctx, done)
+
+
+def _pairs(settings: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UsageError(f"{text!r}: KEY=VALUE or TOPIC/KEY=VALUE is wanted")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def _told(ctx: click.Context, done: QueueFile) -> None:
+    show(ctx, done, _text)
+    if done.what != "unchanged" and not done.reloaded and done.refused:
+        raise PepperbusError(f"the file is written, but the running bus refused to reload: {done.reload}")
+
+
+def _text(done: QueueFile) -> None:
+    click.echo(f"{done.name}: {done.what} ({done.file})")
+    if done.reloaded:
+        click.echo("the running bus has taken it")
+    elif done.reload and not done.refused:
+        click.echo("the bus does not run; it reads the file when it starts", err=True)
