@@ -5,17 +5,68 @@ in a process that is already patched by gevent, with one `Child`. They know noth
 
 A main must: set its callbacks, call `child.start()` once, then run until it decides to leave and return normally
 (exit status 0). It leaves after `on_drain` was called and its work is finished or the grace is over.
+A `BootError` raised before `start()` says that trying again will not help; its text is shown to the operator.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
+import gevent
+import gevent.event
+import gevent.lock
+from setproctitle import setproctitle
+
 from pepperbus.config.model import Config
+from pepperbus.errors import NotReachable
+from pepperbus.family import beats
+from pepperbus.family.channel import Inbox, Outbox, pack_up, unpack_down
+from pepperbus.family.spec import ORPHAN_S
 from pepperbus.log import Log
+
+_TITLE_EVERY_S = 3.0
+
+
+class Line:
+    """The child's end of the family: the socketpair to the master and the slot it beats in."""
+
+    def __init__(self, sock: socket.socket, page: beats.Beats, slot: int) -> None:
+        self.sock = sock
+        self._page = page
+        self._slot = slot
+        self._inbox = Inbox()
+        self._writing = gevent.lock.RLock()  # a message must not be cut by another greenlet's
+
+    def beat(self) -> None:
+        self._page.promise(self._slot)
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send one message up. A dead master is noticed by the reader, not here."""
+        box = Outbox()
+        box.put(pack_up(message))
+        try:
+            with self._writing:
+                box.flush(self.sock)
+        except OSError:
+            pass
+
+    def hear(self) -> list[dict[str, Any]] | None:
+        """The next messages from the master; None when it is gone."""
+        try:
+            if not self._inbox.read(self.sock):
+                return None
+        except OSError:
+            return None
+        return [unpack_down(body) for body in self._inbox.bodies()]
+
+    def take_fds(self, n: int) -> list[int]:
+        return self._inbox.take_fds(n)
 
 
 @dataclass
@@ -27,6 +78,7 @@ class Child:
     `bus_boot` is new for every start of the master and is the first part of `boot` (`<bus_boot>.<n>`).
     `listeners`: the role's inherited listening sockets by address, as written in the configuration.
     `wakes`: worker group -> eventfd; gateways write 1 after a push, workers of that group watch it.
+    `line` is None only in a child that a test made by hand: such a child has no master and `start` does nothing.
     """
 
     role: str
@@ -50,11 +102,94 @@ class Child:
         lambda command: {}
     )  # a relayed request; the answer goes back
     title: Callable[[], str] = lambda: ""  # what `ps` shows after the name; asked every few seconds
+    line: Line | None = None
+    started: bool = False
 
     def start(self) -> None:
         """Begin to beat from the hub, to read the control channel and to watch the master's life. Returns at once."""
-        raise NotImplementedError
+        self.started = True
+        if self.line is None:
+            return
+        self._asked: dict[int, gevent.event.AsyncResult[dict[str, Any]]] = {}
+        self._numbers = count(1)
+        self.line.beat()
+        gevent.spawn(self._beat_forever, self.line)
+        gevent.spawn(self._hear_forever, self.line)
+        gevent.signal_handler(signal.SIGTERM, self._drain, self.config.bus.grace)
+        self.line.tell({"op": "ready", "generation": self.config.generation})
 
-    def ask_master(self, request: dict[str, Any]) -> dict[str, Any]:
-        """One request to the master (status, reload …) from a greenlet; its answer."""
-        raise NotImplementedError
+    def ask_master(self, request: dict[str, Any], timeout: float = 30.0) -> dict[str, Any]:
+        """One request to the master (status, reload …) from a greenlet; its answer.
+
+        Raises NotReachable when it does not come within `timeout` seconds.
+        """
+        if self.line is None or not self.started:
+            raise NotReachable("this process has no master")
+        number = next(self._numbers)
+        result = self._asked[number] = gevent.event.AsyncResult()
+        try:
+            self.line.tell({"op": "ask", "id": number, "request": request})
+            answer: dict[str, Any] | None = result.get(timeout=timeout)
+        except gevent.Timeout:
+            raise NotReachable(f"the master did not answer {request.get('op')!r} within {timeout:g} s") from None
+        finally:
+            del self._asked[number]
+        return answer or {}
+
+    def _beat_forever(self, line: Line) -> None:
+        waited = _TITLE_EVERY_S
+        while True:
+            line.beat()
+            if waited >= _TITLE_EVERY_S:
+                waited = 0.0
+                setproctitle(f"pepperbus: {self.name} {self.title()}".rstrip())
+            gevent.sleep(beats.EVERY_S)
+            waited += beats.EVERY_S
+
+    def _hear_forever(self, line: Line) -> None:
+        while (messages := line.hear()) is not None:
+            for message in messages:
+                self._obey(line, message)
+        self.log.warning("master_gone", f"the master is gone; leaving within {ORPHAN_S:g} s")
+        gevent.spawn_later(ORPHAN_S, os._exit, 1)
+        self._drain(ORPHAN_S / 2)
+
+    def _obey(self, line: Line, message: dict[str, Any]) -> None:
+        match message["op"]:
+            case "wakes":
+                groups = message["groups"]
+                self.wakes.update(zip(groups, line.take_fds(len(groups)), strict=True))
+            case "config":
+                self._take_config(line, message["config"])
+            case "generation":
+                self.config = replace(self.config, generation=message["generation"])
+                line.tell({"op": "generation", "generation": message["generation"], "error": ""})
+            case "drain":
+                self._drain(message["grace"])
+            case "reopen":
+                self.log.reopen()
+            case "command":
+                gevent.spawn(self._answer, line, message["id"], message["command"])
+            case "answer":
+                if waiting := self._asked.get(message["id"]):
+                    waiting.set(message["answer"])
+
+    def _take_config(self, line: Line, config: Config) -> None:
+        self.config = config
+        error = ""
+        try:
+            self.on_config(config)
+        except Exception as failure:  # the master then replaces this process instead
+            error = f"{type(failure).__name__}: {failure}"
+            self.log.error("config_refused", error)
+        line.tell({"op": "generation", "generation": config.generation, "error": error})
+
+    def _drain(self, grace: float) -> None:
+        gevent.spawn(self.on_drain, grace)
+
+    def _answer(self, line: Line, number: int, command: dict[str, Any]) -> None:
+        try:
+            answer = self.on_command(command)
+        except Exception as error:
+            answer = {"ok": False, "error": f"{type(error).__name__}: {error}"}
+        line.tell({"op": "answer", "id": number, "answer": answer})

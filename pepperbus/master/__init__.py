@@ -1,0 +1,52 @@
+"""The master: one plain process that keeps all others alive. `run` is `pepperbus serve`.
+
+Reading order: children.py (who should live), loop.py (one turn), births.py, reload.py, requests.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from setproctitle import setproctitle
+
+from pepperbus.config.load import load
+from pepperbus.errors import PepperbusError
+from pepperbus.log import Log
+from pepperbus.master.loop import Master
+from pepperbus.master.mold import ROLES
+from pepperbus.master.opened import open_all
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def run(config_path: Path | None, roles: Mapping[str, str] = ROLES) -> int:
+    """Serve in the foreground until told to stop. The exit status: 0 clean, 3 could not boot (one line says why).
+
+    `roles` maps each kind of process to its "module:function"; kinds that are missing are not started.
+    """
+    os.umask(0o027)
+    try:
+        config = load(config_path)
+        _adopt_grandchildren()
+        opened = open_all(config)
+        setproctitle(f"pepperbus: master {config.bus.node}")
+        log = Log("master", config.log.file, config.log.level, config.log.format, config.log.errors)
+        try:
+            return Master(config, opened, log, dict(roles)).run()
+        finally:
+            opened.close()
+    except PepperbusError as error:
+        for line in str(error).splitlines():
+            print(f"pepperbus: {line}", file=sys.stderr)
+        return error.exit_status
+
+
+def _adopt_grandchildren() -> None:
+    """Become the parent of what the mold forks twice, so that waitpid tells us their ends (prctl(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")

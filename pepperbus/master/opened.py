@@ -1,0 +1,93 @@
+"""What is opened before anything is started: the run directory, the lock, the sockets; then root is given up."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from pepperbus.config.model import Bus, Config
+from pepperbus.errors import BootError
+from pepperbus.master import control
+from pepperbus.master.listeners import open_listener
+from pepperbus.master.lock import take_lock
+
+_DIRECTORY_MODE = 0o750
+
+
+@dataclass
+class Opened:
+    """`listeners`: role -> address as configured -> socket."""
+
+    lock_fd: int
+    control: socket.socket
+    listeners: dict[str, dict[str, socket.socket]]
+    run_dir: Path
+
+    def close(self) -> None:
+        """Stop listening and remove the socket files. The lock goes with the process."""
+        for socks in self.listeners.values():
+            for address, sock in socks.items():
+                sock.close()
+                if address.startswith("unix:"):
+                    Path(address[5:]).unlink(missing_ok=True)
+        self.control.close()
+        control.socket_path(self.run_dir).unlink(missing_ok=True)
+        os.close(self.lock_fd)
+
+
+def open_all(config: Config) -> Opened:
+    """Raises BootError with one line that says what is in the way."""
+    bus = config.bus
+    for directory in (bus.run_dir, bus.data_dir):
+        _make_directory(directory)
+    lock_fd = take_lock(bus.run_dir)
+    _empty(bus.run_dir / "stats")
+    listeners = {
+        "gateway": {a: open_listener(a, "[gateway] listen") for a in config.gateway.listen},
+        "web": {a: open_listener(a, "[web] listen") for a in config.web.listen},
+    }
+    if bus.user and os.geteuid() == 0:
+        _become(bus, listeners, lock_fd)
+    return Opened(lock_fd, control.listen(bus.run_dir), listeners, bus.run_dir)
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+    except OSError as error:
+        raise BootError(f"cannot make the directory {path}: {error.strerror}") from None
+
+
+def _empty(directory: Path) -> None:
+    """Counts begin at the start of the bus."""
+    _make_directory(directory)
+    for path in directory.glob("*.stats"):
+        path.unlink(missing_ok=True)
+
+
+def _become(bus: Bus, listeners: dict[str, dict[str, socket.socket]], lock_fd: int) -> None:
+    """Give up root for good; what the bus writes to belongs to its user from then on."""
+    try:
+        user = pwd.getpwnam(bus.user)
+        gid = grp.getgrnam(bus.group).gr_gid if bus.group else user.pw_gid
+    except KeyError as error:
+        raise BootError(f"[bus] user or group does not exist: {error.args[0]}") from None
+    for path in (bus.run_dir, bus.data_dir, bus.run_dir / "stats"):
+        os.chown(path, user.pw_uid, gid)
+    os.fchown(lock_fd, user.pw_uid, gid)
+    for socks in listeners.values():
+        for address in socks:
+            if address.startswith("unix:"):
+                os.chown(address[5:], user.pw_uid, gid)
+    os.initgroups(bus.user, gid)
+    os.setgid(gid)
+    os.setuid(user.pw_uid)
+    try:
+        os.setuid(0)
+    except PermissionError:
+        return
+    raise BootError(f"could not give up root for user {bus.user}")
