@@ -52,8 +52,15 @@ def _status(status: Status) -> None:
     ]  # fmt: skip
     words.table(head, rows)
     words.table(
-        ("process", *_PROCESS), [(p.get("name", ""), *(p.get(key, "") for key in _PROCESS)) for p in status.processes]
-    )
+        ("process", "state", "pid", "up", "restarts", "memory", "cpu", ""),
+        [
+            (
+                p["name"], p["state"], p["pid"] or "", words.span(p["uptime"]), p.get("restarts", ""),
+                words.size(p["rss"]), f"{p['cpu']:.0f}%", words.short(p.get("reason", ""), 60),
+            )
+            for p in status.processes
+        ],
+    )  # fmt: skip
     words.table(
         ("storage", "type", "alive", "durability", "version", "used", ""),
         [
@@ -61,9 +68,6 @@ def _status(status: Status) -> None:
             for s in status.storages
         ],
     )
-
-
-_PROCESS = ("state", "pid")
 
 
 @click.command()

@@ -18,7 +18,7 @@ def serve(ctx: click.Context) -> int:
     TERM drains (running attempts get `[bus] grace`), INT and QUIT give work back at once, HUP reloads, USR1 reopens
     the logs, TTIN and TTOU start or end a gateway process. Exit status: 0 ended as told, 3 could not start, 1 a bug.
     """
-    from pepperbus.master.loop import serve as run
+    from pepperbus.master import run
 
     return run(config_path(ctx))
 
@@ -73,9 +73,25 @@ def stop(ctx: click.Context, now: bool) -> None:
 
 def _steered(ctx: click.Context, steered: Steered) -> None:
     if steered.ok or wants_json(ctx):
-        show(ctx, steered, lambda done: click.echo(done.message or f"{done.op}: done"))
+        show(ctx, steered, _done)
     if not steered.ok:
         raise PepperbusError(steered.message or f"{steered.op} was refused")
+
+
+def _done(steered: Steered) -> None:
+    if steered.op == "stop":
+        click.echo("stopped")
+        return
+    answer = steered.answer
+    for key, text in (
+        ("added", "added"),
+        ("changed", "changed"),
+        ("removed", "removed"),
+        ("needs_restart", "needs a restart"),
+    ):
+        if answer.get(key):
+            click.echo(f"{text}: {', '.join(answer[key])}")
+    click.echo(f"generation {answer.get('generation', '?')} is in force")
 
 
 @click.command("fpm-pool")

@@ -25,6 +25,7 @@ from pepperbus.errors import NotFound, NotReachable, PepperbusError, UsageError
 from pepperbus.names import NAME_RULE, is_name
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import QueueFile, QueueInfo, TopicInfo
+from pepperbus.operations.steer import trouble
 
 _LISTS = ("texts", "names", "integers", "urls", "backoff", "addresses")
 _HIDDEN = ("name", "queue", "topics", "file")
@@ -217,9 +218,9 @@ def _told(office: Office, done: QueueFile) -> QueueFile:
     except NotReachable as error:
         done.reload = str(error)
         return done
-    done.reloaded = bool(answer.get("ok", not answer.get("error")))
+    done.reloaded = bool(answer.get("ok"))
     done.refused = not done.reloaded
-    done.reload = str(answer.get("error") or answer.get("message") or "")
+    done.reload = trouble(answer)
     return done
 
 

@@ -42,8 +42,8 @@ class Percentiles(Result):
 class TopicStatus(Result):
     """One topic: where its jobs are, what happened since the bus started, rates per second of the last interval.
 
-    `state`: idle, feeding, paused, stopped, down, probing, or detached (in no configuration any more). `error` is
-    set when its storage did not answer; the counts are then 0 and mean nothing.
+    `state`: idle, feeding, paused, stopped, down, probing, or detached (in no configuration any more); `why`: what
+    closed its target, as a worker says. `error` is set when its storage did not answer; the depths then mean nothing.
     """
 
     name: str
@@ -70,6 +70,7 @@ class TopicStatus(Result):
     out_rate: float = 0.0
     wait: Percentiles = msgspec.field(default_factory=Percentiles)
     run_time: Percentiles = msgspec.field(default_factory=Percentiles)
+    why: str = ""
     error: str = ""
 
 

@@ -38,7 +38,7 @@ class StatusReader:
         now = time.monotonic()
         self._seconds = now - self._at if self._at else 0.0
         status = Status(config.bus.node, office.clock.now_ms(), running=True)
-        self._ask_master(status)
+        self._reasons = self._ask_master(status)
         view = _StorageView(office)
         states = worker_states(directory)
         status.queues = [self._queue(queue, view, states) for queue in config.queues.values()]
@@ -48,15 +48,19 @@ class StatusReader:
         status.problems += problems(status)
         return status
 
-    def _ask_master(self, status: Status) -> None:
+    def _ask_master(self, status: Status) -> dict[str, str]:
+        """Fill in the processes; why a topic's target is closed, as its worker says."""
         try:
             answer = self._office.ask({"op": "status"})
+            workers = self._office.ask({"op": "tell", "role": "worker", "command": {"op": "targets"}, "timeout": 2})
         except NotReachable as error:
             status.running = False
             status.problems.append(str(error))
-            return
-        status.processes = list(answer.pop("processes", None) or answer.pop("children", None) or [])
+            return {}
+        status.processes = answer.pop("processes", [])
         status.master = answer
+        told = [topics for one in workers.get("answers", {}).values() for topics in one.get("topics", {}).items()]
+        return {name: facts["why"] for name, facts in told if facts.get("why") and facts.get("closed") != "open"}
 
     def _queue(self, queue: Queue, view: _StorageView, states: dict[str, str]) -> QueueStatus:
         totals = self._totals.get(queue.name) or stats.Totals()
@@ -98,6 +102,7 @@ class StatusReader:
             out_rate=self._rate(name, "done"),
             wait=percentiles(totals.histograms["wait"]),
             run_time=percentiles(totals.histograms["run"]),
+            why=self._reasons.get(name, ""),
             error=error,
         )
 
@@ -173,14 +178,17 @@ def percentiles(histogram: stats.Histogram) -> Percentiles:
 def problems(status: Status) -> list[str]:
     """What is wrong, one line each, the most harmful first."""
     found = [f"storage {s.name}: {s.detail or 'does not answer'}" for s in status.storages if not s.alive]
+    if status.running and not status.master.get("ready"):
+        found.append(f"the bus is {status.master.get('state', 'not ready')}")
     found += [
-        f"process {p.get('name', '?')}: {p.get('why') or p.get('state')}"
-        for p in status.processes
-        if p.get("state") in ("broken", "failing", "stopped", "fatal")
+        f"process {process['name']}: {process['state']}: {process.get('reason') or 'no reason known'}"
+        for process in status.processes
+        if process["state"] == "failed" or (process["state"] == "waiting" and process.get("reason"))
     ]
     for topic in (topic for queue in status.queues for topic in queue.topics):
         if topic.state in ("stopped", "down", "probing"):
-            found.append(f"{topic.name}: its consumer ({topic.target}) is {topic.state}, {topic.ready} jobs wait")
+            why = f": {topic.why}" if topic.why else ""
+            found.append(f"{topic.name}: its consumer ({topic.target}) is {topic.state}{why}; {topic.ready} jobs wait")
     found += [f"{t.name}: in no queue's file, but {sum(_counts(t))} jobs lie in {t.storage}" for t in status.detached]
     return found
 

@@ -6,14 +6,17 @@ Floor 4. The master's answers are taken as they come: `ok` and a line, and whate
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pepperbus.config import load
-from pepperbus.errors import ConfigError
+from pepperbus.errors import ConfigError, NotReachable
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Checked, Steered
+
+_LEAVE_S = 20.0  # over the grace: for the processes to go
 
 
 def check(path: Path | None, environ: Mapping[str, str] = os.environ) -> Checked:
@@ -31,9 +34,24 @@ def reload(office: Office) -> Steered:
     return _steer(office, {"op": "reload"})
 
 
-def stop(office: Office, now: bool = False) -> Steered:
-    """The running bus drains and ends; `now`: running attempts get no grace. Raises NotReachable."""
-    return _steer(office, {"op": "stop", "grace": 0} if now else {"op": "stop"})
+def stop(office: Office, now: bool = False, wait: bool = True) -> Steered:
+    """The running bus drains and ends; `wait`: until it has. `now`: running attempts get no grace.
+
+    Raises NotReachable.
+    """
+    steered = _steer(office, {"op": "stop", "grace": 0} if now else {"op": "stop"})
+    deadline = time.monotonic() + float(steered.answer.get("grace", 0)) + _LEAVE_S
+    while steered.ok and wait:
+        try:
+            office.ask({"op": "status"})
+        except NotReachable:
+            break
+        if time.monotonic() > deadline:
+            return Steered(
+                "stop", False, f"the bus (pid {steered.answer.get('pid')}) has not ended yet", steered.answer
+            )
+        time.sleep(0.05)
+    return steered
 
 
 def reopen(office: Office) -> Steered:
@@ -43,10 +61,14 @@ def reopen(office: Office) -> Steered:
 
 def scale(office: Office, change: int) -> Steered:
     """One gateway process more (1) or less (-1). Raises NotReachable."""
-    return _steer(office, {"op": "scale", "change": change})
+    return _steer(office, {"op": "scale", "by": change})
 
 
 def _steer(office: Office, request: dict[str, Any]) -> Steered:
     answer = office.ask(request)
-    message = str(answer.get("error") or answer.get("message") or "")
-    return Steered(str(request["op"]), bool(answer.get("ok", not answer.get("error"))), message, answer)
+    return Steered(str(request["op"]), bool(answer.get("ok")), trouble(answer), answer)
+
+
+def trouble(answer: dict[str, Any]) -> str:
+    """Why the master said no; "" when it did not."""
+    return "\n".join(answer.get("mistakes") or [str(answer.get("error") or "")])
