@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import lru_cache
-
-import hiredis
 
 from pepperbus import names
 from pepperbus.errors import StorageError
 from pepperbus.storage.contract import Leased
-from pepperbus.storage.redis_keys import ID, NONCE, Keys, Record, is_good
+from pepperbus.storage.redis_keys import ID, NONCE, VIRGIN, Keys, Record, is_good
 from pepperbus.storage.redis_link import Link
-from pepperbus.storage.redis_wire import Command, Connection
+from pepperbus.storage.redis_pack import each, many, repeated
+from pepperbus.storage.redis_wire import Connection
 
 #: How long after a claim without an answer the owner's list is searched for what that claim moved (s): a frozen
 #: server may still run it when it wakes.
@@ -72,21 +70,18 @@ class Claims:
         if not pointers:
             return []
         fields = [found[:ID] for found in pointers]
-        bodies, records = connection.ask((b"HMGET", keys.job, *fields), (b"HMGET", keys.att, *fields))
-        leased, stale = [], []
-        for found, stored, text in zip(pointers, bodies, records, strict=True):
-            job_id = int(found[:ID])
-            if not is_good(found, stored):
+        bodies, records = connection.ask(many((b"HMGET", keys.job), fields), many((b"HMGET", keys.att), fields))
+        leased, stale, topic = [], [], keys.topic
+        for found, name, stored, text in zip(pointers, fields, bodies, records, strict=True):
+            if is_good(found, stored):
+                job_id = int(name)
+                spent, crashes, due_ms = Record.decode(text) if text else VIRGIN
+                held[job_id] = found
+                leased.append(Leased(topic, job_id, stored[NONCE:], spent + 1, crashes, due_ms))
+            else:
                 stale.append(found)
-                continue
-            record = Record.decode(text)
-            held[job_id] = found
-            leased.append(
-                Leased(keys.topic, job_id, stored[NONCE:], record.attempts + 1, record.crashes, record.first_due_ms)
-            )
         if stale:
-            key = keys.held(owner)
-            connection.tell(*[(b"LREM", key, 1, found) for found in stale])
+            connection.tell(each((b"LREM", keys.held(owner), 1), stale))
         return leased
 
     def _missed(self, connection: Connection, keys: Keys, owner: str, n: int, held: dict[int, bytes]) -> list[Leased]:
@@ -110,18 +105,13 @@ class Claims:
         others = [keys.held(name.decode()) for name in owners if name.decode() != owner]
         taken = {found for one in connection.ask(*[(b"LRANGE", key, 0, -1) for key in others]) for found in one}
         mine = [found for found in missed if found not in taken]
-        connection.tell(
-            *[(b"LREM", keys.ready, -1, found) for found in mine],
-            *[(b"LREM", keys.held(owner), 1, found) for found in missed if found in taken],
-        )
+        gone = [found for found in missed if found in taken]
+        connection.tell(each((b"LREM", keys.ready, -1), mine), each((b"LREM", keys.held(owner), 1), gone))
         return mine
 
-    def pointer(self, topic: str, owner: str, job_id: int) -> bytes | None:
-        """The pointer `owner` got here with that job; None when it was not leased through this instance."""
-        return self._held.get((topic, owner), {}).get(job_id)
-
-    def forget(self, topic: str, owner: str, job_id: int) -> None:
-        self._held.get((topic, owner), {}).pop(job_id, None)
+    def held(self, topic: str, owner: str) -> dict[int, bytes]:
+        """The pointers of what `owner` got here through this instance."""
+        return self._held.get((topic, owner), {})
 
     def forget_owner(self, owner: str) -> None:
         for at in [at for at in self._held if at[1] == owner]:
@@ -129,14 +119,9 @@ class Claims:
         self._known.discard(owner)
 
 
-@lru_cache(maxsize=4096)
-def _moves(ready: bytes, held: bytes) -> bytes:
-    return bytes(hiredis.pack_command((b"RPOPLPUSH", ready, held)))
-
-
 def _move(connection: Connection, keys: Keys, n: int, owner: str) -> list[bytes]:
-    packed = _moves(keys.ready, keys.held(owner)) * n
-    _, *found = connection.together([(b"SADD", keys.owners, owner)], packed, n)
+    moves = repeated((b"RPOPLPUSH", keys.ready, keys.held(owner)), n)
+    _, *found = connection.together([(b"SADD", keys.owners, owner), moves])
     return [one for one in found if one is not None]
 
 
@@ -147,9 +132,8 @@ def _copy_then_remove(connection: Connection, keys: Keys, n: int, owner: str) ->
         return []
     seen.reverse()
     held = keys.held(owner)
-    connection.together([(b"LPUSH", held, *seen), (b"SADD", keys.owners, owner)])
-    removed = connection.tell(*[(b"LREM", keys.ready, -1, found) for found in seen])
-    lost: list[Command] = [(b"LREM", held, 1, found) for found, mine in zip(seen, removed, strict=True) if not mine]
-    if lost:
-        connection.tell(*lost)
+    connection.together([many((b"LPUSH", held), seen), (b"SADD", keys.owners, owner)])
+    removed = connection.tell(each((b"LREM", keys.ready, -1), seen))
+    lost = [found for found, mine in zip(seen, removed, strict=True) if not mine]
+    connection.tell(each((b"LREM", held, 1), lost))
     return [found for found, mine in zip(seen, removed, strict=True) if mine]

@@ -24,18 +24,18 @@ from pepperbus import names
 
 ID = 20  # digits of a job id
 NONCE = 6
-_POINTER = ID + 1 + NONCE
 
 
 class Keys:
     """The keys of one topic."""
 
-    __slots__ = ("att", "dead", "delay", "job", "owners", "ready", "topic", "why")
+    __slots__ = ("_held", "att", "dead", "delay", "job", "owners", "ready", "topic", "why")
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
         for part in ("job", "att", "ready", "delay", "dead", "why", "owners"):
             setattr(self, part, names.redis_key(topic, part).encode())
+        self._held = names.redis_key(topic, "in:").encode()
 
     job: bytes
     att: bytes
@@ -47,7 +47,7 @@ class Keys:
 
     def held(self, owner: str) -> bytes:
         """The list of what `owner` holds of this topic."""
-        return names.redis_key(self.topic, f"in:{owner}").encode()
+        return b"%b%b" % (self._held, owner.encode())
 
 
 def field(job_id: int) -> bytes:
@@ -66,7 +66,7 @@ def pointer_of(job_field: bytes, stored: bytes | None) -> bytes:
 
 def is_good(found: bytes, stored: bytes | None) -> bool:
     """Whether the pointer `found` leads to the stored value."""
-    return stored is not None and len(found) == _POINTER and found[ID + 1 :] == stored[:NONCE]
+    return stored is not None and found[ID + 1 :] == stored[:NONCE]
 
 
 class Record(NamedTuple):
@@ -78,10 +78,10 @@ class Record(NamedTuple):
 
     @classmethod
     def decode(cls, text: bytes | None) -> Record:
-        return cls(*map(int, text.split())) if text else _VIRGIN
+        return cls(*map(int, text.split())) if text else VIRGIN
 
     def encode(self) -> bytes:
         return b"%d %d %d" % self
 
 
-_VIRGIN = Record()
+VIRGIN = Record()

@@ -15,7 +15,8 @@ import gevent
 from pepperbus.clock import Clock
 from pepperbus.errors import StorageUnavailable
 from pepperbus.storage.redis_keys import Keys
-from pepperbus.storage.redis_wire import Command, Connection, Interrupted, Pool
+from pepperbus.storage.redis_pack import Part
+from pepperbus.storage.redis_wire import Connection, Interrupted, Pool
 
 Result = TypeVar("Result")
 _TRIES = 100
@@ -34,14 +35,13 @@ class Link:
             found = self._keys[topic] = Keys(topic)
         return found
 
-    def move(
-        self, connection: Connection, copies: Sequence[Command], removals: Sequence[Command]
-    ) -> tuple[list[Any], list[Any]]:
-        """Make `copies`, then `removals`; returns the answers of both. Raises Interrupted when a watched key changed."""
+    def move(self, connection: Connection, copies: Sequence[Part], removals: Sequence[Part]) -> None:
+        """Make `copies`, then `removals`. Raises Interrupted when a watched key changed."""
         if self.pika and copies:
-            return connection.together(copies), connection.tell(*removals)
-        results = connection.together([*copies, *removals])
-        return results[: len(copies)], results[len(copies) :]
+            connection.together(copies)
+            connection.tell(*removals)
+        else:
+            connection.together([*copies, *removals])
 
     def guarded(self, action: Callable[[Connection], Result]) -> Result:
         """Run `action` (watch, look, move) until nobody changed what it watches in the middle of it."""
@@ -57,10 +57,10 @@ class Link:
             gevent.sleep(0.001 * min(attempt, 10))
         raise StorageUnavailable(f"{self.pool.address}: the keys changed under {_TRIES} attempts in a row")
 
-    def ask(self, *commands: Command) -> list[Any]:
+    def ask(self, *parts: Part) -> list[Any]:
         with self.pool.borrow() as connection:
-            return connection.ask(*commands)
+            return connection.ask(*parts)
 
-    def tell(self, *commands: Command) -> list[Any]:
+    def tell(self, *parts: Part) -> list[Any]:
         with self.pool.borrow() as connection:
-            return connection.tell(*commands)
+            return connection.tell(*parts)

@@ -13,7 +13,8 @@ from pepperbus.job import State
 from pepperbus.storage.contract import Depth, Page, Stored
 from pepperbus.storage.redis_keys import ID, NONCE, Keys, Record, field, is_good, pointer_of
 from pepperbus.storage.redis_link import Link
-from pepperbus.storage.redis_wire import Command, Connection
+from pepperbus.storage.redis_pack import Command
+from pepperbus.storage.redis_wire import Connection
 
 
 def depth(link: Link, topic: str) -> Depth:

@@ -14,7 +14,8 @@ from pepperbus.errors import StorageError
 from pepperbus.storage.contract import Push
 from pepperbus.storage.redis_keys import NONCE, Keys, Record, field, pointer, pointer_of
 from pepperbus.storage.redis_link import Link
-from pepperbus.storage.redis_wire import Command, Connection
+from pepperbus.storage.redis_pack import Command
+from pepperbus.storage.redis_wire import Connection
 
 _LOOK = 1000  # pointers looked at in one go when one is missed
 

@@ -16,7 +16,8 @@ from pepperbus.storage.contract import CRASH_LIMIT, Outcome, Released, Settle
 from pepperbus.storage.redis_claim import Claims
 from pepperbus.storage.redis_keys import ID, Keys, Record, field, pointer_of
 from pepperbus.storage.redis_link import Link
-from pepperbus.storage.redis_wire import Command, Connection
+from pepperbus.storage.redis_pack import Command, each, many
+from pepperbus.storage.redis_wire import Connection
 
 
 class Settlements:
@@ -45,7 +46,7 @@ class Settlements:
                 raise StorageUnknown(f"some topics are settled, then: {error}") from error
             raise
         for one in batch:
-            self._claims.forget(one.topic, owner, one.job_id)
+            self._claims.held(one.topic, owner).pop(one.job_id, None)
         return count
 
     def _done(self, owner: str, keys: Keys, ids: Sequence[int]) -> int:
@@ -55,9 +56,9 @@ class Settlements:
             pointers = self._pointers(connection, keys, owner, ids)
             removed, _, *left = connection.together(
                 [
-                    (b"HDEL", keys.job, *fields),
-                    (b"HDEL", keys.att, *fields),
-                    *[(b"LREM", held, 0, found) for found in pointers],
+                    many((b"HDEL", keys.job), fields),
+                    many((b"HDEL", keys.att), fields),
+                    each((b"LREM", held, 0), pointers),
                 ]
             )
             if not all(left):
@@ -66,12 +67,16 @@ class Settlements:
 
     def _pointers(self, connection: Connection, keys: Keys, owner: str, ids: Sequence[int]) -> list[bytes]:
         """The pointers of these jobs; asked of Redis for those that were leased through another instance."""
-        known = [self._claims.pointer(keys.topic, owner, job_id) for job_id in ids]
-        if None not in known:
-            return [found for found in known if found]
-        fields = [field(job_id) for job_id in ids]
-        stored = connection.ask((b"HMGET", keys.job, *fields))[0]
-        return [mine or pointer_of(name, body) for mine, name, body in zip(known, fields, stored, strict=True)]
+        held = self._claims.held(keys.topic, owner)
+        try:
+            return [held[job_id] for job_id in ids]
+        except KeyError:
+            fields = [field(job_id) for job_id in ids]
+            stored = connection.ask(many((b"HMGET", keys.job), fields))[0]
+        return [
+            held.get(job_id) or pointer_of(name, body) or name
+            for job_id, name, body in zip(ids, fields, stored, strict=True)
+        ]
 
     def _decide(self, connection: Connection, owner: str, keys: Keys, group: Sequence[Settle]) -> int:
         """Apply RETRY, DEAD and BACK of one topic to those jobs `owner` still holds."""
@@ -80,8 +85,8 @@ class Settlements:
             (b"WATCH", keys.owners),
             (b"SISMEMBER", keys.owners, owner),
             (b"LRANGE", keys.held(owner), 0, -1),
-            (b"HMGET", keys.att, *fields),
-            *[(b"HEXISTS", keys.job, name) for name in fields],
+            many((b"HMGET", keys.att), fields),
+            each((b"HEXISTS", keys.job), fields),
         )
         mine = {found[:ID]: found for found in holds} if valid else {}
         verdicts = _Verdicts(keys, self._link.clock.now_ms())
@@ -92,18 +97,18 @@ class Settlements:
             connection.ask((b"UNWATCH",))
             return 0
         held = keys.held(owner)
-        self._link.move(connection, verdicts.copies(), [(b"LREM", held, 0, found) for found in verdicts.pointers])
+        self._link.move(connection, verdicts.copies(), [each((b"LREM", held, 0), verdicts.pointers)])
         return len(verdicts.pointers)
 
     def release(self, owner: str, started: Collection[tuple[str, int]] | None) -> list[Released]:
         """`Storage.release`, topic by topic; repeat it when it fails in the middle."""
         self._claims.forget_owner(owner)
         topics = sorted(name.decode() for name in self._link.ask((b"SMEMBERS", names.REDIS_TOPICS))[0])
-        registered = self._link.ask(
-            *[(b"SISMEMBER", self._link.keys(topic).owners, owner) for topic in topics] or [(b"PING",)]
-        )
+        if not topics:
+            return []
+        registered = self._link.ask(*[(b"SISMEMBER", self._link.keys(topic).owners, owner) for topic in topics])
         released: list[Released] = []
-        for topic, known in zip(topics, registered, strict=False):
+        for topic, known in zip(topics, registered, strict=True):
             if known:
                 keys = self._link.keys(topic)
                 released += self._link.guarded(lambda c, k=keys: self._take_back(c, owner, k, started))  # type: ignore[misc]
@@ -116,15 +121,16 @@ class Settlements:
         _, _, found = connection.ask((b"WATCH", keys.owners), (b"WATCH", held), (b"LRANGE", held, 0, -1))
         found.reverse()
         fields = [one[:ID] for one in found]
-        looks: list[Command] = [(b"HEXISTS", keys.job, name) for name in fields]
-        records, *there = connection.ask((b"HMGET", keys.att, *fields), *looks) if found else [[]]
+        records, *there = (
+            connection.ask(many((b"HMGET", keys.att), fields), each((b"HEXISTS", keys.job), fields)) if found else [[]]
+        )
         verdicts, released = _Verdicts(keys, self._link.clock.now_ms()), []
         for one, name, text, exists in zip(found, fields, records, there, strict=True):
             if exists:
                 ran = started is None or (keys.topic, int(name)) in started
                 released.append(verdicts.take_back(one, name, Record.decode(text), ran))
-        removals: list[Command] = [(b"LREM", held, 0, one) for one in found]
-        self._link.move(connection, verdicts.copies(), [*removals, (b"SREM", keys.owners, owner)])
+        removals = [each((b"LREM", held, 0), found), (b"SREM", keys.owners, owner)]
+        self._link.move(connection, verdicts.copies(), removals)
         return released
 
 
@@ -178,7 +184,7 @@ def _erase(connection: Connection, keys: Keys, pointers: Sequence[bytes]) -> Non
     """Take pointers of done jobs away from wherever they are now: the owner was released and others have them."""
     owners = connection.ask((b"SMEMBERS", keys.owners))[0]
     commands: list[Command] = []
-    for found in filter(None, pointers):
+    for found in pointers:
         commands += [(b"LREM", keys.ready, 0, found), (b"ZREM", keys.delay, found), (b"ZREM", keys.dead, found)]
         commands += [(b"LREM", keys.held(owner.decode()), 0, found) for owner in owners]
         commands.append((b"HDEL", keys.why, found[:ID]))

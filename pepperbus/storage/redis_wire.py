@@ -21,13 +21,12 @@ from gevent.lock import BoundedSemaphore
 
 from pepperbus.errors import StorageUnavailable, StorageUnknown
 from pepperbus.log import Log
+from pepperbus.storage.redis_pack import Command, Part, pack, pack_one
 from pepperbus.storage.redis_url import Address
-
-Command = tuple[bytes | str | int, ...]
 
 _MORE = object()
 _CHUNK = 65536
-_MULTI, _EXEC = hiredis.pack_command((b"MULTI",)), hiredis.pack_command((b"EXEC",))
+_MULTI, _EXEC = pack_one((b"MULTI",)), pack_one((b"EXEC",))
 _QUIET_S = 30.0  # a subscription silent for so long is asked whether it still stands
 _FIRST_WAIT, _LAST_WAIT = 0.05, 0.5  # between attempts to connect: it works again within a second of Redis' return
 
@@ -38,10 +37,6 @@ class ReplyError(Exception):
 
 class Interrupted(Exception):
     """EXEC was refused because a watched key changed: nothing happened, look again and repeat."""
-
-
-def pack(commands: Sequence[Command]) -> bytes:
-    return b"".join(map(hiredis.pack_command, commands))
 
 
 class Connection:
@@ -94,10 +89,10 @@ class Connection:
             pass
         return False
 
-    def ask(self, *commands: Command) -> list[Any]:
+    def ask(self, *parts: Part) -> list[Any]:
         """Commands that change nothing. Any failure is StorageUnavailable."""
         try:
-            replies = self.exchange(pack(commands), len(commands))
+            replies = self.exchange(*pack(parts))
         except StorageUnknown as error:
             raise StorageUnavailable(str(error)) from error
         for reply in replies:
@@ -105,9 +100,9 @@ class Connection:
                 raise StorageUnavailable(f"{self._address}: {reply}")
         return replies
 
-    def tell(self, *commands: Command) -> list[Any]:
+    def tell(self, *parts: Part) -> list[Any]:
         """Commands that change something and may be done in part. Repeat them whole after StorageUnknown."""
-        replies = self.exchange(pack(commands), len(commands))
+        replies = self.exchange(*pack(parts))
         errors = [reply for reply in replies if isinstance(reply, ReplyError)]
         if errors and len(errors) == len(replies):
             raise StorageUnavailable(f"{self._address}: {errors[0]}")
@@ -115,31 +110,31 @@ class Connection:
             raise StorageUnknown(f"{self._address}: done in part: {errors[0]}")
         return replies
 
-    def together(self, commands: Sequence[Command], packed: bytes = b"", count: int = 0) -> list[Any]:
-        """All of `commands` (and the `count` ready-made ones in `packed`), or nothing, as one MULTI … EXEC.
+    def together(self, parts: Sequence[Part]) -> list[Any]:
+        """All of `parts`, or nothing, as one MULTI … EXEC.
 
         Redis checks memory, rights and role when a command is queued and then drops the whole transaction, so such
         refusals are definite. Raises Interrupted when a watched key changed.
         """
-        total = len(commands) + count
-        replies = self.exchange(_MULTI + pack(commands) + packed + _EXEC, total + 2, whole=True)
+        data, count = pack(parts)
+        replies = self.exchange(_MULTI + data + _EXEC, count + 2, whole=True)
         if isinstance(replies[0], ReplyError) and not all(isinstance(reply, ReplyError) for reply in replies):
             raise StorageUnknown(f"{self._address}: no transaction, the commands ran one by one: {replies[0]}")
-        for reply in replies[:-1]:
-            if isinstance(reply, ReplyError):
-                raise StorageUnavailable(f"{self._address}: {reply}")
         results = replies[-1]
         if results is None:
             raise Interrupted
         if isinstance(results, ReplyError):
-            raise StorageUnavailable(f"{self._address}: {results}")
+            refusals = [reply for reply in replies if isinstance(reply, ReplyError)]
+            raise StorageUnavailable(f"{self._address}: {refusals[0]}")
         for reply in results:
             if isinstance(reply, ReplyError):
                 raise StorageUnknown(f"{self._address}: done in part: {reply}")
-        return list(results)
+        return results
 
     def exchange(self, data: bytes, count: int, whole: bool = False) -> list[Any]:
         """Send `data`, return its `count` answers. `whole`: it counts only once its last byte has arrived."""
+        if not count:
+            return []
         view, sent, done = memoryview(data), 0, False
         try:
             while sent < len(view):
@@ -164,7 +159,7 @@ class Connection:
         """
         self._socket.settimeout(self._left())
         try:
-            self._socket.sendall(pack([(b"SUBSCRIBE", *channels)]))
+            self._socket.sendall(pack_one((b"SUBSCRIBE", *channels)))
             asked = False
             while True:
                 while (reply := self._reader.gets()) is not _MORE:
@@ -182,7 +177,7 @@ class Connection:
                     if asked:
                         raise
                     asked = True
-                    self._socket.sendall(pack([(b"SUBSCRIBE", channels[-1])]))
+                    self._socket.sendall(pack_one((b"SUBSCRIBE", channels[-1])))
         except (OSError, hiredis.ProtocolError) as error:
             raise StorageUnavailable(f"{self._address}: {_reason(error)}") from error
 
@@ -239,9 +234,10 @@ def _connect(address: Address, deadline: float) -> Any:
 def _connect_unix(path: str, deadline: float) -> Any:
     """gevent takes EAGAIN (backlog full) for "in progress" and spins; so connect without waiting and sleep instead."""
     sock = socket.socket(plain.AF_UNIX, plain.SOCK_STREAM)
+    sock.settimeout(0)
     while True:
         try:
-            sock._sock.connect(path)
+            sock.connect(path)
             return sock
         except BlockingIOError:
             if time.monotonic() > deadline:
