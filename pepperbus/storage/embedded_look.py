@@ -74,7 +74,8 @@ class Look:
         if number is None:
             return Depth()
         head = self.first("ready", TOPIC.pack(number))
-        return Depth(*self.counts(number), id_time_ms(LINE.unpack(head)[2]) if head else 0)
+        ready, delayed, leased, dead = self.counts(number)
+        return Depth(ready, delayed, leased, dead, id_time_ms(LINE.unpack(head)[2]) if head else 0)
 
     def has_ready(self, topic: str) -> bool:
         number = self.topic_number(topic)
