@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import click
 
 from pepperbus.cli import words
-from pepperbus.cli.session import confirm, office, show
-from pepperbus.errors import PepperbusError, UsageError
+from pepperbus.cli.session import as_daemon, confirm, office, show
+from pepperbus.errors import ConfigError, PepperbusError, UsageError
 from pepperbus.operations import queues
 from pepperbus.operations.results import QueueFile, QueueInfo
 
@@ -75,7 +78,7 @@ def add(ctx: click.Context, name: str, settings: tuple[str, ...]) -> None:
     \b
     pepperbus queue add orders mail/run=fastcgi mail/pool=php mail/script=/data/app/consume.php
     """
-    with office(ctx) as opened:
+    with office(ctx) as opened, _mistakes_are_ours():
         done = queues.add(opened, name, _pairs(settings))
     _told(ctx, done)
 
@@ -91,7 +94,7 @@ def set_(ctx: click.Context, name: str, settings: tuple[str, ...], unset: tuple[
     """Change keys of queue NAME."""
     if not settings and not unset:
         raise UsageError("nothing to set: KEY=VALUE, TOPIC/KEY=VALUE or --unset KEY is wanted")
-    with office(ctx) as opened:
+    with office(ctx) as opened, _mistakes_are_ours():
         done = queues.change(opened, name, _pairs(settings), unset)
     _told(ctx, done)
 
@@ -109,9 +112,21 @@ def rm(ctx: click.Context, name: str, keep_jobs: bool, yes: bool, dry_run: bool)
         if dry_run:
             click.echo(f"would remove {names or name}")
             return
+        if not keep_jobs:
+            with as_daemon(opened.config.bus):
+                queues.lying(opened, name)  # opens the storages as the daemon, which root may not
         confirm(f"Remove {names or name} from the configuration?", yes)
         done = queues.remove(opened, name, keep_jobs=keep_jobs)
     _told(ctx, done)
+
+
+@contextmanager
+def _mistakes_are_ours() -> Iterator[None]:
+    """A change that would not validate is this command's failure (1), not a bus that cannot start (3)."""
+    try:
+        yield
+    except ConfigError as error:
+        raise PepperbusError(f"{error}\nnothing was changed") from error
 
 
 def _pairs(settings: tuple[str, ...]) -> dict[str, str]:

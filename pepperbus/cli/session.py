@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,22 +48,45 @@ def office(ctx: click.Context) -> Iterator[Office]:
 
 
 def act_as_daemon(bus: Bus) -> None:
-    """Root takes the identity of `[bus] user`, so that no file made here locks the daemon out. Others stay who they are."""
-    if os.geteuid() != 0 or not bus.user:
+    """Root becomes `[bus] user` for good, so that no file made from here on locks the daemon out. Others stay."""
+    if account := _account(bus):
+        user, group = account
+        os.initgroups(bus.user, group)
+        os.setgid(group)
+        os.setuid(user)
+
+
+@contextmanager
+def as_daemon(bus: Bus) -> Iterator[None]:
+    """The same for a while."""
+    account = _account(bus)
+    if not account:
+        yield
         return
+    groups, group = os.getgroups(), os.getegid()
+    os.initgroups(bus.user, account[1])
+    os.setegid(account[1])
+    os.seteuid(account[0])
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+def _account(bus: Bus) -> tuple[int, int] | None:
+    """User and group to become; None when we are not root or the bus has no user of its own."""
+    if os.geteuid() != 0 or not bus.user:
+        return None
     try:
         account = pwd.getpwnam(bus.user)
     except KeyError as error:
         raise BootError(f"[bus] user = {bus.user}: there is no such account on this machine") from error
-    group = _group_id(bus.group) if bus.group else account.pw_gid
-    os.initgroups(bus.user, group)
-    os.setgid(group)
-    os.setuid(account.pw_uid)
+    return account.pw_uid, _group_id(bus.group) if bus.group else account.pw_gid
 
 
 def _group_id(name: str) -> int:
-    import grp
-
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError as error:
@@ -88,8 +113,6 @@ def confirm(question: str, yes: bool) -> None:
 
 def epoch_ms(text: str, now_ms: int) -> int:
     """`1h`, `30m` (that long ago), a unix time or `2026-01-31T12:00` (local) as ms. Raises UsageError."""
-    from datetime import datetime
-
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     try:
         if text[-1:] in units:

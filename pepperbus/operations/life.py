@@ -19,7 +19,7 @@ from pepperbus.storage.contract import Stored
 
 SHOWN_CONTENT = 64 << 10
 #: PHP's own wording: "… in /data/app/x.php:12" or "… in /data/app/x.php on line 12".
-_PHP_PLACE = re.compile(r" in (?P<file>/?[^\s:][^:\r\n]*?)(?::| on line )(?P<line>\d+)\b")
+_PHP_PLACE = re.compile(r" in (?P<file>/[^:\r\n]+?)(?::| on line )(?P<line>\d+)\b")
 
 
 def life(office: Office, job_id: str) -> Life:
@@ -113,6 +113,7 @@ def event(row: Row) -> Event:
     """A journal row for people."""
     fields: dict[str, Any] = {name: getattr(row, name) for name in row.__struct_fields__}
     fields["id"] = str(fields.pop("job_id"))
+    fields["process"] = row.process.removeprefix(f"{row.node}/").partition("/")[0]  # of an owner's name, the process
     stderr = row.stderr.decode(errors="replace")
     fields["body"], fields["stderr"] = row.body.decode(errors="replace"), stderr
     fields["content"], encoding = preview_text(row.content, len(row.content))

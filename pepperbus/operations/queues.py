@@ -94,23 +94,26 @@ def remove(office: Office, name: str, *, keep_jobs: bool = False) -> QueueFile:
     Refused while jobs lie there, unless `keep_jobs`: then they stay in their storage, visible as detached.
     """
     queue, _, topic = name.partition("/")
-    waiting = {one.full_name: _jobs(office, one) for one in office.named(name)}
-    if sum(waiting.values()) and not keep_jobs:
-        where = ", ".join(f"{n} in {topic_}" for topic_, n in waiting.items() if n)
+    if (jobs := lying(office, name)) and not keep_jobs:
+        where = ", ".join(f"{n} in {full_name}" for full_name, n in jobs.items())
         raise PepperbusError(f"jobs lie there ({where}); purge them, or keep them in the storage with --keep-jobs")
     file = queue_file(queue, office.config)
     with _editing(file):
         if topic:
             tree = _parsed(_text_of(file, queue).splitlines())
-            del tree["topics"][topic]
+            del tree["topics"][topic]  # `named` has found it
             _write(office, queue, file, tree)
         else:
             file.unlink()
     return _told(office, QueueFile(name, str(file), "removed"))
 
 
-def _jobs(office: Office, topic: Topic) -> int:
-    return sum(office.storage(topic.storage).depth(topic.full_name)[:4])
+def lying(office: Office, name: str) -> dict[str, int]:
+    """topic -> how many jobs lie in it, in whatever state; empty topics are left out."""
+    counts = {
+        topic.full_name: sum(office.storage(topic.storage).depth(topic.full_name)[:4]) for topic in office.named(name)
+    }
+    return {full_name: n for full_name, n in counts.items() if n}
 
 
 # -- text ----------------------------------------------------------------------------------------------------------
