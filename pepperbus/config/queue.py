@@ -25,7 +25,7 @@ _OURS = re.compile(
 )
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\Z")
 _OUR_HEADERS = re.compile(
-    r"(x-pepperbus-|ce-)|(host|content-length|content-type|transfer-encoding|connection|te|trailer|upgrade|expect|"
+    r"(x-pepperbus-|ce-|webhook-)|(host|content-length|transfer-encoding|connection|te|trailer|upgrade|expect|"
     r"is[-_]pepper[-_]bus[-_]request)\Z",
     re.IGNORECASE,
 )

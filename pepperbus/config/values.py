@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from base64 import b64decode
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -42,6 +43,16 @@ def texts(value: Raw) -> tuple[str, ...]:
 
 def secret(value: Raw) -> Secret:
     return Secret(text(value))
+
+
+def signing(value: Raw) -> Secret:
+    """A key as it stands, or `whsec_` and the key in base64 (Standard Webhooks)."""
+    found = text(value)
+    try:
+        b64decode(found.removeprefix("whsec_") if found.startswith("whsec_") else "", validate=True)
+    except ValueError:
+        raise ValueError("what follows whsec_ must be base64; or write the key itself without whsec_") from None
+    return Secret(found)
 
 
 def name(value: Raw) -> str:
@@ -270,7 +281,7 @@ def _meant(found: str, words: tuple[str, ...]) -> str:
 CHECKS: dict[str, Callable[..., Any]] = {
     check.__name__: check
     for check in (
-        text, texts, secret, name, names, integer, integers, boolean, option, duration, size, backoff, address,
+        text, texts, secret, signing, name, names, integer, integers, boolean, option, duration, size, backoff, address,
         addresses, urls, storage_url, script, host, login, later,
     )
 }  # fmt: skip

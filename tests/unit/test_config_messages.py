@@ -266,6 +266,9 @@ QUEUE_CASES = {
     QUEUE + "run = http\nurl = http://h/\n[[[headers]]]\nHost = x": [
         "10: [topics] [[mail]] [[[headers]]] Host = ***: the bus sets this header itself; use the topic's key host"
     ],
+    QUEUE + "run = http\nurl = http://h/\nsign = whsec_%%%": [
+        "9: [topics] [[mail]] sign = ***: what follows whsec_ must be base64; or write the key itself without whsec_"
+    ],
     QUEUE + "[[mail]]": ["7: [topics] [[mail]]: this section stands already in line 6; make it one"],
     QUEUE + "[[a/b]]": [
         "7: [topics] [[a/b]]: not a name; allowed: 1 to 128 of A-Z a-z 0-9 . _ - and the first a letter or digit"
