@@ -20,6 +20,8 @@ from pepperbus.delivery.fastcgi_pool import pool_of
 from pepperbus.errors import ProtocolError
 from pepperbus.wire import fastcgi
 
+_REACH_S = 2.0
+
 
 class FastcgiConsumer:
     """One topic's php-fpm script. Implements `delivery.contract.Consumer`; make it after the fork."""
@@ -27,6 +29,7 @@ class FastcgiConsumer:
     def __init__(self, topic: Topic, config: Config) -> None:
         settings = config.pools[topic.pool]
         self.address = settings.address
+        self.dedicated = settings.dedicated
         self._topic = topic
         self._params = Params(topic, settings.dedicated)
         self._pool = pool_of(settings)
@@ -47,13 +50,13 @@ class FastcgiConsumer:
             if exchange is not None:
                 exchange.abandon()
 
-    def reach(self, deadline_s: float) -> Answer:
-        """Only connect and close again: ANSWERED (status 0) when somebody listens. For contracts without a ping."""
+    def reachable(self) -> bool:
+        """Only connect and close again. For contracts without a ping: no request is ever invented."""
         waiter: Waiter[Answer] = Waiter()
-        exchange = Exchange(self._pool, None, deadline_s, waiter.switch, self._under_way)
+        exchange = Exchange(self._pool, None, _REACH_S, waiter.switch, self._under_way)
         try:
             exchange.start()
-            return waiter.get()
+            return waiter.get().transport is Transport.ANSWERED
         finally:
             exchange.abandon()
 
