@@ -77,7 +77,7 @@ class HttpConsumer:
         except Exception as error:  # a bug of ours must not leave the job's place taken for ever
             return Answer(Transport.CUT, detail=f"{self.address}: {error!r}")
 
-    def connectable(self) -> bool:
+    def reachable(self) -> bool:
         """Whether any of the URLs takes a connection now; nothing is sent."""
         for endpoint in self._endpoints:
             try:
