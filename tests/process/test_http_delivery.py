@@ -188,7 +188,7 @@ def test_a_url_that_refuses_is_passed_over_and_costs_no_job() -> None:
         ours = consumer(f"http://127.0.0.1:{free_port()}/", alive.url)
         assert [ours.call(request()).status for _ in range(4)] == [200] * 4
         assert ours._endpoints[0].skip_until > time.monotonic()
-        assert ours.connectable()
+        assert ours.reachable()
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_nobody_listens(url: str, transport: Transport) -> None:
     answer = ours.call(request())
     assert answer.transport is transport
     assert answer.detail.startswith("http://")
-    assert not ours.connectable()
+    assert not ours.reachable()
 
 
 def test_a_full_backlog_is_busy() -> None:
