@@ -190,10 +190,10 @@ def _run(main: Callable[[Child], None], child: Child, line: Line) -> int:
 
 
 def _failed(child: Child, line: Line, reason: str, definite: bool) -> int:
-    what = "crashed" if child.started else "boot_failed"
-    child.log.error(what, reason)
-    line.tell({"op": what, "reason": reason, "definite": definite})
-    return 1 if child.started else EXIT_BOOT
+    is_boot = definite or not child.started
+    child.log.error("boot_failed" if is_boot else "crashed", reason)
+    line.tell({"op": "failed", "reason": reason, "definite": definite})
+    return EXIT_BOOT if is_boot else 1
 
 
 def _reset_signals() -> None:

@@ -139,7 +139,6 @@ class Children:
 
     def ready(self, place: Place) -> None:
         place.was_ready = True
-        place.boot_failures = 0
         if place.phase is Phase.STARTING:
             place.phase = Phase.READY
 
@@ -158,8 +157,11 @@ class Children:
         if not place.alive:
             self.places.pop(place.name, None)
 
-    def exit(self, place: Place, reason: str, now: float, random: float = 1.0) -> None:
-        """Its process is gone. `reason` is kept only if nobody asked it to leave."""
+    def exit(self, place: Place, reason: str, now: float, random: float = 1.0, gave_up: bool = False) -> None:
+        """Its process is gone. `reason` is kept only if nobody asked it to leave.
+
+        `gave_up`: it ended itself, with an error. Soon after its start that counts as a boot failure.
+        """
         asked = place.phase is Phase.DRAINING
         lived = now - place.started
         place.pid = 0
@@ -172,8 +174,10 @@ class Children:
         if asked:
             return
         place.reason = reason
-        if not place.was_ready:
+        if not place.was_ready or (gave_up and lived < CALM_S):
             place.boot_failures += 1
+        else:
+            place.boot_failures = 0
         if lived >= RESET_S:
             place.short_lives = 0
         elif not (place.was_ready and lived >= CALM_S):

@@ -130,7 +130,7 @@ class Master:
                 place.generation = int(message["generation"])
                 if message["error"]:
                     self.drain(place, self.config.bus.grace, f"refused the new configuration: {message['error']}")
-            case "boot_failed" | "crashed":
+            case "failed":
                 place.last_words = str(message["reason"])
                 place.definite = bool(message["definite"])
             case "answer":
@@ -192,7 +192,7 @@ class Master:
         self.births.page.forget(place.beat)
         self._next_family = 0.0
         pid, asked = place.pid, place.phase is Phase.DRAINING
-        self.children.exit(place, reason, time.monotonic(), random.random())
+        self.children.exit(place, reason, time.monotonic(), random.random(), gave_up=bool(place.last_words))
         if asked:
             self.log.info("child_left", place.reason, name=place.name, pid=pid)
             return
