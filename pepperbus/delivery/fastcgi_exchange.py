@@ -16,7 +16,7 @@ from fcntl import ioctl
 from typing import TYPE_CHECKING
 
 from pepperbus.delivery.contract import Answer, Transport
-from pepperbus.delivery.fastcgi_pool import Connection, Pool
+from pepperbus.delivery.fastcgi_pool import PROMPT_S, Connection, Pool
 from pepperbus.errors import ProtocolError
 from pepperbus.wire import fastcgi
 
@@ -40,7 +40,7 @@ class Exchange:
     """Started once, reports once through `done` unless abandoned. `flights` None: connect and close only."""
 
     __slots__ = (
-        "_began", "_connected", "_connection", "_deadline", "_done", "_flights", "_hosts", "_reader",
+        "_began", "_connected", "_connection", "_deadline", "_done", "_flights", "_heard", "_hosts", "_reader",
         "_reconnected", "_reply", "_rest", "_sent", "_starting", "_step", "_under_way", "_wait", "_writer", "pool",
     )  # fmt: skip
 
@@ -64,7 +64,7 @@ class Exchange:
         self._rest = memoryview(b"")
         self._reader = fastcgi.Reader()
         self._reply = fastcgi.Reply()
-        self._sent = self._reconnected = False
+        self._sent = self._heard = self._reconnected = False
         self._starting = True
         self._wait = _FIRST_WAIT_S
         self._began = self._connected = 0.0
@@ -141,6 +141,7 @@ class Exchange:
     def _again(self, reason: str) -> None:
         """Nothing can have run: try anew soon, or say BUSY when that went on for long enough."""
         self._drop()
+        self.pool.is_full()
         if time.monotonic() - self._began + self._wait > BUSY_S:
             self._finish(Answer(Transport.BUSY, detail=reason))
             return
@@ -154,7 +155,7 @@ class Exchange:
         self._connected = time.monotonic()
         if self._flights is None:
             self._finish(Answer(Transport.ANSWERED))
-        elif self.pool.guard:
+        elif self.pool.guarded():
             self._hold_back(connection, self._flights[0])
         else:
             connection.watcher.start(self._readable)
@@ -199,12 +200,15 @@ class Exchange:
         else:
             self._lost("closed before the request was sent")
             return
+        if time.monotonic() - self._connected > PROMPT_S:
+            self.pool.is_full()
         self._stop_step()
         self._stop_writer()
         connection.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _DEFAULT_BUFFER)
         self._write(self._flights[1])
 
     def _not_taken(self) -> None:
+        self.pool.is_full()
         text = f"{self.pool.address.text}: no child took the request within {BUSY_S:g} s"
         self._finish(Answer(Transport.BUSY, detail=text))
 
@@ -251,9 +255,10 @@ class Exchange:
         except OSError as error:
             self._lost(error.strerror or "")
             return
-        if not data or not self._sent:
-            self._lost("closed without an answer" if not self._reply.read else "closed within the answer")
+        if not data:
+            self._closed(connection)
             return
+        self._heard = True
         try:
             self._take(data)
         except ProtocolError as error:
@@ -267,7 +272,9 @@ class Exchange:
         end = reply.end
         if end is None:
             return
-        if end.protocol_status == fastcgi.COMPLETE:
+        if not self._sent:  # php-fpm answers 200 to a request without params: nothing of ours has run
+            answer = self._answer(Transport.BUSY, "answered before the request was sent")
+        elif end.protocol_status == fastcgi.COMPLETE:
             answer = self._answer(Transport.ANSWERED, "")
             answer.status, answer.headers, answer.body = reply.parse()
         elif end.protocol_status in _PROTOCOL and not reply.stdout:
@@ -282,6 +289,26 @@ class Exchange:
         text = f"{self.pool.address.text}: {detail}" if detail else ""
         return Answer(transport, stderr=bytes(self._reply.stderr), detail=text)
 
+    def _closed(self, connection: Connection) -> None:
+        """EOF before END_REQUEST.
+
+        On a kept connection, with nothing answered, it means that php-fpm had ended the child's life there
+        (pm.max_requests, a reload) and drained what we sent. A running script leaves the last record of our request
+        unread, and the death of its process then shows as a reset. So this request has not run and is sent anew.
+        """
+        if self._sent and connection.reused and not self._heard and self.pool.keepalive:
+            self._replace()
+        else:
+            self._lost("closed within the answer" if self._heard else "closed without an answer")
+
+    def _replace(self) -> None:
+        """A kept connection was closed before our request was taken up."""
+        self._drop()
+        self._sent = False
+        self._rest = memoryview(b"")
+        self._reconnected = True
+        self._connect()
+
     # -- ends ----------------------------------------------------------------------------------------------------
 
     def _lost(self, reason: str) -> None:
@@ -289,9 +316,7 @@ class Exchange:
         if self._sent:
             self._finish(self._answer(Transport.CUT, reason))
         elif self._connection is not None and self._connection.reused:
-            self._drop()
-            self._reconnected = True
-            self._connect()
+            self._replace()
         else:
             self._again(f"{self.pool.address.text}: {reason}")
 

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from pepperbus import __version__
 from pepperbus.config.model import Topic
 from pepperbus.delivery.contract import Request
-from pepperbus.errors import ConfigError
+from pepperbus.errors import ConfigError, ProtocolError
 from pepperbus.wire import fastcgi
 
 #: With a pool of our own these make an error visible on stderr and keep it out of the answer. They stick to the php-fpm
@@ -21,6 +21,8 @@ PINS = "display_errors=0\nlog_errors=1\nhtml_errors=0\noutput_buffering=65536"
 _FORM = "application/x-www-form-urlencoded"
 _RAW = "application/octet-stream"
 _OURS = ("REQUEST_METHOD", "CONTENT_LENGTH", "CONTENT_TYPE", "SCRIPT_FILENAME", "PHP_VALUE", "PHP_ADMIN_VALUE")
+_EACH = ("TRACE_ID", "DEADLINE", "LENGTH", "SHA256")
+_OF_A_JOB = ("JOB_ID", "ATTEMPT")
 _TWINS = ("PEPPERBUS_", "HTTP_X_PEPPERBUS_")
 
 
@@ -31,9 +33,8 @@ class Params:
         for name, _ in topic.params:
             if name in _OURS or name.startswith(_TWINS):
                 raise ConfigError(f"topic {topic.full_name}: [[[params]]] must not set {name}, the bus sets it itself")
-        self._data = fastcgi.pairs(_constants(topic, dedicated, topic.body == "raw").items())
-        self._ping = fastcgi.pairs(_constants(topic, dedicated, False).items())
-        self._names = [_prefixed(what) for what in ("TRACE_ID", "DEADLINE", "LENGTH", "SHA256", "JOB_ID", "ATTEMPT")]
+        self._data = _template(_constants(topic, dedicated, topic.body == "raw"), _EACH + _OF_A_JOB)
+        self._ping = _template(_constants(topic, dedicated, False), _EACH)
 
     def of(self, request: Request, body: bytes) -> bytes:
         """All params, packed. With `chunk`, JOB_ID lists the ids with commas and ATTEMPT is the highest.
@@ -41,29 +42,32 @@ class Params:
         Raises ProtocolError when a value cannot be sent.
         """
         length = b"%d" % len(body)
-        values = [
-            request.trace.encode(),
-            b"%d" % (request.now_ms // 1000 + int(request.deadline_s)),
-            length,
-            sha256(body).hexdigest().encode(),
-        ]
+        trace = request.trace.encode()
+        deadline = b"%d" % (request.now_ms // 1000 + int(request.deadline_s))
+        digest = sha256(body).hexdigest().encode()
+        template = self._ping
+        values = [length, trace, deadline, length, digest]
         if request.jobs:
-            values.append(b",".join([b"%d" % delivered.job.id for delivered in request.jobs]))
-            values.append(b"%d" % max([delivered.attempt for delivered in request.jobs]))
-        parts = [self._ping if request.ping else self._data, b"\x0e", bytes((len(length),)), b"CONTENT_LENGTH", length]
-        for (short, short_tail, long, long_tail), value in zip(self._names, values, strict=False):
-            if len(value) > 127 or b"\0" in value:
-                parts += (fastcgi.pair(short_tail.decode(), value), fastcgi.pair(long_tail.decode(), value))
-            else:
-                size = bytes((len(value),))
-                parts += (short, size, short_tail, value, long, size, long_tail, value)
-        return b"".join(parts)
+            template = self._data
+            ids = b",".join([b"%d" % delivered.job.id for delivered in request.jobs])
+            values += [ids, b"%d" % max([delivered.attempt for delivered in request.jobs])]
+        if b"\0" in trace:
+            raise ProtocolError("the trace id holds a NUL byte")
+        arguments: list[bytes] = []
+        for value in values:
+            arguments += (fastcgi.length(len(value)), value)
+        return template % tuple(arguments + arguments[2:])
 
 
-def _prefixed(what: str) -> tuple[bytes, bytes, bytes, bytes]:
-    """A name and its HTTP_X_ twin, each with the byte of its length."""
-    names = [(prefix + what).encode() for prefix in _TWINS]
-    return bytes((len(names[0]),)), names[0], bytes((len(names[1]),)), names[1]
+def _template(constants: dict[str, str], names: tuple[str, ...]) -> bytes:
+    """The constant params, packed, and a place for the length and the value of every other one."""
+    parts = [fastcgi.pairs(constants.items()).replace(b"%", b"%%"), _place("CONTENT_LENGTH")]
+    parts += [_place(prefix + name) for prefix in _TWINS for name in names]
+    return b"".join(parts)
+
+
+def _place(name: str) -> bytes:
+    return bytes((len(name),)) + b"%b" + name.encode() + b"%b"
 
 
 def _constants(topic: Topic, dedicated: bool, raw: bool) -> dict[str, str]:

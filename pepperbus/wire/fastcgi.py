@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pepperbus.errors import ProtocolError
 
@@ -40,14 +41,15 @@ def pair(name: str, value: str | bytes) -> bytes:
     encoded = value.encode() if isinstance(value, str) else value
     if b"\0" in encoded or b"\0" in encoded_name:
         raise ProtocolError(f"param {name!r} holds a NUL byte")
-    return _length(len(encoded_name)) + _length(len(encoded)) + encoded_name + encoded
+    return length(len(encoded_name)) + length(len(encoded)) + encoded_name + encoded
 
 
 def pairs(items: Iterable[tuple[str, str | bytes]]) -> bytes:
     return b"".join(pair(name, value) for name, value in items)
 
 
-def _length(n: int) -> bytes:
+def length(n: int) -> bytes:
+    """The length of a name or value, as it stands in front of a pair."""
     return bytes((n,)) if n < 128 else struct.pack(">I", n | 1 << 31)
 
 
@@ -76,18 +78,15 @@ def closing(body: bytes) -> bytes:
     return b"".join(parts)
 
 
-@dataclass(frozen=True, slots=True)
-class Stdout:
+class Stdout(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Stderr:
+class Stderr(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     app_status: int
     protocol_status: int
 
