@@ -1,0 +1,15 @@
+"""The sidecar: health, metrics, JSON API and status page over HTTP, in a process of its own.
+
+    main.py      the process: listeners, leaving
+    app.py       the Flask application: which part answers what, errors, guard
+    guard.py     who may ask: Host and Origin checks, security headers
+    desk.py      what the parts share: an `Office` safe for many greenlets, the monitor
+    monitor.py   samples the statistics every second: rates and percentiles of the last minute
+    health.py    /healthz, /readyz
+    metrics.py   /metrics
+    routes.py    the table of the API: path, what it takes, what it answers, the operation behind it
+    api.py       /api/v1 from that table; openapi.py the document from the same table
+    page.py      the status page
+
+Everything it does goes through `pepperbus.operations`; it never touches a storage by itself.
+"""

@@ -1,0 +1,107 @@
+"""/api/v1: the table of routes.py over HTTP, with one shape for every error. Floor 5."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+import gevent.lock
+import gevent.queue
+import msgspec
+from flask import Blueprint, Response, request
+
+from pepperbus import errors
+from pepperbus.operations.results import to_json
+from pepperbus.web import openapi
+from pepperbus.web.desk import Desk
+from pepperbus.web.routes import ROUTES, Call, Route
+
+PREFIX = "/api/v1"
+_STREAMS = 32
+_QUIET_S = 15.0
+
+#: The first class that fits decides: HTTP status and the error's stable code.
+_ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
+    (errors.NotFound, 404, "not_found"),
+    (errors.UsageError, 400, "usage"),
+    (errors.ConfigError, 422, "configuration"),
+    (errors.NotReachable, 503, "not_reachable"),
+    (errors.StorageUnknown, 504, "storage_unknown"),
+    (errors.StorageUnavailable, 503, "storage_unavailable"),
+    (errors.StorageRefused, 503, "storage_refused"),
+    (errors.PepperbusError, 409, "refused"),
+)
+
+
+def error(status: int, code: str, message: str, details: list[str] | None = None) -> Response:
+    """The one shape of an error."""
+    body = openapi.Error(openapi.ErrorDetail(code, message, details or []))
+    return Response(msgspec.json.encode(body), status, mimetype="application/json")
+
+
+def blueprint(desk: Desk) -> Blueprint:
+    """The API as a blueprint."""
+    api = Blueprint("api", __name__, url_prefix=PREFIX)
+    document = msgspec.json.encode(openapi.document(PREFIX))
+    streams = gevent.lock.BoundedSemaphore(_STREAMS)
+    for route in ROUTES:
+        path = route.path.replace("{", "<").replace("}", ">")
+        view = _view(desk, route, streams)
+        api.add_url_rule(path, f"{route.method} {route.path}".replace(".", "_"), view, methods=[route.method])
+    api.add_url_rule("/openapi.json", "openapi", lambda: Response(document, mimetype="application/json"))
+    return api
+
+
+def _view(desk: Desk, route: Route, streams: Any) -> Any:
+    def view(**names: str) -> Response:
+        try:
+            query = msgspec.convert(request.args.to_dict(), route.query, strict=False)
+            body = msgspec.json.decode(request.get_data() or b"{}", type=route.body)
+            result = route.do(Call(desk, names, query, body))
+        except msgspec.MsgspecError as refused:
+            return error(400, "usage", str(refused))
+        except errors.PepperbusError as failure:
+            return _told(failure)
+        if route.stream:
+            return _streamed(result, streams)
+        return Response(to_json(result), mimetype="application/json")
+
+    return view
+
+
+def _told(failure: errors.PepperbusError) -> Response:
+    status, code = next((status, code) for kind, status, code in _ERRORS if isinstance(failure, kind))
+    details = list(failure.mistakes) if isinstance(failure, errors.ConfigError) else []
+    return error(status, code, str(failure), details)
+
+
+def _streamed(events: Iterator[Any], streams: Any) -> Response:
+    if not streams.acquire(blocking=False):
+        return error(503, "too_many", f"{_STREAMS} streams are open already")
+    ready: Any = gevent.queue.Queue(1000)
+    feeder = gevent.spawn(_feed, events, ready)
+
+    def close() -> None:
+        feeder.kill()
+        streams.release()
+
+    response = Response(_sent(ready), mimetype="text/event-stream")
+    response.headers["X-Accel-Buffering"] = "no"
+    response.call_on_close(close)
+    return response
+
+
+def _feed(events: Iterator[Any], ready: Any) -> None:
+    for event in events:
+        ready.put(event)
+
+
+def _sent(ready: Any) -> Iterator[bytes]:
+    """Server-sent events, and a comment when nothing happens: only writing shows that the reader has gone."""
+    yield b": begin\n\n"
+    while True:
+        try:
+            yield b"data: " + to_json(ready.get(timeout=_QUIET_S)) + b"\n\n"
+        except gevent.queue.Empty:
+            yield b": quiet\n\n"

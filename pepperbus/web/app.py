@@ -1,0 +1,57 @@
+"""The Flask application: which part answers what. Floor 5."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from pepperbus.log import Log
+from pepperbus.web import api, guard, health, page
+from pepperbus.web.desk import Desk
+from pepperbus.web.metrics import CONTENT_TYPE, Exposition
+
+MOST_BODY = 32 << 20
+
+
+def create_app(desk: Desk, log: Log) -> Flask:
+    """The whole sidecar as a WSGI application; `desk.monitor.run` must be running for rates."""
+    app = Flask("pepperbus.web", static_url_path="/static")
+    app.config["MAX_CONTENT_LENGTH"] = MOST_BODY
+    exposition = Exposition(desk)
+
+    @app.before_request
+    def check() -> Response | None:
+        reason = guard.refusal(request, desk.office.config)
+        return api.error(403, "forbidden", reason) if reason else None
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        return Response("ok\n", mimetype="text/plain")
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        reasons = health.not_ready(desk.office)
+        return Response("\n".join(reasons or ["ready"]) + "\n", 503 if reasons else 200, mimetype="text/plain")
+
+    def metrics() -> Response:
+        return Response(exposition.text(), content_type=CONTENT_TYPE)
+
+    app.add_url_rule("/metrics", "metrics", metrics)
+    app.add_url_rule("/global/metrics", "global_metrics", metrics)
+    app.add_url_rule("/", "status_page", lambda: page.render(desk))
+    app.register_blueprint(api.blueprint(desk))
+
+    @app.errorhandler(HTTPException)
+    def http_error(failure: HTTPException) -> Any:
+        code = (failure.name or "error").lower().replace(" ", "_")
+        return api.error(failure.code or 500, code, failure.description or "")
+
+    @app.errorhandler(Exception)
+    def bug(failure: Exception) -> Response:
+        log.error("web_bug", f"{type(failure).__name__}: {failure}", path=request.path)
+        return api.error(500, "bug", "the sidecar failed at this; its log says more")
+
+    app.after_request(guard.harden)
+    return app

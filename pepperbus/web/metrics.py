@@ -1,0 +1,135 @@
+"""/metrics in Prometheus' text form. Floor 5.
+
+Old names are literal: dashboards and alarms hang on them. Only topics of the current configuration have series, so a
+removed topic's series disappear. Counters live in files that outlast every process, so they never go back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from time import monotonic
+
+import psutil
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric, UntypedMetricFamily
+
+from pepperbus import stats
+from pepperbus.config.model import Topic
+from pepperbus.errors import PepperbusError
+from pepperbus.operations import jobs as listing
+from pepperbus.operations.results import TopicStatus
+from pepperbus.web.desk import Desk
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_OCTAVES = range(8, 33)  # histogram bounds: 256 µs, doubling, to 71 minutes
+_SCAN_EVERY_S = 30.0
+
+
+class Exposition:
+    """What a scrape gets. One per sidecar: it remembers how many dead jobs are dead of old age."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._timeouts: dict[str, tuple[int, float, int]] = {}
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        psutil.cpu_percent(None)
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """prometheus_client calls this at every scrape."""
+        self._desk.monitor.sample()
+        yield from self._counters()
+        yield self._consumed()
+        yield self._histogram(
+            "pepperbus_job_wait_seconds", "From when a job was due to the start of an attempt.", "wait"
+        )
+        yield self._histogram("pepperbus_job_run_seconds", "From the start of an attempt to its answer.", "run")
+        yield from self._lengths()
+        yield GaugeMetricFamily("pepperbus_cpu_usage", "CPU of this machine in use, percent.", psutil.cpu_percent(None))
+        yield GaugeMetricFamily(
+            "pepperbus_mem_usage", "Memory of this machine in use, percent.", psutil.virtual_memory().percent
+        )
+        yield GaugeMetricFamily("pepperbus_load_average", "Load of this machine, 1 minute.", os.getloadavg()[0])
+
+    def _totals(self, name: str) -> stats.Totals:
+        return self._desk.monitor.totals.get(name) or stats.Totals()
+
+    def _topics(self) -> list[Topic]:
+        return self._desk.office.topics()
+
+    def _counters(self) -> Iterator[Metric]:
+        added = UntypedMetricFamily("pepperbus_queue_add_count", "Jobs accepted.", labels=["queue"])
+        for name in self._desk.office.config.queues:
+            added.add_metric([name], self._totals(name)["pushed"])
+        yield added
+        for metric, counter, text in (
+            ("pepperbus_job_success_count", "done", "Jobs done."),
+            ("pepperbus_job_fail_count", "failed", "Attempts that failed."),
+        ):
+            family = UntypedMetricFamily(metric, text, labels=["queue", "topic"])
+            for topic in self._topics():
+                family.add_metric([topic.queue, topic.name], self._totals(topic.full_name)[counter])
+            yield family
+
+    def _consumed(self) -> Metric:
+        """The old summary: quantiles of the last minute, sum and count since the bus started, in milliseconds."""
+        name = "pepperbus_job_consume_milliseconds"
+        family = Metric(name, "Milliseconds from the start of an attempt to its answer.", "summary")
+        for topic in self._topics():
+            labels = {"queue": topic.queue, "topic": topic.name}
+            recent = self._desk.monitor.last_minute(topic.full_name, "run")
+            total = self._totals(topic.full_name).histograms["run"]
+            for q in (0.5, 0.9, 0.99):
+                value = recent.percentile(q) * 1000 if recent.count else float("nan")
+                family.add_sample(name, labels | {"quantile": str(q)}, value)
+            family.add_sample(f"{name}_sum", labels, total.sum_micros / 1000)
+            family.add_sample(f"{name}_count", labels, total.count)
+        return family
+
+    def _histogram(self, metric: str, text: str, which: str) -> Metric:
+        family = HistogramMetricFamily(metric, text, labels=["queue", "topic"])
+        for topic in self._topics():
+            found = self._totals(topic.full_name).histograms[which]
+            bounds = [(_le(octave), sum(found.buckets[: octave * stats.PER_OCTAVE])) for octave in _OCTAVES[:-1]]
+            family.add_metric(
+                [topic.queue, topic.name], [*bounds, ("+Inf", found.count)], sum_value=found.sum_micros / 1e6
+            )
+        return family
+
+    def _lengths(self) -> Iterator[Metric]:
+        labels = ["queue", "topic"]
+        length = GaugeMetricFamily("pepperbus_topic_length", "Jobs ready or with a worker.", labels=labels)
+        retry = GaugeMetricFamily("pepperbus_topic_retry_length", "Jobs delayed, or dead of failures.", labels=labels)
+        timeout = GaugeMetricFamily("pepperbus_topic_timeout_length", "Jobs dead of max_age.", labels=labels)
+        for queue in self._desk.monitor.status().queues:
+            for topic in queue.topics:
+                if topic.error:
+                    continue  # no number is better than a wrong one
+                values = topic.name.split("/")
+                aged = self._aged(topic)
+                length.add_metric(values, topic.ready + topic.leased)
+                retry.add_metric(values, topic.delayed + topic.dead - aged)
+                timeout.add_metric(values, aged)
+        yield from (length, retry, timeout)
+
+    def _aged(self, topic: TopicStatus) -> int:
+        """Dead jobs whose reason is max_age: looked through again only when their number changed, and not often."""
+        dead, at, aged = self._timeouts.get(topic.name, (0, 0.0, 0))
+        if topic.dead == 0:
+            return 0
+        if topic.dead != dead and monotonic() - at > _SCAN_EVERY_S:
+            try:
+                page = listing.jobs(self._desk.office, listing.select(topic.name, (), "dead", "max_age:"), n=10_000)
+            except PepperbusError:
+                return min(aged, topic.dead)
+            aged = sum(job.reason.startswith("max_age:") for job in page.jobs)
+            self._timeouts[topic.name] = (topic.dead, monotonic(), aged)
+        return min(aged, topic.dead)
+
+
+def _le(octave: int) -> str:
+    return repr(2**octave / 1e6)
