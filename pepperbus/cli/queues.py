@@ -116,7 +116,8 @@ def rm(ctx: click.Context, name: str, keep_jobs: bool, yes: bool, dry_run: bool)
             with as_daemon(opened.config.bus):
                 queues.lying(opened, name)  # opens the storages as the daemon, which root may not
         confirm(f"Remove {names or name} from the configuration?", yes)
-        done = queues.remove(opened, name, keep_jobs=keep_jobs)
+        with _mistakes_are_ours():
+            done = queues.remove(opened, name, keep_jobs=keep_jobs)
     _told(ctx, done)
 
 
