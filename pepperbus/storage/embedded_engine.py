@@ -8,6 +8,7 @@ fsync, and each caller gets its own result. Reading never waits and happens wher
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,6 +61,7 @@ class Engine:
         self._wake = _native_lock()
         self._wake.acquire()
         self._env: Any = None
+        self._room_until = 0.0
         self._tables: dict[str, Any] = {}
         self._answers = get_hub().loop.async_()
         self._answers.start(self._answer)
@@ -202,12 +204,17 @@ class Engine:
             raise StorageUnknown(f"storage {self._name}: {self.path}: {error}") from error
 
     def _make_room(self) -> None:
+        """Raise StorageUnavailable while there is none. Asks the disk five times a second: it takes its time."""
+        now = time.monotonic()
+        if now < self._room_until:
+            return
         disk = os.statvfs(self.path)
         if disk.f_bavail < min(_RESERVE // disk.f_frsize, disk.f_blocks // 20):
             raise StorageUnavailable(
                 f"storage {self._name}: no space left for more jobs on the disk of {self.path}"
                 f" ({disk.f_bavail * disk.f_frsize >> 20} MiB free)"
             )
+        self._room_until = now + 0.2
 
     def _open(self) -> Any:
         try:

@@ -141,8 +141,12 @@ class Work(Look):
             record = pack_body(job_id, push.body)
             for topic in push.topics:
                 number = self._topic_numbers.get(topic) or self._topic(topic)
-                if put(JOB.pack(number, job_id), record, overwrite=False, db=bodies):
+                if not put(JOB.pack(number, job_id), record, overwrite=False, db=bodies):
+                    continue
+                if push.due_ms or push.front:
                     self._enter(number, push)
+                else:
+                    self._put_line(number, READY, self._tail_rank(number, job_id), job_id, b"")
         return refused
 
     def _over(self, job_id: int, topic: str, limit: int) -> bool:
@@ -154,13 +158,12 @@ class Work(Look):
         return known is None and counts[READY] + counts[DELAYED] >= limit
 
     def _enter(self, number: int, push: Push) -> None:
+        """Enter a job that does not just join the line."""
         if push.due_ms:
             track = Track(first_due_ms=push.due_ms)
             self._put_line(number, DELAYED, push.due_ms, push.job_id, track.pack())
-        elif push.front:
-            self._to_front(number, [(push.job_id, NEW)])
         else:
-            self._put_line(number, READY, self._tail_rank(number, push.job_id), push.job_id, b"")
+            self._to_front(number, [(push.job_id, NEW)])
 
     def lease(self, topic: str, n: int, owner: str) -> list[Leased]:
         number = self.topic_number(topic)
@@ -168,23 +171,28 @@ class Work(Look):
         cursor = self.txn.cursor(self.tables["ready"])
         if number is None or not cursor.set_range(prefix):
             return []
-        holder = 0
         jobs: list[Leased] = []
         entries = []
-        while len(jobs) < n and (key := cursor.key()).startswith(prefix) and key:
-            _, rank, job_id = LINE.unpack(key)
-            value = cursor.value()
+        holder = b""
+        bodies, get = self.tables["bodies"], self.txn.get
+        before = len(prefix) + NUMBER.size  # of a ready key, in front of the job id
+        while len(jobs) < n:
+            key, value = cursor.item()
+            if key[: len(prefix)] != prefix:
+                break
             cursor.delete()
-            self.counts(number)[READY] -= 1
+            job_key = prefix + key[before:]
+            number, rank, job_id = LINE.unpack(key)
             if rank != job_id:
-                self.txn.delete(JOB.pack(number, job_id), db=self.tables["place"])
-            track = unpack_track(value)
-            body, whole = unpack_body(job_id, self.txn.get(JOB.pack(number, job_id), db=self.tables["bodies"]))
+                self.txn.delete(job_key, db=self.tables["place"])
+            self.counts(number)[READY] -= 1
+            track = unpack_track(value) if value else NEW
+            body, whole = unpack_body(job_id, get(job_key, db=bodies))
             if not whole:
                 self._bury(number, job_id, track, DAMAGED)
                 continue
-            holder = holder or self._owner(owner)
-            entries.append((LEASE.pack(holder, number, job_id), NUMBER.pack(rank) + value))
+            holder = holder or TOPIC.pack(self._owner(owner))
+            entries.append((holder + job_key, key[len(prefix) : before] + value))
             jobs.append(Leased(topic, job_id, body, track.attempts + 1, track.crashes, track.first_due_ms))
         self.txn.cursor(self.tables["leased"]).putmulti(entries)
         self.counts(number)[LEASED] += len(jobs)
