@@ -1,6 +1,6 @@
 """Jobs in Redis, or in what speaks its language (Valkey, Kvrocks, Pika): lists of pointers, bodies in a hash, no Lua.
 
-Floor 3. The parts: `redis_keys` (how a topic lies there: read it first), `redis_wire` (own connections), `redis_push`,
+Floor 3. The parts: `redis_keys` (how a topic lies there: read it first), `redis_wire`, `redis_pack`, `redis_pool`, `redis_url` (own connections), `redis_push`,
 `redis_claim`, `redis_settle`, `redis_look`, `redis_watch`, `redis_facts`. This module puts them together and holds
 what belongs to the whole storage: owners, nodes, shards, pause.
 
@@ -18,15 +18,16 @@ from pepperbus.config.model import StorageConfig
 from pepperbus.errors import StorageError, StorageRefused
 from pepperbus.job import State
 from pepperbus.log import Log
-from pepperbus.storage import redis_look, redis_push
+from pepperbus.storage import redis_look
 from pepperbus.storage.contract import MEMORY, Depth, Health, Leased, Page, Push, Released, Settle, Stored
 from pepperbus.storage.redis_claim import NODE_PX, Claims
 from pepperbus.storage.redis_facts import Facts, read_facts
 from pepperbus.storage.redis_link import Link
+from pepperbus.storage.redis_pool import Pool
+from pepperbus.storage.redis_push import Pushes
 from pepperbus.storage.redis_settle import Settlements
 from pepperbus.storage.redis_url import parse_url
 from pepperbus.storage.redis_watch import Watch
-from pepperbus.storage.redis_wire import Pool
 
 
 class RedisStorage:
@@ -38,6 +39,7 @@ class RedisStorage:
         self._mode = config.mode
         address = parse_url(config.name, config.url.reveal())
         self._link = Link(Pool(address, config.store_timeout, log=log), clock or SystemClock(), config.mode == "pika")
+        self._pushes = Pushes(self._link)
         self._claims = Claims(self._link)
         self._settlements = Settlements(self._link, self._claims)
         self._facts: Facts | None = None
@@ -63,7 +65,7 @@ class RedisStorage:
         return self._facts.advice(level) if self._facts else ""
 
     def push(self, batch: Sequence[Push], limits: Mapping[str, int] | None = None) -> Collection[int]:
-        return redis_push.push(self._link, batch, limits)
+        return self._pushes.push(batch, limits)
 
     def lease(self, topic: str, n: int, owner: str) -> list[Leased]:
         return self._claims.lease(topic, n, owner)

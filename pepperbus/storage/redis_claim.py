@@ -132,7 +132,7 @@ def _copy_then_remove(connection: Connection, keys: Keys, n: int, owner: str) ->
         return []
     seen.reverse()
     held = keys.held(owner)
-    connection.together([many((b"LPUSH", held), seen), (b"SADD", keys.owners, owner)])
+    connection.together([(b"SADD", keys.owners, owner), many((b"LPUSH", held), seen)])
     removed = connection.tell(each((b"LREM", keys.ready, -1), seen))
     lost = [found for found, mine in zip(seen, removed, strict=True) if not mine]
     connection.tell(each((b"LREM", held, 1), lost))

@@ -16,7 +16,8 @@ from pepperbus.clock import Clock
 from pepperbus.errors import StorageUnavailable
 from pepperbus.storage.redis_keys import Keys
 from pepperbus.storage.redis_pack import Part
-from pepperbus.storage.redis_wire import Connection, Interrupted, Pool
+from pepperbus.storage.redis_pool import Pool
+from pepperbus.storage.redis_wire import Connection, Interrupted
 
 Result = TypeVar("Result")
 _TRIES = 100

@@ -7,16 +7,20 @@ call (see `redis_keys`): repeating a push whose answer was lost neither doubles 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 
 from pepperbus import names
-from pepperbus.errors import StorageError
+from pepperbus.errors import StorageError, StorageUnavailable
 from pepperbus.storage.contract import Push
+from pepperbus.storage.redis_facts import parse_info
 from pepperbus.storage.redis_keys import NONCE, Keys, Record, field, pointer, pointer_of
 from pepperbus.storage.redis_link import Link
 from pepperbus.storage.redis_pack import Command
 from pepperbus.storage.redis_wire import Connection
 
+FULL = 0.85  # of maxmemory: above it Redis takes no new jobs
+CHECK_S = 0.25  # how long a look at the memory is good for
 _LOOK = 1000  # pointers looked at in one go when one is missed
 
 
@@ -54,22 +58,43 @@ class _Batch:
         return [*self.bodies, *self.records, *lines, (b"SADD", names.REDIS_TOPICS, *self._topics), *wakes]
 
 
-def push(link: Link, batch: Sequence[Push], limits: Mapping[str, int] | None = None) -> list[int]:
-    """`Storage.push`. The limits are looked at just before: pushes of other processes at that moment are not seen."""
-    with link.pool.borrow() as connection:
-        refused = _over_limit(link, connection, batch, limits) if limits else []
-        commands = _Batch()
-        for index, one in enumerate(batch):
-            if index not in refused:
-                for topic in one.topics:
-                    commands.add(link.keys(topic), one)
-        if not commands.bodies:
-            return refused
-        results = connection.together(commands.commands())
-        repeated = [store for store, new in zip(commands.stores, results, strict=False) if not new]
-        if repeated:
-            _undo_repeated(link, connection, repeated)
-    return refused
+class Pushes:
+    """Pushes of this process."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._looked_at = -CHECK_S
+
+    def push(self, batch: Sequence[Push], limits: Mapping[str, int] | None = None) -> list[int]:
+        """`Storage.push`. The limits are looked at just before: pushes of others at that moment are not seen."""
+        link = self._link
+        with link.pool.borrow() as connection:
+            self._check_memory(connection)
+            refused = _over_limit(link, connection, batch, limits) if limits else []
+            commands = _Batch()
+            for index, one in enumerate(batch):
+                if index not in refused:
+                    for topic in one.topics:
+                        commands.add(link.keys(topic), one)
+            if commands.bodies:
+                results = connection.together(commands.commands())
+                repeated = [store for store, new in zip(commands.stores, results, strict=False) if not new]
+                if repeated:
+                    _undo_repeated(link, connection, repeated)
+        return refused
+
+    def _check_memory(self, connection: Connection) -> None:
+        """A full Redis refuses claims too, so jobs could never leave it again: stop filling it before."""
+        now = time.monotonic()
+        if now - self._looked_at < CHECK_S:
+            return
+        info = parse_info(connection.ask((b"INFO", b"memory"))[0])
+        used, limit = int(info.get("used_memory", "0")), int(info.get("maxmemory", "0"))
+        if limit and used > limit * FULL:
+            raise StorageUnavailable(
+                f"{self._link.pool.address}: OOM: {used} of {limit} bytes are used; new jobs are refused above {FULL:.0%}"
+            )
+        self._looked_at = now
 
 
 def _over_limit(link: Link, connection: Connection, batch: Sequence[Push], limits: Mapping[str, int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Own client for Redis: a few exclusive connections that send a whole pipeline at once and know what a failure means.
+"""Own client for Redis: a connection that sends a whole pipeline at once and knows what a failure means.
 
 Floor 3. Knows sockets and RESP2, nothing of jobs. Every trip ends in one of three ways: all its answers, or
 `StorageUnavailable` (nothing of it happened), or `StorageUnknown` (it may have). A connection whose answers did not
@@ -11,16 +11,13 @@ import socket as plain
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import gevent
 import hiredis
 from gevent import socket, ssl
-from gevent.lock import BoundedSemaphore
 
 from pepperbus.errors import StorageUnavailable, StorageUnknown
-from pepperbus.log import Log
 from pepperbus.storage.redis_pack import Command, Part, pack, pack_one
 from pepperbus.storage.redis_url import Address
 
@@ -28,7 +25,6 @@ _MORE = object()
 _CHUNK = 65536
 _MULTI, _EXEC = pack_one((b"MULTI",)), pack_one((b"EXEC",))
 _QUIET_S = 30.0  # a subscription silent for so long is asked whether it still stands
-_FIRST_WAIT, _LAST_WAIT = 0.05, 0.5  # between attempts to connect: it works again within a second of Redis' return
 
 
 class ReplyError(Exception):
@@ -247,72 +243,3 @@ def _connect_unix(path: str, deadline: float) -> Any:
         except BaseException:
             sock.close()
             raise
-
-
-class Pool:
-    """Up to `size` connections to one Redis: as many trips as that are under way at once, the others wait in line.
-
-    No trip takes longer than `timeout` seconds, the wait included. While Redis cannot be reached, trips fail at once
-    between two attempts to connect, and `log` gets a line a minute.
-    """
-
-    def __init__(self, address: Address, timeout: float, size: int = 4, log: Log | None = None) -> None:
-        self.address = address
-        self.timeout = timeout
-        self._idle: list[Connection] = []
-        self._turns = BoundedSemaphore(size)
-        self._log = log
-        self._logged_at = -60.0
-        self._wait = 0.0
-        self._retry_at = 0.0
-        self._trouble = ""
-
-    @contextmanager
-    def borrow(self) -> Iterator[Connection]:
-        """A connection for this greenlet alone. Raises StorageUnavailable."""
-        deadline = time.monotonic() + self.timeout
-        if not self._turns.acquire(timeout=self.timeout):
-            raise StorageUnavailable(f"{self.address}: all connections are waiting for answers")
-        try:
-            connection = self._take(deadline)
-            try:
-                yield connection
-            finally:
-                if connection.usable:
-                    self._idle.append(connection)
-        finally:
-            self._turns.release()
-
-    def _take(self, deadline: float) -> Connection:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.fresh():
-                connection.deadline = deadline
-                return connection
-            connection.drop()
-        if time.monotonic() < self._retry_at:
-            raise StorageUnavailable(self._trouble)
-        try:
-            connection = Connection(self.address, deadline)
-        except StorageUnavailable as error:
-            self._failed(str(error))
-            raise
-        self._recovered()
-        return connection
-
-    def _failed(self, text: str) -> None:
-        now = time.monotonic()
-        self._wait = min(self._wait * 2 or _FIRST_WAIT, _LAST_WAIT)
-        self._retry_at, self._trouble = now + self._wait, text
-        if self._log and now - self._logged_at >= 60:
-            self._logged_at = now
-            self._log.warning("storage-down", text)
-
-    def _recovered(self) -> None:
-        if self._trouble and self._log:
-            self._log.info("storage-up", f"{self.address} answers again")
-        self._wait, self._retry_at, self._trouble, self._logged_at = 0.0, 0.0, "", -60.0
-
-    def close(self) -> None:
-        while self._idle:
-            self._idle.pop().drop()
