@@ -151,7 +151,7 @@ def _submit(submission: Submission, pushes: list[tuple[QueueRoute, list[Push]]])
 
 def _one_job(number: int, trace: bytes) -> bytes:
     """The commonest success: its length is known beforehand (ids have 20 digits)."""
-    return b'$%d\r\n{"jobs":["%d"],"inTraceId":"%b","error":""}\r\n' % (len(trace) + 58, number, trace)
+    return b'$%d\r\n{"jobs":["%d"],"inTraceId":"%b","error":""}\r\n' % (len(trace) + 59, number, trace)
 
 
 def _job_list(numbers: list[int], trace: bytes) -> bytes:
