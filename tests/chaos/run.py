@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.chaos import nemesis
 from tests.chaos.checker import TOPICS, Report, check
@@ -21,22 +22,29 @@ PRODUCERS = 2
 REST_S = 120
 
 
-def listing(stage: Stage, topic: str, state: str) -> dict[str, str]:
-    """Job id -> reason, through the public command line."""
-    command = [sys.executable, "-m", "pepperbus.cli", "-c", str(stage.config), "--json", "jobs", f"chaos/{topic}"]
-    command += ["--state", state, "--limit", "100000"]
+def pepperbus(stage: Stage, *words: str) -> Any:
+    """What a command prints as JSON; AssertionError with its message when it fails."""
+    command = [sys.executable, "-m", "pepperbus.cli", "-c", str(stage.config), "--json", *words]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, f"{' '.join(command)}: {result.stderr}"
-    return {job["id"]: job.get("reason", "") for job in json.loads(result.stdout)["jobs"]}
+    assert result.stdout, f"{' '.join(command)}: {result.returncode} {result.stderr}"
+    return json.loads(result.stdout)
+
+
+def listing(stage: Stage, topic: str, state: str) -> dict[str, str]:
+    """Job id -> reason, page after page."""
+    found: dict[str, str] = {}
+    cursor: list[str] = []
+    while True:
+        page = pepperbus(stage, "jobs", f"chaos/{topic}", "--state", state, "-n", "1000", *cursor)
+        found |= {job["id"]: job["reason"] for job in page["jobs"]}
+        if not page["cursor"]:
+            return found
+        cursor = ["--cursor", page["cursor"]]
 
 
 def at_rest(stage: Stage) -> bool:
-    command = [sys.executable, "-m", "pepperbus.cli", "-c", str(stage.config), "--json", "queue", "list"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        return False
-    topics = [topic for queue in json.loads(result.stdout)["queues"] for topic in queue["topics"]]
-    return all(topic["ready"] + topic["delayed"] + topic["leased"] == 0 for topic in topics)
+    topics = [topic for queue in pepperbus(stage, "status")["queues"] for topic in queue["topics"]]
+    return len(topics) == len(TOPICS) and all(t["ready"] + t["delayed"] + t["leased"] == 0 for t in topics)
 
 
 def run(directory: Path, engine: str, jobs: int, faults: int, seed: int, seconds: float, verbose: bool) -> Report:
@@ -64,7 +72,10 @@ def run(directory: Path, engine: str, jobs: int, faults: int, seed: int, seconds
         wait_until(lambda: at_rest(stage), REST_S, f"all jobs settled; {stage.directory}")
         stage.say(f"at rest after {time.monotonic() - started:.1f} s")
         dead = {topic: listing(stage, topic, "dead") for topic in TOPICS}
-        waiting: dict[str, set[str]] = {topic: set() for topic in TOPICS}
+        waiting = {
+            topic: {id for state in ("ready", "delayed", "leased") for id in listing(stage, topic, state)}
+            for topic in TOPICS
+        }
         return check(ledgers, stage.consumer_ledger, nemesis_ledger, dead, waiting, IN_FLIGHT)
     finally:
         for producer in producers:
