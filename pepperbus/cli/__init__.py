@@ -26,10 +26,10 @@ class _Entry(NamedTuple):
 
 COMMANDS = {
     "serve": _Entry("serve", "Run the bus in the foreground."),
-    "check": _Entry("serve", "Say whether the configuration is right, or every mistake in it."),
-    "reload": _Entry("serve", "Let the running bus read its configuration anew."),
-    "stop": _Entry("serve", "Stop the running bus."),
-    "fpm-pool": _Entry("serve", "Print a php-fpm pool file made for the bus."),
+    "check": _Entry("steer", "Say whether the configuration is right, or every mistake in it."),
+    "reload": _Entry("steer", "Let the running bus read its configuration anew."),
+    "stop": _Entry("steer", "Stop the running bus."),
+    "fpm-pool": _Entry("steer", "Print a php-fpm pool file made for the bus."),
     "push": _Entry("push", "Push jobs through the gateway."),
     "status": _Entry("inspect", "Queues, depths, rates, processes, storages; what is wrong comes first.", True),
     "job": _Entry("inspect", "The whole life of one job.", True),

@@ -1,0 +1,92 @@
+"""`pepperbus check`, `reload`, `stop`, `fpm-pool`: what needs no storage."""
+
+from __future__ import annotations
+
+import click
+
+from pepperbus.cli.session import config_path, office, show, wants_json
+from pepperbus.errors import PepperbusError
+from pepperbus.operations import steer
+from pepperbus.operations.results import Checked, Steered
+
+
+@click.command()
+@click.pass_context
+def check(ctx: click.Context) -> int:
+    """Say whether the configuration is right, or name every mistake: file, line, key, what was found, what is allowed."""
+    checked = steer.check(config_path(ctx))
+    show(ctx, checked, _checked)
+    return 0 if checked.ok else 1
+
+
+def _checked(checked: Checked) -> None:
+    for mistake in checked.mistakes:
+        click.echo(f"pepperbus: {mistake}", err=True)
+    if checked.ok:
+        click.echo(
+            f"configuration ok: {_count(checked.queues, 'queue')}, {_count(checked.topics, 'topic')}, "
+            f"{_count(checked.storages, 'storage')} ({checked.file})"
+        )
+    for note in checked.notes:
+        click.echo(f"note: {note}")
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+@click.command()
+@click.pass_context
+def reload(ctx: click.Context) -> None:
+    """Let the running bus read its configuration anew.
+
+    Waits until the bus has taken it, or says why not: then everything goes on as it was. Only queues that changed are
+    touched; no producer is cut.
+    """
+    with office(ctx) as opened:
+        steered = steer.reload(opened)
+    _steered(ctx, steered)
+
+
+@click.command()
+@click.option("--now", is_flag=True, help="Give running attempts no grace; what runs then counts as cut after sending.")
+@click.pass_context
+def stop(ctx: click.Context, now: bool) -> None:
+    """Stop the running bus. Nothing accepted is lost: jobs stay in their storages."""
+    with office(ctx) as opened:
+        steered = steer.stop(opened, now)
+    _steered(ctx, steered)
+
+
+def _steered(ctx: click.Context, steered: Steered) -> None:
+    if steered.ok or wants_json(ctx):
+        show(ctx, steered, _done)
+    if not steered.ok:
+        raise PepperbusError(steered.message or f"{steered.op} was refused")
+
+
+def _done(steered: Steered) -> None:
+    if steered.op == "stop":
+        click.echo("stopped")
+        return
+    answer = steered.answer
+    for key, text in (
+        ("added", "added"),
+        ("changed", "changed"),
+        ("removed", "removed"),
+        ("needs_restart", "needs a restart"),
+    ):
+        if answer.get(key):
+            click.echo(f"{text}: {', '.join(answer[key])}")
+    click.echo(f"generation {answer.get('generation', '?')} is in force")
+
+
+@click.command("fpm-pool")
+def fpm_pool() -> None:
+    """Print a php-fpm pool file made for the bus, with the reason for every line.
+
+    Put it into php-fpm's pool.d, reload php-fpm, and name its socket in a `[fastcgi]` pool with `dedicated = yes`.
+    """
+    from pepperbus.delivery.fpm_pool import pool_file
+
+    click.echo(pool_file(), nl=False)
