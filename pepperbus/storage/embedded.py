@@ -126,7 +126,7 @@ class EmbeddedStorage:
             facts = self._engine.facts()
         except (StorageError, OSError) as error:
             return Health(False, version, self.durability, 0, 0, str(error))
-        limit = min(facts["map"], facts["file"] + facts["free"])
+        limit = min(self.map_size, facts["file"] + facts["free"])
         detail = f"{self._path}: {facts['file'] >> 20} MiB file, {facts['free'] >> 20} MiB free on its disk"
         return Health(True, version, self.durability, facts["used"], limit, detail)
 

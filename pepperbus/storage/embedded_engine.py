@@ -68,7 +68,7 @@ class Engine:
         _start_thread(self._serve, ())
         try:
             self._submit(_Operation(lambda _: None))  # the thread opens the file for the first operation
-        except StorageError:
+        except (StorageError, StorageRefused):
             self.close()
             raise
 
@@ -101,19 +101,11 @@ class Engine:
             raise self._unavailable(error) from error
 
     def facts(self) -> dict[str, int]:
-        """`used` bytes of data, `file` bytes, `free` bytes on the disk, `map` bytes, `readers`."""
+        """`used` bytes of data, `file` bytes, `free` bytes on the disk."""
         with self.look() as look:
-            stats = [look.txn.stat(table) for table in self._tables.values()]
-        info = self._env.info()
-        pages = sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
+            used = self._used(look.txn)
         disk = os.statvfs(self.path)
-        return {
-            "used": pages * stats[0]["psize"],
-            "file": (info["last_pgno"] + 1) * stats[0]["psize"],
-            "free": disk.f_bavail * disk.f_frsize,
-            "map": info["map_size"],
-            "readers": info["num_readers"],
-        }
+        return {"used": used, "file": _file_size(self._env), "free": disk.f_bavail * disk.f_frsize}
 
     def reader_check(self) -> int:
         """Free the reader slots of killed processes, which keep old pages from being used again. Returns how many."""
@@ -167,7 +159,7 @@ class Engine:
         try:
             self._env = self._env or self._open()
             self._transact(batch)
-        except StorageUnknown as error:
+        except (StorageUnknown, StorageRefused) as error:
             for operation in batch:
                 operation.error = error
         except Exception as error:
@@ -203,18 +195,27 @@ class Engine:
             self._env = None  # the next operation opens the file anew and sees what is on the disk
             raise StorageUnknown(f"storage {self._name}: {self.path}: {error}") from error
 
-    def _make_room(self) -> None:
-        """Raise StorageUnavailable while there is none. Asks the disk five times a second: it takes its time."""
+    def _make_room(self, txn: Any) -> None:
+        """Raise StorageUnavailable while there is no room for jobs: on the disk, and among the free pages of the file.
+        Looks five times a second, it takes its time.
+        """
         now = time.monotonic()
         if now < self._room_until:
             return
         disk = os.statvfs(self.path)
-        if disk.f_bavail < min(_RESERVE // disk.f_frsize, disk.f_blocks // 20):
+        reserve = min(_RESERVE, disk.f_blocks // 20 * disk.f_frsize)
+        room = disk.f_bavail * disk.f_frsize
+        if room < reserve and room + _file_size(self._env) - self._used(txn) < reserve:
             raise StorageUnavailable(
-                f"storage {self._name}: no space left for more jobs on the disk of {self.path}"
-                f" ({disk.f_bavail * disk.f_frsize >> 20} MiB free)"
+                f"storage {self._name}: no room for more jobs, {room >> 20} MiB are free on the disk of {self.path}"
             )
         self._room_until = now + 0.2
+
+    def _used(self, txn: Any) -> int:
+        """Bytes of the pages that hold something."""
+        stats = [txn.stat(table) for table in self._tables.values()]
+        pages = sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
+        return int(pages * stats[0]["psize"])
 
     def _open(self) -> Any:
         try:
@@ -233,6 +234,9 @@ class Engine:
             raise StorageUnavailable(f"storage {self._name}: cannot open {self.path}: {error}") from error
         try:
             self._tables = self._open_tables(env)
+        except lmdb.CorruptedError as error:
+            env.close()
+            raise StorageRefused(f"storage {self._name}: the file in {self.path} is damaged: {error}") from error
         except BaseException:
             env.close()
             raise
@@ -240,6 +244,7 @@ class Engine:
 
     def _open_tables(self, env: Any) -> dict[str, Any]:
         with env.begin(write=True) as txn:
+            self._fill_up(env)
             about = env.open_db(b"about", txn=txn)
             record = txn.get(b"format", db=about)
             found = NUMBER.unpack(record)[0] if record else FORMAT
@@ -252,9 +257,23 @@ class Engine:
                 txn.put(b"format", NUMBER.pack(FORMAT), db=about)
             return {name: env.open_db(name.encode(), txn=txn) for name in TABLES}
 
+    def _fill_up(self, env: Any) -> None:
+        """Give the file the length it should have. LMDB maps it, so reading behind the end of a file that was cut off
+        would kill the process; a page of zeros is found damaged instead. Under the writer lock: nobody else extends it.
+        """
+        length = _file_size(env)
+        file = self.path / "data.mdb"
+        if file.stat().st_size < length:
+            os.truncate(file, length)
+
     def _unavailable(self, error: lmdb.Error) -> StorageUnavailable:
         if isinstance(error, lmdb.MapFullError):
             return StorageUnavailable(f"storage {self._name} is full: {self._map_size >> 20} MiB are used")
         if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError)):
             return StorageUnavailable(f"storage {self._name}: the file in {self.path} is damaged: {error}")
         return StorageUnavailable(f"storage {self._name}: {self.path}: {error}")
+
+
+def _file_size(env: Any) -> int:
+    """The length of the data file as LMDB sees it."""
+    return int((env.info()["last_pgno"] + 1) * env.stat()["psize"])

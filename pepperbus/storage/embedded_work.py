@@ -40,7 +40,7 @@ DAMAGED = "its bytes in the storage are damaged (checksum)"
 class Work(Look):
     """One write transaction. `now_ms` is its time; `make_room` raises when there is no space for more jobs."""
 
-    def __init__(self, txn: Any, tables: Mapping[str, Any], now_ms: int, make_room: Callable[[], None]) -> None:
+    def __init__(self, txn: Any, tables: Mapping[str, Any], now_ms: int, make_room: Callable[[Any], None]) -> None:
         super().__init__(txn, tables)
         self.now_ms = now_ms
         self._make_room = make_room
@@ -130,7 +130,7 @@ class Work(Look):
     # -- operations, as the contract says --------------------------------------------------------------------------
 
     def push(self, batch: Sequence[Push], limits: Mapping[str, int] | None) -> list[int]:
-        self._make_room()
+        self._make_room(self.txn)
         refused = []
         bodies, put = self.tables["bodies"], self.txn.put
         for index, push in enumerate(batch):
