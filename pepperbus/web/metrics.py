@@ -34,14 +34,13 @@ class Exposition:
         self._timeouts: dict[str, tuple[int, float, int]] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
-        psutil.cpu_percent(None)
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
         """prometheus_client calls this at every scrape."""
-        self._desk.monitor.sample()
+        self._desk.monitor.look()
         yield from self._counters()
         yield self._consumed()
         yield self._histogram(
@@ -49,7 +48,8 @@ class Exposition:
         )
         yield self._histogram("pepperbus_job_run_seconds", "From the start of an attempt to its answer.", "run")
         yield from self._lengths()
-        yield GaugeMetricFamily("pepperbus_cpu_usage", "CPU of this machine in use, percent.", psutil.cpu_percent(None))
+        cpu = self._desk.monitor.cpu_percent()
+        yield GaugeMetricFamily("pepperbus_cpu_usage", "CPU of this machine in use, percent.", cpu)
         yield GaugeMetricFamily(
             "pepperbus_mem_usage", "Memory of this machine in use, percent.", psutil.virtual_memory().percent
         )

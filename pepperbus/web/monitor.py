@@ -7,6 +7,7 @@ from collections import deque
 from time import monotonic
 
 import gevent
+import psutil
 from gevent.lock import RLock
 
 from pepperbus import stats
@@ -32,6 +33,7 @@ class Monitor:
         self._office = office
         self._counts: deque[tuple[float, Counts]] = deque(maxlen=SECONDS + 1)
         self._histograms: deque[Totals] = deque(maxlen=SECONDS // _HISTOGRAM_EVERY + 1)
+        self._cpu: deque[tuple[float, float]] = deque(maxlen=11)
         self._ticks = 0
         self._reader = StatusReader(office)
         self._status: Status | None = None
@@ -45,14 +47,27 @@ class Monitor:
             took = monotonic() - began
             gevent.sleep(max(1.0 - took, took / _BUSY_SHARE))
 
-    def sample(self) -> None:
-        """Look at the counters now."""
+    def look(self) -> None:
+        """Read the counters now, between two samples."""
         names = {topic.full_name for topic in self._office.topics()} | self._office.config.queues.keys()
         self.totals = stats.read_all(self._office.config.bus.run_dir / "stats", names)
+
+    def sample(self) -> None:
+        """Remember how things are; called once a second."""
+        self.look()
         self._counts.append((monotonic(), {name: total.counters for name, total in self.totals.items()}))
+        times = psutil.cpu_times()
+        self._cpu.append((sum(times), times.idle + getattr(times, "iowait", 0.0)))
         if self._ticks % _HISTOGRAM_EVERY == 0:
             self._histograms.append(self.totals)
         self._ticks += 1
+
+    def cpu_percent(self) -> float:
+        """How busy this machine was over the last ten samples, all cores together."""
+        if len(self._cpu) < 2:
+            return 0.0
+        (total, idle), (was_total, was_idle) = self._cpu[-1], self._cpu[0]
+        return max(0.0, 100.0 * (1 - (idle - was_idle) / max(total - was_total, 0.01)))
 
     def rate(self, name: str, counter: str, seconds: int = 10) -> float:
         """Per second, over the last `seconds`."""
