@@ -113,6 +113,7 @@ class LogWriter:
 
     def _let_go(self) -> None:
         if self._fd >= 0:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)  # gevent's os.close closes only in the hub's next turn
             os.close(self._fd)
             self._fd = -1
 
