@@ -164,13 +164,13 @@ def _storages(document: Document, values: Values, data_dir: Path) -> dict[str, S
     for name, inner in _named(document, values, "storages").items():
         path = ("storages", name)
         full = complete(inner, spec)
-        redis = full["type"] == "redis"
-        if redis and not full["url"] and not document.broken and document.value((*path, "url")) in (None, ""):
+        kind = full["type"]
+        if kind == "redis" and not document.broken and document.value((*path, "url")) in (None, ""):
             document.mistake(path, "type = redis needs a url, such as redis://127.0.0.1:6379/0")
         for key in ("url", "mode"):
-            if not redis and inner.get(key):
+            if kind == "embedded" and inner.get(key):
                 document.mistake((*path, key), f"{key} is for type = redis only; this storage is embedded")
-        storages[name] = StorageConfig(name=name, path=None if redis else data_dir / name, **full)
+        storages[name] = StorageConfig(name=name, path=None if kind == "redis" else data_dir / name, **full)
     return storages or {LOCAL: StorageConfig(LOCAL, "embedded", path=data_dir / LOCAL)}
 
 

@@ -49,7 +49,7 @@ EXAMPLES = {
     "[topics] [[NAME]] url": "http://127.0.0.1:8080/jobs",
     "[topics] [[NAME]] host": "www.example.com",
     "[topics] [[NAME]] sign": '"a long secret"',
-    "[topics] [[NAME]] password": 'another secret',
+    "[topics] [[NAME]] password": "another secret",
     "[topics] [[NAME]] tags": "live",
     "[topics] [[NAME]] storage": "local",
     "[topics] [[NAME]] [[[params]]] __many__": "production",

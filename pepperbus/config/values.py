@@ -10,6 +10,7 @@ import ipaddress
 import re
 from base64 import b64decode
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -26,6 +27,7 @@ _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?\.?\Z")
 _BOOLEANS = {"yes": True, "on": True, "true": True, "1": True, "no": False, "off": False, "false": False, "0": False}
 LONGEST = 10 * 365 * 86400.0
 SOCKET_PATH_BYTES = 107
+OUR_ENGINES = ("embedded", "redis")
 
 
 def text(value: Raw) -> str:
@@ -96,6 +98,11 @@ def option(value: Raw, *words: str, later: str = "") -> str:
     if found not in words:
         raise ValueError(f"allowed: {', '.join(words)}{_meant(found, words)}")
     return found
+
+
+def engine(value: Raw) -> str:
+    """A type of storage: ours, or one that an installed package adds through the entry-point group pepperbus.storage."""
+    return option(value, *OUR_ENGINES, *sorted(entry.name for entry in entry_points(group="pepperbus.storage")))
 
 
 def duration(value: Raw, min: str = "0s", max: str = "3650d") -> float:
@@ -281,7 +288,7 @@ def _meant(found: str, words: tuple[str, ...]) -> str:
 CHECKS: dict[str, Callable[..., Any]] = {
     check.__name__: check
     for check in (
-        text, texts, secret, signing, name, names, integer, integers, boolean, option, duration, size, backoff, address,
+        text, texts, secret, signing, name, names, integer, integers, boolean, option, engine, duration, size, backoff, address,
         addresses, urls, storage_url, script, host, login, later,
     )
 }  # fmt: skip
