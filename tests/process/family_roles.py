@@ -36,6 +36,8 @@ def _do(child: Child, left: gevent.event.Event, command: dict[str, Any]) -> dict
             gevent.spawn_later(0.01, os._exit, 7)
         case "ask":
             return child.ask_master(command["request"])
+        case "deaf":
+            child.on_drain = lambda grace: None
         case "hold":
             HOLD.append(command["seconds"])
     return {"done": command["op"]}
