@@ -32,7 +32,7 @@ from pepperbus.storage.contract import (
 )
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     """One job of one topic. `place` sorts it among its state: rank in line, due time or time of death."""
 
@@ -146,7 +146,7 @@ class MemoryStorage:
         for one in batch:
             topic = self._topics.get(one.topic)
             job = topic.jobs.get(one.job_id) if topic else None
-            if not topic or not job:
+            if not topic or not job or job in back.get(one.topic, ()):
                 continue
             if one.outcome is Outcome.DONE:
                 count += topic.drop(job.id)
@@ -154,7 +154,6 @@ class MemoryStorage:
                 job.attempts += one.spent
                 count += 1
                 if one.outcome is Outcome.BACK:
-                    job.owner = ""  # a second verdict of this batch comes late
                     back.setdefault(one.topic, []).append(job)
                 elif one.outcome is Outcome.RETRY:
                     topic.put(job, State.DELAYED, one.due_ms)

@@ -1,8 +1,8 @@
 """Jobs in Redis, or in what speaks its language (Valkey, Kvrocks, Pika): lists of pointers, bodies in a hash, no Lua.
 
-Floor 3. The parts: `redis_keys` (how a topic lies there: read it first), `redis_wire`, `redis_pack`, `redis_pool`, `redis_url` (own connections), `redis_push`,
-`redis_claim`, `redis_settle`, `redis_look`, `redis_watch`, `redis_facts`. This module puts them together and holds
-what belongs to the whole storage: owners, nodes, shards, pause.
+Floor 3. The parts: `redis_keys` (how a topic lies there: read it first), `redis_push`, `redis_claim`, `redis_settle`,
+`redis_look`, `redis_watch`, `redis_facts`, upon `redis_wire`, `redis_pack`, `redis_pool`, `redis_url` (own connections).
+This module puts them together and holds what belongs to the whole storage: owners, nodes, shards, pause.
 
 With `mode = pika` only commands Pika has are used, and its RPOPLPUSH is not trusted: it is not atomic there. What a
 Pika killed in the middle of a transaction leaves is never a lost job; at worst one runs twice.

@@ -56,7 +56,7 @@ class Claims:
         """A node counts as seen at its first claim, so that it is not taken for lost before its first heartbeat."""
         if owner not in self._known:
             key = names.redis_node(names.split_owner(owner)[0])
-            connection.tell((b"SET", key, b"1", b"NX", b"PX", NODE_PX))
+            connection.ask((b"SET", key, b"1", b"NX", b"PX", NODE_PX))
             self._known.add(owner)
 
     def _claim(self, connection: Connection, keys: Keys, n: int, owner: str) -> list[bytes]:

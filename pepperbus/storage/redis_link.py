@@ -1,7 +1,7 @@
 """What the parts of the Redis engine share: connections, keys, and the way a pointer moves so that no crash loses it.
 
-Floor 3. Redis runs a transaction whole or not at all, also when it is killed. Pika runs it apart from others, but a
-kill may leave its first half: so there a pointer is first copied, then, in a trip of its own, removed.
+Floor 3. Redis runs a transaction whole or not at all, also when it is killed. Pika runs it apart from others, but when
+it is killed may leave its first half: so in every transaction the copies stand before the removals.
 """
 
 from __future__ import annotations
@@ -37,12 +37,8 @@ class Link:
         return found
 
     def move(self, connection: Connection, copies: Sequence[Part], removals: Sequence[Part]) -> None:
-        """Make `copies`, then `removals`. Raises Interrupted when a watched key changed."""
-        if self.pika and copies:
-            connection.together(copies)
-            connection.tell(*removals)
-        else:
-            connection.together([*copies, *removals])
+        """Make `copies`, then `removals`, apart from all others. Raises Interrupted when a watched key changed."""
+        connection.together([*copies, *removals])
 
     def guarded(self, action: Callable[[Connection], Result]) -> Result:
         """Run `action` (watch, look, move) until nobody changed what it watches in the middle of it."""

@@ -57,7 +57,7 @@ class Pool:
         while self._idle:
             connection = self._idle.pop()
             if connection.fresh():
-                connection.deadline = deadline
+                connection.deadline, connection.changed = deadline, False
                 return connection
             connection.drop()
         if time.monotonic() < self._retry_at:

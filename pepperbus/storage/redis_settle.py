@@ -50,16 +50,14 @@ class Settlements:
         return count
 
     def _done(self, owner: str, keys: Keys, ids: Sequence[int]) -> int:
+        """No transaction: a full Redis takes these commands alone, but nothing within MULTI."""
         fields = [field(job_id) for job_id in ids]
-        held = keys.held(owner)
         with self._link.pool.borrow() as connection:
             pointers = self._pointers(connection, keys, owner, ids)
-            removed, _, *left = connection.together(
-                [
-                    many((b"HDEL", keys.job), fields),
-                    many((b"HDEL", keys.att), fields),
-                    each((b"LREM", held, 0), pointers),
-                ]
+            removed, _, *left = connection.tell(
+                many((b"HDEL", keys.job), fields),
+                many((b"HDEL", keys.att), fields),
+                each((b"LREM", keys.held(owner), 0), pointers),
             )
             if not all(left):
                 _erase(connection, keys, [found for found, mine in zip(pointers, left, strict=True) if not mine])
@@ -111,7 +109,10 @@ class Settlements:
         for topic, known in zip(topics, registered, strict=True):
             if known:
                 keys = self._link.keys(topic)
-                released += self._link.guarded(lambda c, k=keys: self._take_back(c, owner, k, started))  # type: ignore[misc]
+                try:
+                    released += self._link.guarded(lambda c, k=keys: self._take_back(c, owner, k, started))  # type: ignore[misc]
+                except StorageUnavailable as error:
+                    raise StorageUnknown(f"{len(released)} jobs are taken back, then: {error}") from error
         return released
 
     def _take_back(

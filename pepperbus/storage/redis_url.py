@@ -53,6 +53,8 @@ def parse_url(storage: str, url: str) -> Address:
             tls=parts.scheme == "rediss",
             ca=query.pop("ca", ""),
         )
+        if address.user and not address.password:
+            raise ValueError("a user without a password")
         if query:
             raise ValueError(f"{sorted(query)[0]!r} is not known after the ?")
         return address

@@ -17,7 +17,7 @@ import gevent
 import hiredis
 from gevent import socket, ssl
 
-from pepperbus.errors import StorageUnavailable, StorageUnknown
+from pepperbus.errors import StorageError, StorageUnavailable, StorageUnknown
 from pepperbus.storage.redis_pack import Command, Part, pack, pack_one
 from pepperbus.storage.redis_url import Address
 
@@ -36,11 +36,15 @@ class Interrupted(Exception):
 
 
 class Connection:
-    """One connection, used by one greenlet at a time. `deadline` (monotonic s) bounds every wait on it."""
+    """One connection, used by one greenlet at a time. `deadline` (monotonic s) bounds every wait on it.
+
+    `changed`: this greenlet's operation has changed something already, so whatever fails now is no longer definite.
+    """
 
     def __init__(self, address: Address, deadline: float) -> None:
         self.deadline = deadline
         self.usable = False
+        self.changed = False
         self._address = address
         self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=_MORE)
         try:
@@ -86,14 +90,14 @@ class Connection:
         return False
 
     def ask(self, *parts: Part) -> list[Any]:
-        """Commands that change nothing. Any failure is StorageUnavailable."""
+        """Commands that change nothing that matters. Any failure is definite, unless something was changed before."""
         try:
             replies = self.exchange(*pack(parts))
         except StorageUnknown as error:
-            raise StorageUnavailable(str(error)) from error
+            raise self._definite(error) from error
         for reply in replies:
             if isinstance(reply, ReplyError):
-                raise StorageUnavailable(f"{self._address}: {reply}")
+                raise self._definite(reply)
         return replies
 
     def tell(self, *parts: Part) -> list[Any]:
@@ -101,9 +105,10 @@ class Connection:
         replies = self.exchange(*pack(parts))
         errors = [reply for reply in replies if isinstance(reply, ReplyError)]
         if errors and len(errors) == len(replies):
-            raise StorageUnavailable(f"{self._address}: {errors[0]}")
+            raise self._definite(errors[0])
         if errors:
             raise StorageUnknown(f"{self._address}: done in part: {errors[0]}")
+        self.changed = True
         return replies
 
     def together(self, parts: Sequence[Part]) -> list[Any]:
@@ -120,12 +125,16 @@ class Connection:
         if results is None:
             raise Interrupted
         if isinstance(results, ReplyError):
-            refusals = [reply for reply in replies if isinstance(reply, ReplyError)]
-            raise StorageUnavailable(f"{self._address}: {refusals[0]}")
+            raise self._definite(next(reply for reply in replies if isinstance(reply, ReplyError)))
         for reply in results:
             if isinstance(reply, ReplyError):
                 raise StorageUnknown(f"{self._address}: done in part: {reply}")
+        self.changed = True
         return results
+
+    def _definite(self, error: BaseException) -> StorageError:
+        text = str(error) if isinstance(error, StorageError) else f"{self._address}: {_reason(error)}"
+        return StorageUnknown(text) if self.changed else StorageUnavailable(text)
 
     def exchange(self, data: bytes, count: int, whole: bool = False) -> list[Any]:
         """Send `data`, return its `count` answers. `whole`: it counts only once its last byte has arrived."""
@@ -140,10 +149,9 @@ class Connection:
             done = True
             return replies
         except (OSError, hiredis.ProtocolError) as error:
-            text = f"{self._address}: {_reason(error)}"
             if sent == 0 or (whole and sent < len(view)):
-                raise StorageUnavailable(text) from error
-            raise StorageUnknown(text) from error
+                raise self._definite(error) from error
+            raise StorageUnknown(f"{self._address}: {_reason(error)}") from error
         finally:
             if not done:
                 self.drop()

@@ -1,0 +1,380 @@
+"""A Redis that freezes, dies, fills up, or refuses: what is said of a push is never a lie, and it works again after."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import gevent
+import pytest
+
+from pepperbus.clock import SystemClock
+from pepperbus.config.model import Secret, StorageConfig
+from pepperbus.errors import StorageError, StorageRefused, StorageUnavailable, StorageUnknown
+from pepperbus.ids import IdGenerator
+from pepperbus.job import State
+from pepperbus.log import Log
+from pepperbus.storage.contract import Outcome, Push, Settle
+from pepperbus.storage.redis import RedisStorage
+from pepperbus.storage.redis_url import parse_url
+from pepperbus.storage.redis_wire import Connection
+from tests.fixtures.redis import Redis
+
+T = "orders/mail"
+ME = "n1/worker.0/a"
+FOREVER = {"appendonly": "yes", "appendfsync": "always"}
+new_id = IdGenerator(2, 0, SystemClock().now_ms).next
+
+
+def push(content: bytes = b"x", *topics: str) -> Push:
+    return Push(new_id(), content, topics or (T,))
+
+
+@contextmanager
+def storage(url: str, timeout: float = 1.0, mode: str = "redis", log: Log | None = None) -> Iterator[RedisStorage]:
+    made = RedisStorage(StorageConfig("main", "redis", Secret(url), mode, timeout), log=log)
+    made.open()
+    yield made
+    made.close()
+
+
+def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        gevent.sleep(0.01)
+
+
+def works(one: RedisStorage) -> bool:
+    try:
+        one.depth(T)
+        return True
+    except StorageUnavailable:
+        return False
+
+
+# -- frozen ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["redis", "pika"])
+def test_a_push_into_a_frozen_redis_is_unknown_and_its_repetition_runs_once(
+    start_redis: Callable[..., Redis], mode: str
+) -> None:
+    redis = start_redis(**FOREVER)
+    with storage(redis.pika_url if mode == "pika" else redis.url, 0.3, mode) as one:
+        batch = [push(b"%d" % i) for i in range(5)]
+        one.push([push(b"x", "orders/other")])
+        redis.freeze()
+        began = time.monotonic()
+        with pytest.raises(StorageUnknown, match="no answer in time"):
+            one.push(batch)
+        assert 0.25 < time.monotonic() - began < 0.8
+        with pytest.raises(StorageUnavailable):  # a new connection gets no greeting, so nothing of it was sent
+            one.push([push()])
+        redis.thaw()
+        until(lambda: works(one))
+        one.push(batch)
+        assert [job.body for job in one.lease(T, 100, ME)] == [b"0", b"1", b"2", b"3", b"4"]
+        assert one.lease(T, 100, "n1/worker.0/b") == []
+        assert one.settle(ME, [Settle(T, job.job_id, Outcome.DONE) for job in batch]) == 5
+        assert one.topics() == ["orders/other"]
+
+
+def test_a_late_push_after_its_repetition_changes_nothing(redis_server: Redis) -> None:
+    """Both forms are under way: the second is leased when the first arrives at last."""
+    redis_server.ask("FLUSHALL")
+    with storage(redis_server.url) as one:
+        again = push()
+        one.push([again])
+        assert len(one.lease(T, 1, ME)) == 1
+        one.push([again])
+        assert one.lease(T, 1, "n1/worker.0/b") == []
+        redis_server.ask(
+            "RPUSH", "pb:{orders/mail}:ready", b"%d:ffffff" % again.job_id
+        )  # a pusher died before it tidied
+        assert one.lease(T, 1, "n1/worker.0/b") == []
+        assert one.depth(T)[:4] == (0, 0, 1, 0)
+
+
+@pytest.mark.parametrize("mode", ["redis", "pika"])
+def test_jobs_of_a_claim_without_an_answer_come_with_the_next(start_redis: Callable[..., Redis], mode: str) -> None:
+    redis = start_redis(**FOREVER)
+    with storage(redis.pika_url if mode == "pika" else redis.url, 0.3, mode) as one:
+        batch = [push(b"%d" % i) for i in range(4)]
+        one.push(batch)
+        first = one.lease(T, 1, ME)
+        redis.freeze()
+        with pytest.raises(StorageError):
+            one.lease(T, 2, ME)
+        redis.thaw()
+        until(lambda: works(one))
+        rest = []
+        while found := one.lease(T, 5, ME):
+            rest += found
+        assert sorted(job.job_id for job in first + rest) == [job.job_id for job in batch]
+        assert one.settle(ME, [Settle(T, job.job_id, Outcome.DONE) for job in batch]) == 4
+        assert one.lease(T, 5, ME) == []
+
+
+# -- killed, stopped ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("again", [1, 2, 3])
+def test_what_was_said_of_pushes_holds_after_kill_9(start_redis: Callable[..., Redis], again: int) -> None:
+    redis = start_redis(**FOREVER)
+    said: dict[str, set[int]] = {"stored": set(), "definite": set(), "unknown": set()}
+    running = True
+
+    def producer(one: RedisStorage) -> None:
+        while running:
+            batch = [push(b"x" * 100, T, "orders/audit") for _ in range(8)]
+            ids = {job.job_id for job in batch}
+            try:
+                one.push(batch)
+                said["stored"] |= ids
+            except StorageUnavailable:
+                said["definite"] |= ids
+                gevent.sleep(0.01)
+            except StorageUnknown:
+                said["unknown"] |= ids
+
+    with storage(redis.url) as one:
+        producers = [gevent.spawn(producer, one) for _ in range(6)]
+        until(lambda: len(said["stored"]) > 200 * again)
+        redis.kill()
+        until(lambda: bool(said["definite"]))
+        redis.start()
+        back = time.monotonic()
+        before = len(said["stored"])
+        until(lambda: len(said["stored"]) > before)
+        assert time.monotonic() - back < 1.0
+        running = False
+        gevent.joinall(producers)
+        for topic in (T, "orders/audit"):
+            there: list[int] = []
+            while jobs := one.lease(topic, 500, ME):
+                there += [job.job_id for job in jobs]
+            assert len(there) == len(set(there))
+            assert said["stored"] <= set(there)
+            assert not said["definite"] & set(there)
+            assert set(there) <= said["stored"] | said["unknown"]
+
+
+def test_a_stopped_redis_is_a_definite_error_at_once_and_one_line_in_the_log(
+    start_redis: Callable[..., Redis], tmp_path: Path
+) -> None:
+    redis = start_redis()
+    log = tmp_path / "log"
+    with storage(redis.url, log=Log("test", str(log))) as one:
+        one.push([push()])
+        redis.stop()
+        for _ in range(20):
+            began = time.monotonic()
+            with pytest.raises(StorageUnavailable):
+                one.push([push()])
+            assert time.monotonic() - began < 0.3
+            gevent.sleep(0.01)
+        health = one.health()
+        assert not health.alive
+        assert "redis.sock" in health.detail
+        redis.start()
+        began = time.monotonic()
+        until(lambda: works(one))
+        assert time.monotonic() - began < 1.0
+    lines = log.read_text().splitlines()
+    assert [line.split("action=")[1].split()[0] for line in lines] == ["storage-down", "storage-up"]
+
+
+def test_a_socket_nobody_accepts_from_costs_no_cpu(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "full"))
+        listener.listen(0)
+        with socket.socket(socket.AF_UNIX) as first:
+            first.connect(str(tmp_path / "full"))
+            began, cpu = time.monotonic(), time.process_time()
+            with pytest.raises(StorageUnavailable, match="no answer in time"):
+                Connection(parse_url("main", f"unix://{tmp_path}/full"), time.monotonic() + 0.5)
+            assert time.monotonic() - began >= 0.45
+            assert time.process_time() - cpu < 0.1
+
+
+def test_a_killed_greenlet_leaves_no_answer_for_the_next(redis_server: Redis) -> None:
+    redis_server.ask("FLUSHALL")
+    with storage(redis_server.url) as one:
+        one.push([push()])
+        for wait in range(40):
+            victim = gevent.spawn(one.lease, T, 1, "n1/worker.0/v")
+            gevent.sleep(wait * 2e-5)
+            victim.kill()
+            one.release("n1/worker.0/v", ())
+            assert one.paused() == set()
+            assert one.topics() == [T]
+        until(lambda: one.release("n1/worker.0/v", ()) is not None and one.depth(T).ready == 1)
+
+
+# -- full, refusing ----------------------------------------------------------------------------------------------------
+
+
+def test_a_redis_that_fills_up_refuses_jobs_before_it_refuses_claims(start_redis: Callable[..., Redis]) -> None:
+    redis = start_redis(maxmemory="8mb", **FOREVER)
+    with storage(redis.url) as one:
+        stored = 0
+        with pytest.raises(StorageUnavailable, match="OOM"):
+            while True:
+                one.push([push(b"x" * 20_000)])
+                stored += 1
+                gevent.sleep(0.005)
+        assert one.depth(T).ready == stored
+        assert one.health().used > 0.8 * one.health().limit
+        done = 0
+        while jobs := one.lease(T, 10, ME):
+            done += one.settle(ME, [Settle(T, job.job_id, Outcome.DONE) for job in jobs])
+        assert done == stored
+        one.push([push()])
+
+
+def test_a_full_redis_stores_nothing_of_a_batch_and_still_takes_done(start_redis: Callable[..., Redis]) -> None:
+    redis = start_redis(**FOREVER)
+    with storage(redis.url) as one:
+        one.push([push(), push()])
+        leased = one.lease(T, 1, ME)
+        redis.ask("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(StorageUnavailable, match="OOM"):
+            one.push([push(b"x", T, "orders/audit")])
+        with pytest.raises(StorageUnavailable, match="OOM"):
+            one.lease(T, 1, ME)
+        assert one.settle(ME, [Settle(T, leased[0].job_id, Outcome.DONE)]) == 1
+        redis.ask("CONFIG", "SET", "maxmemory", "0")
+        assert one.depth(T)[:4] == (1, 0, 0, 0)
+        assert one.topics() == [T]
+
+
+def test_an_eviction_policy_is_refused_with_the_line_to_type(start_redis: Callable[..., Redis]) -> None:
+    redis = start_redis(maxmemory="50mb", maxmemory_policy="allkeys-lru")
+    with pytest.raises(StorageRefused, match="CONFIG SET maxmemory-policy noeviction"), storage(redis.url):
+        pass
+    redis.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    with storage(redis.url):
+        pass
+
+
+def test_durability_is_what_the_server_is_set_to(start_redis: Callable[..., Redis]) -> None:
+    redis = start_redis(appendonly="no")
+    with storage(redis.url) as one:
+        assert one.durability == "memory"
+        assert one.advice("power").splitlines() == ["CONFIG SET appendonly yes", "CONFIG SET appendfsync always"]
+        for line in one.advice("process").splitlines():
+            assert redis.ask(*line.split()) == b"OK"
+        one.open()
+        assert (one.durability, one.advice("process")) == ("process", "")
+        for line in one.advice("power").splitlines():
+            assert redis.ask(*line.split()) == b"OK"
+        one.open()
+        assert (one.durability, one.advice("power")) == ("power", "")
+
+
+def test_a_server_that_hides_its_settings_is_trusted_less(start_redis: Callable[..., Redis]) -> None:
+    redis = start_redis(**FOREVER)
+    redis.ask("ACL", "SETUSER", "shy", "on", ">p:w/d@", "~*", "&*", "+@all", "-config")
+    with storage(f"redis://shy:p%3Aw%2Fd%40@127.0.0.1:{redis.port}/0") as one:
+        assert one.durability == "process"
+        assert "CONFIG GET is not allowed" in one.health().detail
+        one.push([push()])
+        assert one.depth(T).ready == 1
+
+
+@pytest.mark.parametrize("login", ["pika:wrong@", "nobody:pika@"])
+def test_a_wrong_login_is_named(redis_server: Redis, login: str) -> None:
+    url = redis_server.url.replace("unix://", f"unix://{login}")
+    with pytest.raises(StorageUnavailable, match="WRONGPASS"), storage(url):
+        pass
+
+
+def test_a_missing_right_is_a_definite_error(start_redis: Callable[..., Redis]) -> None:
+    redis = start_redis(**FOREVER)
+    with storage(redis.pika_url, mode="pika") as one:
+        for verb in ("hsetnx", "lpush", "exec", "multi"):
+            redis.ask("ACL", "SETUSER", "pika", f"-{verb}")
+            with pytest.raises(StorageError, match="NOPERM"):
+                one.push([push()])
+            redis.ask("ACL", "SETUSER", "pika", f"+{verb}")
+        redis.ask("DEL", "pb:topics", *redis.ask("KEYS", "*"))
+        redis.ask("ACL", "SETUSER", "pika", "-hsetnx")
+        with pytest.raises(StorageUnavailable, match="NOPERM"):
+            one.push([push(), push()])
+        assert redis.ask("KEYS", "pb:{*") == []
+
+
+# -- many at once, and wakes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["redis", "pika"])
+def test_many_owners_at_once_run_every_job_once(redis_server: Redis, mode: str) -> None:
+    """Leases, retries, backs, promotions by several processes and repeated pushes, all at the same time."""
+    redis_server.ask("FLUSHALL")
+    url = redis_server.pika_url if mode == "pika" else redis_server.url
+    batch = [push(b"%d" % i) for i in range(300)]
+    ran: list[int] = []
+    running: set[int] = set()
+
+    def worker(number: int) -> None:
+        owner = f"n1/worker.{number}/a"
+        with storage(url, 5.0, mode) as one:
+            while len(ran) < len(batch):
+                one.promote(T, 1 << 42, 7)
+                jobs = one.lease(T, 5, owner)
+                here = {job.job_id for job in jobs}
+                assert not here & running
+                running.update(here)
+                verdicts = []
+                for job in jobs:
+                    kind = (job.job_id + number) % 4 if job.attempt < 3 else 0
+                    outcome = (Outcome.DONE, Outcome.RETRY, Outcome.BACK, Outcome.DONE)[kind]
+                    verdicts.append(Settle(T, job.job_id, outcome, 1))
+                gevent.sleep(0.001)
+                running.difference_update(here)
+                if not verdicts:
+                    continue
+                assert one.settle(owner, verdicts) == len(jobs)
+                ran.extend(verdict.job_id for verdict in verdicts if verdict.outcome is Outcome.DONE)
+
+    with storage(url, 5.0, mode) as one:
+        one.push(batch[:150])
+        workers = [gevent.spawn(worker, number) for number in range(4)]
+        one.push(batch[150:])
+        done = gevent.joinall(workers, timeout=30, raise_error=True)
+        assert len(done) == 4
+        assert sorted(ran) == [job.job_id for job in batch]
+        assert one.depth(T)[:4] == (0, 0, 0, 0)
+        assert one.peek(T, State.READY).jobs == []
+
+
+@pytest.mark.parametrize("mode", ["redis", "pika"])
+def test_a_push_elsewhere_wakes_also_after_redis_was_away(start_redis: Callable[..., Redis], mode: str) -> None:
+    redis = start_redis()
+    url = redis.pika_url if mode == "pika" else redis.url
+    with storage(url, mode=mode) as mine, storage(url, mode=mode) as other:
+        woken: list[str] = []
+        mine.watch([T, "orders/audit"], woken.append)
+        until(lambda: "" in woken)
+        for _ in range(2):
+            woken.clear()
+            began = time.monotonic()
+            other.push([push(), push()])
+            until(lambda: T in woken)
+            assert time.monotonic() - began < 0.3
+            assert woken.count(T) == 1
+            redis.stop()
+            redis.start()
+            until(lambda: works(other))
+            woken.clear()
+            until(lambda: woken.count("") >= 2)
+        mine.watch(["orders/audit"], woken.append)
+        gevent.sleep(0.3)
+        woken.clear()
+        other.push([push()])
+        gevent.sleep(0.1)
+        assert T not in woken
