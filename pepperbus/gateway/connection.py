@@ -158,7 +158,7 @@ class Connection:
         if self._held or self._closing or self.closed:
             return
         session, parser, todo = self.session, self.parser, self._todo
-        session.arrived = self._house.front.clock.monotonic()
+        session.arrived = self._house.front.turn
         out: list[bytes] = []
         left = TURN
         while left > 0:

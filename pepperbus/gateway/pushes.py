@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from json.encoder import encode_basestring
 
-from pepperbus.gateway.commit import Outcome, Submission
+from pepperbus.gateway.commit import FULL, UNAVAILABLE, UNKNOWN, Submission
 from pepperbus.gateway.routes import QueueRoute, Target
 from pepperbus.gateway.session import Answer, Session, Transaction
 from pepperbus.job import stored_form
@@ -17,8 +17,8 @@ from pepperbus.storage.contract import Push
 from pepperbus.wire import resp
 
 NOAUTH = "Authentication required."
-_CODES = {Outcome.FULL: "OOM", Outcome.UNAVAILABLE: "TRYAGAIN", Outcome.UNKNOWN: "UNKNOWN"}
-_TEXTS = {Outcome.FULL: "queue full", Outcome.UNAVAILABLE: "storage unavailable"}
+_CODES = {FULL: "OOM", UNAVAILABLE: "TRYAGAIN", UNKNOWN: "UNKNOWN"}
+_TEXTS = {FULL: "queue full", UNAVAILABLE: "storage unavailable"}
 _YEAR_2000, _YEAR_5138 = 946_684_800, 100_000_000_000
 
 
@@ -163,7 +163,7 @@ def _json_error(trace: bytes, text: str) -> bytes:
     return resp.bulk(b'{"jobs":null,"inTraceId":"%b","error":%b}' % (trace, encode_basestring(text).encode()))
 
 
-def _plain_failure(outcome: Outcome, text: str) -> bytes:
+def _plain_failure(outcome: int, text: str) -> bytes:
     return resp.error(f"{_CODES[outcome]} {_TEXTS.get(outcome) or text}")
 
 
@@ -173,7 +173,7 @@ class _JsonFailure:
     def __init__(self, trace: bytes) -> None:
         self.trace = trace
 
-    def __call__(self, outcome: Outcome, text: str) -> bytes:
+    def __call__(self, outcome: int, text: str) -> bytes:
         return _json_error(self.trace, _TEXTS.get(outcome) or f"UNKNOWN {text}")
 
 

@@ -66,6 +66,7 @@ class Server:
         self._loop = gevent.get_hub().loop
         self._acceptors: list[tuple[Any, Listener]] = []
         self._ticker = self._loop.timer(TICK, TICK)
+        self._turn: Any = self._loop.check(ref=False, priority=2)
         self._resume: Any = None
         front.clients = lambda: len(self.connections)
 
@@ -75,6 +76,7 @@ class Server:
             watcher.start(self._accept, one)
             self._acceptors.append((watcher, one))
         self._ticker.start(self._tick)
+        self._turn.start(self._begin_turn)
 
     # -- clients come ----------------------------------------------------------------------------------------
 
@@ -135,9 +137,13 @@ class Server:
     def deadline(self, connection: Connection, seconds: float | None) -> None:
         """Close `connection` in `seconds` unless this is called again; None: it may stay."""
         if seconds is not None:
-            self._deadlines[connection] = self.front.clock.monotonic() + seconds
+            self._deadlines[connection] = self.front.turn + seconds
         elif connection in self._deadlines:
             del self._deadlines[connection]
+
+    def _begin_turn(self) -> None:
+        """One look at the clock for everything that this turn of the hub brings."""
+        self.front.turn = self.front.clock.monotonic()
 
     def _tick(self) -> None:
         now = self.front.clock.monotonic()
@@ -163,6 +169,7 @@ class Server:
         for connection in list(self.connections):
             connection.close()
         self._ticker.stop()
+        self._turn.stop()
 
 
 def _tune(sock: PlainSocket) -> None:

@@ -34,6 +34,7 @@ class Front:
     throttle: Throttle = field(default_factory=Throttle)
     numbers: count[int] = field(default_factory=lambda: count(1))
     started: float = 0.0
+    turn: float = 0.0  # monotonic time at which this turn of the hub began
     clients: Callable[[], int] = lambda: 0
 
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import hiredis
 
@@ -30,7 +31,7 @@ STRANGER_BULK = 16 << 10
 #: Chunks up to this size take the quick way.
 MAX_CHUNK = 64 << 10
 
-_pack: Callable[[tuple[bytes, ...]], bytes] = hiredis.pack_command
+_pack: Any = hiredis.pack_command
 #: An array count of five digits or more anywhere: not for hiredis, which allocates what it is told.
 _LARGE_COUNT = re.compile(rb"\*[0-9+-]{5}")
 _CRLF = b"\r\n"
