@@ -30,6 +30,8 @@ _INGEST_S = 0.5
 _RETENTION_S = 60.0
 #: A node that has not said for this long, by the storage's own clock, that it lives is lost with its leases.
 LOST_MS = 30_000
+#: A dead worker's successor is started within this time (back-off aside) and takes back the leases itself, at once.
+_SUCCESSOR_S = 10.0
 
 
 class Ticker:
@@ -40,6 +42,7 @@ class Ticker:
         self.clock = SystemClock()
         self._config = child.config
         self._family: dict[str, str] = {}  # living process name -> its owner; empty until the master has said
+        self._seen: dict[str, float] = {}  # when (monotonic s) a process of that name was last alive
         self._storages: dict[str, Storage] = {}
         self._opening: set[str] = set()
         self._leaving = Event()
@@ -127,8 +130,10 @@ class Ticker:
         node, name, _ = split_owner(owner)
         if node != self._config.bus.node:
             return False
-        if name.startswith("worker."):
-            return name not in self._family  # a living worker takes back what its predecessors held
+        if name.startswith("worker."):  # its successor takes back what it held, unless none comes
+            return (
+                name not in self._family and self.clock.monotonic() - self._seen.get(name, -_SUCCESSOR_S) > _SUCCESSOR_S
+            )
         return self._family.get(name) != owner
 
     def _forget_tables(self) -> None:
@@ -168,7 +173,9 @@ class Ticker:
 
     def _on_command(self, command: dict[str, Any]) -> dict[str, Any]:
         if command.get("op") == "family":
-            self._family = dict(command["owners"])
+            now = self.clock.monotonic()
+            self._family = {split_owner(owner)[1]: owner for owner in command["owners"]}
+            self._seen |= dict.fromkeys(self._family, now)
             return {"ok": True}
         return {"error": f"the ticker does not know {command.get('op')!r}"}
 

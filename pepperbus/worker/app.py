@@ -106,7 +106,7 @@ class Worker:
                 wait = min(2.0, wait * 2)
         else:
             return
-        lane = Lane(storage, self.child.owner, self._inflight, self.child.log)
+        lane = Lane(storage, self.child.owner, self._inflight, self.child.log, self._turn_all)
         self._storages[name], self._lanes[name] = storage, lane
         self._see_paused(lane)
         for topic in topics:
@@ -183,6 +183,10 @@ class Worker:
         for pump in self._pumps:
             if not name or pump.name == name:
                 pump.pushed()
+
+    def _turn_all(self) -> None:
+        for pump in self._pumps:
+            pump.turn()
 
     def _sweep_loop(self) -> None:
         """What no event announces: closed targets, lost wakes, due jobs of other nodes, pauses, idle places."""

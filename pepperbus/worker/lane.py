@@ -6,6 +6,8 @@ job run would be one more duplicate, so the lane closes with the first failed se
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import gevent
 from gevent.event import Event
 
@@ -14,13 +16,15 @@ from pepperbus.log import Log
 from pepperbus.storage.contract import Settle, Storage
 from pepperbus.worker.inflight import InFlight
 
+#: Jobs answered but not yet settled: a killed worker repeats these beside what is running, so they are kept few.
+_MOST_UNSETTLED = 64
 _RETRY_S = (0.05, 1.0)  # first and longest wait after a settle that failed
 
 
 class Lane:
-    """The settling half of one storage. `healthy` False: do not start jobs of this storage now."""
+    """The settling half of one storage; `open` says whether jobs of this storage may start now."""
 
-    def __init__(self, storage: Storage, owner: str, inflight: InFlight, log: Log) -> None:
+    def __init__(self, storage: Storage, owner: str, inflight: InFlight, log: Log, on_open: Callable[[], None]) -> None:
         self.storage = storage
         self.healthy = True
         self.paused: set[str] = set()
@@ -29,10 +33,16 @@ class Lane:
         self._log = log
         self._batch: list[Settle] = []
         self._marks: list[int] = []
+        self._unsettled = 0
+        self._on_open = on_open
         self._work = Event()
         self._idle = Event()
         self._idle.set()
         self._greenlet = gevent.spawn(self._run)
+
+    @property
+    def open(self) -> bool:
+        return self.healthy and self._unsettled < _MOST_UNSETTLED
 
     def settle(self, outcome: Settle, mark: int | None = None) -> None:
         """Store what becomes of a job, soon and surely: repeated until the storage says yes.
@@ -40,6 +50,7 @@ class Lane:
         Only then is the job's in-flight `mark` wiped: dying in between, it must count as begun.
         """
         self._batch.append(outcome)
+        self._unsettled += 1
         if mark is not None:
             self._marks.append(mark)
         self._idle.clear()
@@ -62,9 +73,11 @@ class Lane:
                     if not self.healthy:
                         self._log.info("storage_back", storage=self.storage.name)
                         self.healthy, wait = True, _RETRY_S[0]
-                    batch = []
+                        self._on_open()
                     for mark in marks:
                         self._inflight.end(mark)
+                    self._settled(len(batch))
+                    batch = []
                 except StorageError as error:  # definite or unknown alike: settling twice is harmless
                     if self.healthy:
                         self._log.warning("settle_failed", str(error), storage=self.storage.name, jobs=len(batch))
@@ -78,6 +91,12 @@ class Lane:
                 self._idle.set()
             else:
                 self._work.set()
+
+    def _settled(self, n: int) -> None:
+        was_open = self.open
+        self._unsettled -= n
+        if not was_open and self.open:
+            self._on_open()
 
     def close(self) -> None:
         self._greenlet.kill()

@@ -118,7 +118,7 @@ class Pump:
         closed = self.target.closed()
         if closed and not (self.target.trial and not self._exchanges):
             return False
-        return self.lane.healthy and not self.draining and self.name not in self.lane.paused
+        return self.lane.open and not self.draining and self.name not in self.lane.paused
 
     def _feed(self) -> None:
         """Ask for jobs when the target could take more than are held."""

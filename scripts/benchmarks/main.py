@@ -50,25 +50,26 @@ def benchmark(port: int, key: str, login: str, pipeline: int, requests: int) -> 
     return float(rates[-1].strip('"'))
 
 
-def done_count(at: Stage, topic: str) -> int:
+def count(at: Stage, topic: str, counter: str) -> int:
     found = stats.read_all(at.directory / "run" / "stats", [topic]).get(topic)
-    return found["done"] if found else 0
+    return found[counter] if found else 0
 
 
 def work_rate(at: Stage, queue: str, jobs: int) -> float:
     """Jobs a second through the whole bus into php-fpm: pushed while paused, then let go."""
     topic = f"{queue}/t"
+    before = count(at, topic, "done")
     at.pepperbus("pause", topic)
+    wait_until(lambda: count(at, topic, "state") == 2, 10, f"{topic} pauses")
     client = at.client(queue)
     for _ in range(jobs // 100):
         client.lpush(queue, *["x" * 100] * 100)
-    before = done_count(at, topic)
     at.pepperbus("resume", topic)
     first = before + jobs // 10  # past the first lease and the waking up
-    wait_until(lambda: done_count(at, topic) >= first, 60, f"{topic} begins")
-    started, first = time.perf_counter(), done_count(at, topic)
+    wait_until(lambda: count(at, topic, "done") >= first, 60, f"{topic} begins")
+    started, first = time.perf_counter(), count(at, topic, "done")
     last = before + jobs
-    wait_until(lambda: done_count(at, topic) >= last, 120, f"{topic} ends")
+    wait_until(lambda: count(at, topic, "done") >= last, 120, f"{topic} ends")
     return (last - first) / (time.perf_counter() - started)
 
 
