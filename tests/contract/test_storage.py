@@ -249,6 +249,14 @@ def test_back_goes_ahead_of_everything(storage: Storage, producer: Producer) -> 
     assert [one.attempt for one in again] == [2, 1]
 
 
+def test_the_first_verdict_of_a_batch_counts(storage: Storage, producer: Producer) -> None:
+    storage.push(producer.several(1, A))
+    (job,) = storage.lease(A, 1, ME)
+    assert storage.settle(ME, [back(job.job_id), back(job.job_id), dead(job.job_id)]) == 1
+    assert storage.depth(A)[:4] == (1, 0, 0, 0)
+    assert storage.lease(A, 2, ME)[0].attempt == 2
+
+
 def test_unspent_attempts_are_not_counted(storage: Storage, producer: Producer) -> None:
     storage.push([producer.push(A)])
     for _ in range(3):
