@@ -14,9 +14,11 @@ from typing import Any
 
 import click
 
-from pepperbus.config.load import load
+from pepperbus.config.load import find, load
 from pepperbus.config.model import Bus, Config
-from pepperbus.errors import BootError, UsageError
+from pepperbus.config.node import build
+from pepperbus.config.source import read
+from pepperbus.errors import BootError, ConfigError, UsageError
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import to_json
 
@@ -30,16 +32,27 @@ def load_config(ctx: click.Context) -> Config:
     return load(config_path(ctx), os.environ)
 
 
+def _node_config(ctx: click.Context) -> Config:
+    main = read(find(config_path(ctx), os.environ))
+    config = build(main)
+    if main.mistakes:
+        raise ConfigError(*main.mistakes)
+    return config
+
+
 def wants_json(ctx: click.Context) -> bool:
     return bool(ctx.find_root().obj["json"])
 
 
 @contextmanager
-def office(ctx: click.Context) -> Iterator[Office]:
-    """The office of this command's configuration; its storages are closed after."""
+def office(ctx: click.Context, queues: bool = True) -> Iterator[Office]:
+    """The office of this command's configuration; its storages are closed after.
+
+    `queues` False: of the node's file alone, so that a mistake in a queue's file keeps nobody from stopping the bus.
+    """
     from pepperbus.master.control import ask
 
-    config = load_config(ctx)
+    config = load_config(ctx) if queues else _node_config(ctx)
     opened = Office(config, lambda request: ask(config.bus.run_dir, request, 60.0))
     try:
         yield opened

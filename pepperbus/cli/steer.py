@@ -43,7 +43,7 @@ def reload(ctx: click.Context) -> None:
     Waits until the bus has taken it, or says why not: then everything goes on as it was. Only queues that changed are
     touched; no producer is cut.
     """
-    with office(ctx) as opened:
+    with office(ctx, queues=False) as opened:
         steered = steer.reload(opened)
     _steered(ctx, steered)
 
@@ -53,7 +53,7 @@ def reload(ctx: click.Context) -> None:
 @click.pass_context
 def stop(ctx: click.Context, now: bool) -> None:
     """Stop the running bus. Nothing accepted is lost: jobs stay in their storages."""
-    with office(ctx) as opened:
+    with office(ctx, queues=False) as opened:
         steered = steer.stop(opened, now)
     _steered(ctx, steered)
 

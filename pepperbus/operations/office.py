@@ -37,8 +37,8 @@ class Office:
 
     @property
     def journal(self) -> Reader:
-        directory = self.config.bus.data_dir / "journal"
-        return Reader(directory / "journal.db", directory)
+        data_dir = self.config.bus.data_dir
+        return Reader(data_dir / "journal.db", data_dir / "journal")
 
     @contextmanager
     def journal_writer(self) -> Iterator[LogWriter]:
