@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import gevent
+from gevent.event import Event
 
 from pepperbus.clock import Clock
 from pepperbus.config.model import StorageConfig
@@ -114,6 +115,7 @@ class Lane:
         self.trouble = f"storage {config.name} is not open yet"  # why nothing can be stored; "" = open
         self.refused = False  # it is reachable and must not be used as it is set up
         self.closed = False
+        self.tried = Event()  # the first attempt at opening has ended
         self._clock = clock
         self._log = log
         self._before_write = before_write
@@ -139,10 +141,13 @@ class Lane:
                     self._log.error("storage-down", str(error), storage=self.config.name)
                 self.trouble = str(error) or "no answer"
                 self.refused = isinstance(error, StorageRefused)
+                self.tried.set()
                 gevent.sleep(wait)
                 wait = min(wait * 2, 2.0)
             else:
                 self.trouble = ""
+                self.refused = False
+                self.tried.set()
                 return
 
     def close(self) -> None:

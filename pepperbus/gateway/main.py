@@ -28,6 +28,10 @@ from pepperbus.storage.contract import Storage
 from pepperbus.wire.resp import Limits
 
 
+#: Seconds that clients wait in the kernel's queue, or under the old configuration, for storages to open.
+OPEN_PATIENCE = 1.5
+
+
 def main(child: Child) -> None:
     """Serve until drained. Raises BootError when this process cannot serve at all."""
     gateway = Gateway(child)
@@ -53,7 +57,7 @@ class Gateway:
         self._leaving = Event()
         self._open_lanes(config)
         self._front = Front(
-            routes=Routes.build(config, self._lanes, self._stats, child.wakes),
+            routes=Routes.build(config, dict(self._lanes), self._stats, child.wakes),
             ids=IdGenerator(config.bus.shard, child.index, self._clock.now_ms, self._mark.start_ms),
             clock=self._clock,
             log=child.log,
@@ -95,7 +99,7 @@ class Gateway:
     def reconfigure(self, config: Config) -> None:
         """Take a new configuration in place: no client notices, unless its login ended."""
         gone = self._open_lanes(config)
-        self._front.routes = Routes.build(config, self._lanes, self._stats, self._child.wakes)
+        self._front.routes = Routes.build(config, dict(self._lanes), self._stats, self._child.wakes)
         settings = config.gateway
         self._server.limits = Limits(settings.max_inline, settings.max_bulk, settings.max_args)
         self._server.max_clients, self._server.max_unread = settings.max_clients, settings.max_unread
@@ -103,7 +107,7 @@ class Gateway:
             gevent.spawn(_close_when_done, lane)
 
     def _open_lanes(self, config: Config) -> list[Lane]:
-        """Lanes for new and changed storages; returns those no longer used."""
+        """Lanes for new and changed storages, opened if that is quick; returns those no longer used."""
         gone = []
         for name, lane in list(self._lanes.items()):
             if config.storages.get(name) != lane.config:
@@ -113,6 +117,7 @@ class Gateway:
                 lane = Lane(open_storage(storage, self._clock), storage, self._clock, self._child.log, self._raise_mark)
                 self._lanes[name] = lane
                 gevent.spawn(lane.keep_open, self._claim)
+        gevent.wait([lane.tried for lane in self._lanes.values()], timeout=OPEN_PATIENCE)
         return gone
 
     def _claim(self, storage: Storage) -> None:

@@ -187,7 +187,7 @@ def _check(session: Session, args: resp.Command, target: Target) -> bytes | None
         session.front.log.warning("parse-job", f"ParseJob fail: invalid job meta info: {target.key}", key=target.key)
         return _refused(session, args, "ERR", f"ParseJob fail: invalid job meta info: {target.key}")
     if not session.may_push(target):
-        if target.plain and session.trusted:
+        if target.plain and session.login is not None:
             if target.route is None:
                 return _refused(session, args, "NOQUEUE", f"queue or Topic not exist {target.queue}", target)
             return _refused(session, args, "NOPERM", f"this login may not push to {target.queue}", target)

@@ -131,7 +131,7 @@ def _readable(session: Session, target: Target, *, pop_only: bool) -> bytes | No
     """The refusal for someone who may not look there, in Redis' words; None when they may."""
     allowed = session.may_pop(target) or (not pop_only and session.may_push(target))
     if not allowed:
-        if not session.trusted:
+        if session.login is None:
             return resp.error(f"NOAUTH {NOAUTH}")
         return resp.error(f"NOPERM this login may not look into {target.key}")
     if target.route is None or (target.topic and target.topic not in target.route.queue.topics):
