@@ -113,8 +113,9 @@ class Child:
         self._asked: dict[int, gevent.event.AsyncResult[dict[str, Any]]] = {}
         self._numbers = count(1)
         self.line.beat()
-        gevent.spawn(self._beat_forever, self.line)
-        gevent.spawn(self._hear_forever, self.line)
+        for forever in (self._beat_forever, self._hear_forever):
+            # Deaf or without a heart it must not go on; gevent has printed the traceback.
+            gevent.spawn(forever, self.line).link_exception(lambda _: os._exit(1))
         gevent.signal_handler(signal.SIGTERM, self._drain, self.config.bus.grace)
         self.line.tell({"op": "ready", "generation": self.config.generation})
 
@@ -142,9 +143,15 @@ class Child:
             line.beat()
             if waited >= _TITLE_EVERY_S:
                 waited = 0.0
-                setproctitle(f"pepperbus: {self.name} {self.title()}".rstrip())
+                setproctitle(f"pepperbus: {self.name} {self._safe_title()}".rstrip())
             gevent.sleep(beats.EVERY_S)
             waited += beats.EVERY_S
+
+    def _safe_title(self) -> str:
+        try:
+            return self.title()
+        except Exception as error:  # a title is no reason to die
+            return f"(title: {error})"
 
     def _hear_forever(self, line: Line) -> None:
         while (messages := line.hear()) is not None:

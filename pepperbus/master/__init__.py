@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from pepperbus.master.mold import ROLES
 from pepperbus.master.opened import open_all
 
 _PR_SET_CHILD_SUBREAPER = 36
+_MOST_FILES = 1 << 20
 
 
 def run(config_path: Path | None, roles: Mapping[str, str] = ROLES) -> int:
@@ -29,6 +31,7 @@ def run(config_path: Path | None, roles: Mapping[str, str] = ROLES) -> int:
     `roles` maps each kind of process to its "module:function"; kinds that are missing are not started.
     """
     os.umask(0o027)
+    _allow_descriptors()
     try:
         config = load(config_path)
         _adopt_grandchildren()
@@ -43,6 +46,13 @@ def run(config_path: Path | None, roles: Mapping[str, str] = ROLES) -> int:
         for line in str(error).splitlines():
             print(f"pepperbus: {line}", file=sys.stderr)
         return error.exit_status
+
+
+def _allow_descriptors() -> None:
+    """As many open files as the system lets us have: a client is one, and a shell's soft limit is 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def _adopt_grandchildren() -> None:

@@ -6,6 +6,7 @@ Knows what every child inherits (lock, listeners, wakes, beats, configuration); 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from typing import Any
 
@@ -36,6 +37,7 @@ class Births:
         self._log = log
         self._mold: Mold | None = None
         self._wakes: dict[str, int] = {}
+        self._mold_since = 0.0
         self._count = 0
         self._tokens, self._tokens_at = _RESTARTS_PER_S, 0.0
         self._failures, self._next_mold, self._reason = 0, 0.0, ""
@@ -52,7 +54,13 @@ class Births:
         """Have a mold: without one nothing can be born."""
         if self._mold is not None or now < self._next_mold:
             return
-        mold = self._mold = Mold(self._roles, preload(config, self._roles), self.page, self._opened.lock_fd)
+        try:
+            mold = Mold(self._roles, preload(config, self._roles), self.page, self._opened.lock_fd)
+        except OSError as error:  # no process or descriptor to be had: those that live go on
+            self._log.error("mold_failed", error.strerror or str(error))
+            self._put_off(now)
+            return
+        self._mold, self._mold_since = mold, now
         for role, socks in self._opened.listeners.items():
             mold.listen(role, {address: sock.fileno() for address, sock in socks.items()})
         self._add_wakes(config)
@@ -82,10 +90,22 @@ class Births:
         self._events.forget(mold.line)
         mold.ended(status)
         reason, self._reason = self._reason or why, ""
-        self._failures += 1
-        self._next_mold = now + min(_MOLD_BACKOFF_CAP_S, 0.1 * 4.0 ** (self._failures - 1))
+        self._put_off(now)
         self._log.error("mold_died", reason, pid=mold.pid)
         return reason if self._failures > 1 or reason != why else ""
+
+    def _put_off(self, now: float) -> None:
+        self._failures += 1
+        self._next_mold = now + min(_MOLD_BACKOFF_CAP_S, 0.1 * 4.0 ** (self._failures - 1))
+
+    def kill_mold(self) -> None:
+        """It takes births and brings nobody forth. The loop reaps it, and then there will be a new one."""
+        if self._mold is not None:
+            self._log.error("mold_killed", "nobody was born in time", pid=self._mold.pid)
+            os.kill(self._mold.pid, signal.SIGKILL)
+
+    def mold_uptime(self, now: float) -> float:
+        return now - self._mold_since
 
     def may_restart(self, now: float) -> bool:
         """Take one of the few restarts a second."""
@@ -101,7 +121,7 @@ class Births:
         return f"{self.boot}.{self._count}"
 
     def start(self, place: Place) -> Line:
-        """Have `place` born as `place.boot`; it says so with its pid on the returned line."""
+        """Have `place` born as `place.boot`; it says so with its pid on the returned line. Raises OSError."""
         assert self._mold is not None
         line = Line(place.name)
         # Before the fork: a child that hangs in its boot must be found as well.
@@ -113,7 +133,10 @@ class Births:
         return line
 
     def take_config(self, config: Config) -> dict[str, int]:
-        """What is born from now on gets this configuration. The answer: new groups and their eventfds."""
+        """What is born from now on gets this configuration. The answer: new groups and their eventfds.
+
+        Raises OSError when there are no descriptors for them; nothing has changed then.
+        """
         new = self._add_wakes(config)
         if self._mold is not None:
             self._mold.take_wakes(new)

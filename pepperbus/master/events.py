@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import signal
 import socket
@@ -50,6 +51,7 @@ class Events:
         self._selector = selectors.DefaultSelector()
         self._signals = signals.hear()
         self._control = control
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._selector.register(self._signals, selectors.EVENT_READ, lambda mask: self._read_signals())
         self._selector.register(control, selectors.EVENT_READ, lambda mask: self._accept())
 
@@ -104,6 +106,7 @@ class Events:
         try:
             sock, _ = self._control.accept()
         except OSError:
+            self._turn_away()
             return
         client = Client(sock)
         if not client.is_allowed:
@@ -111,6 +114,15 @@ class Events:
             return
         self._clients.add(client)
         self._selector.register(sock, selectors.EVENT_READ, lambda mask: self._serve(client, mask))
+
+    def _turn_away(self) -> None:
+        """Out of descriptors: use the spare one to close who waits, or the selector would report him for ever."""
+        os.close(self._spare)
+        try:
+            self._control.accept()[0].close()
+        except OSError:
+            pass
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def _serve(self, client: Client, mask: int) -> None:
         if mask & selectors.EVENT_WRITE:

@@ -216,7 +216,12 @@ class Master:
             if place.short_lives and not self.births.may_restart(now):
                 continue
             self.children.start(place, self.births.new_boot(), self.config.generation, now)
-            line = self.lines[place.name] = self.births.start(place)
+            try:
+                line = self.lines[place.name] = self.births.start(place)
+            except OSError as error:  # no descriptor to be had: those that live go on
+                self.children.exit(place, error.strerror or str(error), now, random.random())
+                self.log.error("child_not_started", place.reason, name=place.name)
+                continue
             self.events.watch(line, lambda message, place=place: Told(place, message))  # type: ignore[misc]
 
     def kill_overdue(self, now: float) -> None:
@@ -231,6 +236,7 @@ class Master:
 
     def _end_stuck(self, place: Place, now: float) -> None:
         if not place.pid:
+            self.births.kill_mold()
             self._lost(place, "it was never born")
         elif not place.aborted_at:
             place.aborted_at = now

@@ -1,4 +1,4 @@
-"""What a process takes, as psutil tells it. Zeros for a process that is gone."""
+"""What a process takes, as psutil tells it. Zeros for one that is gone or cannot be looked at just now."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def private_bytes(pid: int) -> int:
     """Memory that is not file-backed: the pages of a mapped storage belong to the page cache, not to the process."""
     try:
         info = psutil.Process(pid).memory_info()
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return 0
     return max(int(info.rss) - int(info.shared), 0)
 
@@ -28,7 +28,7 @@ class Usage:
                 process = self._processes[pid] = psutil.Process(pid)
             with process.oneshot():
                 return int(process.memory_info().rss), float(process.cpu_percent(None))
-        except psutil.Error:
+        except (psutil.Error, OSError):
             self._processes.pop(pid, None)
             return 0, 0.0
 

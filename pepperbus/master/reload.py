@@ -47,22 +47,29 @@ def _read(master: Master) -> None:
     master.notifier.reloading()
     try:
         new = load(master.config.file)
+        change = compare(master.config, new)
+        new_wakes = master.births.take_config(change.config)
     except ConfigError as error:
-        for mistake in error.mistakes:
-            master.log.error("reload_refused", mistake)
-        _finish(master, {"ok": False, "generation": master.config.generation, "mistakes": list(error.mistakes)})
+        _refuse(master, list(error.mistakes))
+        return
+    except Exception as error:  # whatever is wrong with a file or with reading it: the bus goes on
+        _refuse(master, [f"{type(error).__name__}: {error}"])
         return
     if new.gateway.processes != master.config.gateway.processes:
         master.gateways = new.gateway.processes
-    change = compare(master.config, new)
     master.reloads.change = change
     master.reloads.until = time.monotonic() + PATIENCE_S
-    _take(master, change)
+    _take(master, change, new_wakes)
 
 
-def _take(master: Master, change: Change) -> None:
+def _refuse(master: Master, mistakes: list[str]) -> None:
+    for mistake in mistakes:
+        master.log.error("reload_refused", mistake)
+    _finish(master, {"ok": False, "generation": master.config.generation, "mistakes": mistakes})
+
+
+def _take(master: Master, change: Change, new_wakes: dict[str, int]) -> None:
     old, master.config = master.config, change.config
-    new_wakes = master.births.take_config(change.config)
     for place in master.children:
         if place.role == "worker" and place.group in change.groups and not place.retired:
             # A reload cuts no running job: the old process may finish as long as its jobs may run.

@@ -65,7 +65,11 @@ def status(master: Master) -> dict[str, Any]:
         "listeners": {role: list(socks) for role, socks in master.opened.listeners.items()},
         "processes": [
             _plain("master", os.getpid(), time.time() - master.since),
-            *([_plain("mold", master.births.mold_pid, 0.0)] if master.births.has_mold else []),
+            *(
+                [_plain("mold", master.births.mold_pid, master.births.mold_uptime(time.monotonic()))]
+                if master.births.has_mold
+                else []
+            ),
             *(_process(place) for place in places),
         ],
     }

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.fixtures.bus import ROOT, Bus, Buses
+from tests.fixtures.bus import ROOT, Bus, Buses, is_living
 
 ROLES = dict.fromkeys(("gateway", "worker", "ticker", "web"), "tests.process.family_roles:main")
 _PR_SET_NO_NEW_PRIVS, _PR_SET_MDWE = 38, 65
@@ -50,9 +50,7 @@ def test_the_unit_file_is_flawless(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_family_lives_without_writable_code_and_new_privileges(
-    buses: Buses, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_family_lives_without_writable_code_and_new_privileges(buses: Buses) -> None:
     """MemoryDenyWriteExecute and NoNewPrivileges of the unit, as the kernel itself can enforce them."""
     libc = ctypes.CDLL(None)
     if libc.prctl(_PR_SET_MDWE + 1, 0, 0, 0, 0) < 0:
@@ -62,9 +60,8 @@ def test_the_family_lives_without_writable_code_and_new_privileges(
         if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(_PR_SET_MDWE, 1, 0, 0, 0):
             os._exit(99)
 
-    popen = subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda *words, **facts: popen(*words, **facts, preexec_fn=harden))
-    bus = buses.start()
+    bus = buses.make()
+    bus.start(before=harden)
     assert bus.status()["ready"]
     client = bus.client()
     assert client.lpush("orders", "a job") == 1
@@ -127,7 +124,7 @@ def test_supervisord_starts_restarts_and_stops_the_bus(supervised: tuple[Bus, Su
     assert again["pid"] != master
     family = [psutil.Process(pid) for pid in bus.pids().values()]
     assert "stopped" in supervisor.ctl("stop", "pepperbus")
-    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert not [process for process in family if is_living(process)]
     # What cannot boot is not tried again and again.
     bus.write_queue("orders", "nonsense = 1\n")
     supervisor.ctl("start", "pepperbus")
