@@ -17,7 +17,7 @@ from pepperbus.storage.contract import Settle, Storage
 from pepperbus.worker.inflight import InFlight
 
 #: Jobs answered but not yet settled: a killed worker repeats these beside what is running, so they are kept few.
-_MOST_UNSETTLED = 64
+_MOST_UNSETTLED = 32
 _RETRY_S = (0.05, 1.0)  # first and longest wait after a settle that failed
 
 

@@ -23,8 +23,9 @@ from tests.fixtures.fpm import Fpm
 
 HERE = Path(__file__).parent
 CONCURRENCY = 4
-#: Jobs that can be under way on the node at once: what a fault may repeat.
-IN_FLIGHT = 2 * CONCURRENCY
+WORKERS = 2
+#: What a fault may repeat: what runs on the node (two topics), and what each worker had answered but not yet stored.
+IN_FLIGHT = 2 * CONCURRENCY + WORKERS * 32
 
 CONF = """
 queue_files = queues.d/*.conf
@@ -52,7 +53,7 @@ QUEUE = """
 password = secret
 storage = store
 durability = {durability}
-workers = 2
+workers = {workers}
 run = fastcgi
 pool = php
 script = {script}
@@ -125,6 +126,7 @@ class Stage:
         text = QUEUE.format(
             script=self.script,
             concurrency=CONCURRENCY,
+            workers=WORKERS,
             durability=durability,
             **self._settings,
         )
