@@ -74,7 +74,7 @@ class Exchange:
     def start(self) -> None:
         self._under_way.add(self)
         self._began = time.monotonic()
-        self._deadline.start(self._too_late)
+        self._deadline.start(self._too_late, update=True)
         if self.pool.keepalive and self._flights:
             kept, self._reconnected = self.pool.take()
             if kept is not None:
@@ -374,7 +374,7 @@ class Exchange:
     def _after(self, seconds: float, what: Callable[..., None], *args: object) -> None:
         self._stop_step()
         self._step = self.pool.loop.timer(seconds)
-        self._step.start(what, *args)
+        self._step.start(what, *args, update=True)
 
     def _stop_step(self) -> None:
         step, self._step = self._step, None

@@ -63,7 +63,7 @@ class Pool:
         self._hosts_until = 0.0
 
     def look_up(self, found: Callable[[list[str], str], None]) -> None:
-        """Call `found(numeric addresses, why none)`, later, from a greenlet."""
+        """Call `found(numeric addresses, why none)`, later, from the hub."""
 
         def ask() -> None:
             why = ""
@@ -74,7 +74,7 @@ class Pool:
                     self._hosts_until = self.loop.now() + _NAME_S
                 except OSError as error:
                     self._hosts, why = [], f"no such host: {error.strerror}"
-            found(self._hosts, why)
+            self.loop.run_callback(found, self._hosts, why)
 
         spawn(ask)
 
