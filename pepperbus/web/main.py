@@ -31,9 +31,7 @@ def main(child: Child) -> None:
     child.on_config = office.take
     child.on_drain = drain
     child.title = lambda: " ".join(child.listeners)
-    servers = [
-        WSGIServer(sock, app, spawn=_MOST_CONNECTIONS, log=None, error_log=None) for sock in child.listeners.values()
-    ]
+    servers = [WSGIServer(sock, app, spawn=_MOST_CONNECTIONS, log=None) for sock in child.listeners.values()]
     for server in servers:
         server.start()
     child.start()

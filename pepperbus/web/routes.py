@@ -284,7 +284,7 @@ def scale_gateways(call: Call) -> r.Steered:
 
 
 def stop_bus(call: Call) -> r.Steered:
-    return steer.stop(call.desk.office, call.body.now)
+    return steer.stop(call.desk.office, call.body.now, wait=False)  # this process is part of what has to end
 
 
 def _selection(call: Call) -> listing.Selection:
