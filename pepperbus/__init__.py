@@ -5,21 +5,22 @@ processes alive and `web` shows and steers.
 
 Processes (`pepperbus serve`)
     master          plain Python: signals, waitpid, control socket; no gevent, no threads (`master/`)
-    mold            patched by gevent, everything imported, frozen; forks the others on request (`master/mold.py`)
+    mold            patched by gevent, everything imported, frozen; forks the others on request (`mold.py`)
     gateway.N       the RESP front door (`gateway/`)
     worker.GROUP.N  lease, deliver, settle for the queues of a group (`worker/`)
-    ticker          promotes nothing itself: journal database, leases nobody serves, retention (`ticker/`)
+    ticker          heartbeats, journal database and retention, leases nobody serves (`ticker/`)
     web             Flask sidecar: health, metrics, JSON API, status page (`web/`)
 
 Floors; a module imports from its own or below (checked by import-linter, see setup.cfg)
-    0 values     errors names job ids clock stats log
+    0 values     errors names job ids clock; stats and log upon them
     1 wire       wire.resp, wire.fastcgi: bytes in, events out; no socket, no clock
     1 config     schema.ini -> load -> model (frozen dataclasses)
+    1 family     what the master and its children share: the birth note, the channel, the heartbeats
     2 contracts  storage.contract  delivery.contract  delivery.verdict  journal.contract
-    3 back ends  storage.embedded storage.redis storage.memory  delivery.fastcgi delivery.http
-    4 engine     child  gateway.*  worker.*  ticker.*  operations.*
+    3 back ends  storage.{embedded,redis,memory}  delivery.{fastcgi,http}  journal.{log,store}
+    4 engine     child  worker.*  gateway.*  ticker.*  operations.*
     5 faces      master.*  web.*
-    6 entry      cli.*
+    6 entry      cli.*  mold
 
 Where does … go?
     a new storage engine   one module in `storage/` that passes tests/contract, one line in `storage/__init__.py`
