@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -54,7 +56,7 @@ def push(
         raise click.Abort
 
 
-def _contents(values: tuple[str, ...], files: tuple[str, ...], whole: bool, count: int) -> Iterable[bytes]:
+def _contents(values: tuple[str, ...], files: tuple[str, ...], whole: bool, count: int) -> Iterable[bytes | None]:
     if not files and values in ((), ("-",)):
         values, files = (), ("-",)
     elif not files and len(values) == 1 and Path(values[0]).is_file():
@@ -67,16 +69,31 @@ def _contents(values: tuple[str, ...], files: tuple[str, ...], whole: bool, coun
     return _read(values, files, whole, count)
 
 
-def _read(values: tuple[str, ...], files: tuple[str, ...], whole: bool, count: int) -> Iterator[bytes]:
+def _read(values: tuple[str, ...], files: tuple[str, ...], whole: bool, count: int) -> Iterator[bytes | None]:
     for _ in range(count):
         for value in values:
             yield value.encode(errors="surrogateescape")
         for path in files:
-            with open(path, "rb") if path != "-" else open(sys.stdin.fileno(), "rb", closefd=False) as file:
+            if path == "-":
+                yield from [sys.stdin.buffer.read()] if whole else _stdin_lines()
+                continue
+            with open(path, "rb") as file:
                 if whole:
                     yield file.read()
                 else:
                     yield from (line.rstrip(b"\r\n") for line in file)
+
+
+def _stdin_lines() -> Iterator[bytes | None]:
+    """Lines as they come; None whenever the writer takes its time, so that no line waits for the next ones."""
+    fd, rest = sys.stdin.fileno(), b""
+    while piece := os.read(fd, 1 << 16):
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from (line.rstrip(b"\r") for line in lines)
+        if not select.select([fd], [], [], 0)[0]:
+            yield None
+    if rest:
+        yield rest
 
 
 @contextmanager

@@ -94,6 +94,13 @@ class Office:
                 continue  # another storage's trouble; if it holds the topic, the answer below stays honest
         return self.storage(self.topic(topic).storage)
 
+    def wake(self, topic: str) -> None:
+        """Tell this node's workers that jobs of `topic` became ready; without a bus nobody needs to know."""
+        try:
+            self.ask({"op": "tell", "role": "worker", "command": {"op": "wake", "topic": topic}, "timeout": 1})
+        except NotReachable:
+            pass
+
     def close(self) -> None:
         for storage in self._storages.values():
             storage.close()

@@ -30,13 +30,15 @@ Progress = Callable[[Pushed], None]
 def push(
     office: Office,
     queue: str,
-    contents: Iterable[bytes],
+    contents: Iterable[bytes | None],
     *,
     front: bool = False,
     due_ms: int = 0,
     progress: Progress = lambda pushed: None,
 ) -> Pushed:
-    """Push every content as one job. `front`: ahead of all waiting jobs; `due_ms`: not before then.
+    """Push every content as one job. None among them: no more at once, so what there is goes out now.
+
+    `front`: ahead of all waiting jobs; `due_ms`: not before then.
 
     A refusal ends it: `error` says why, `accepted` how many are in. Ctrl-C ends it too, after the replies under way.
     Raises NotFound for an unknown queue and NotReachable when no gateway answers.
@@ -57,7 +59,7 @@ def push(
 def _push_all(
     client: _Client,
     queue: Queue,
-    contents: Iterable[bytes],
+    contents: Iterable[bytes | None],
     front: bool,
     due_ms: int,
     pushed: Pushed,
@@ -65,7 +67,9 @@ def _push_all(
 ) -> None:
     waiting: list[int] = []
     if front:
-        contents = reversed(list(contents))  # RPUSH puts its last value ahead of all: so our first one runs first
+        contents = [
+            content for content in reversed(list(contents)) if content is not None
+        ]  # RPUSH puts its last value ahead of all: so our first one runs first
 
     def collect() -> None:
         _count(client.reply(), waiting.pop(0), pushed)
@@ -73,6 +77,10 @@ def _push_all(
 
     try:
         for batch in _batches(contents):
+            if not batch:
+                while waiting:
+                    collect()
+                continue
             client.send(*_command(queue, batch, front, due_ms))
             waiting.append(len(batch))
             if len(waiting) >= IN_FLIGHT:
@@ -98,10 +106,15 @@ def _command(queue: Queue, batch: list[bytes], front: bool, due_ms: int) -> list
     return [b"RPUSH" if front else b"LPUSH", key, *batch]
 
 
-def _batches(contents: Iterable[bytes]) -> Iterator[list[bytes]]:
+def _batches(contents: Iterable[bytes | None]) -> Iterator[list[bytes]]:
+    """Contents in portions; an empty one where the replies should be waited for."""
     batch: list[bytes] = []
     size = 0
     for content in contents:
+        if content is None:
+            yield from (batch, []) if batch else ()
+            batch, size = [], 0
+            continue
         if batch and (len(batch) >= COMMAND_JOBS or size + len(content) > COMMAND_BYTES):
             yield batch
             batch, size = [], 0

@@ -101,6 +101,7 @@ class _Run:
                 self._result.replayed += storage.replay(self._topic, batch)
                 for job_id in batch:
                     journal.add(deed(self._office, "replayed", job_id, self._topic))
+                self._office.wake(self._topic)
                 self._wait(follower, sent)
 
     def _wait(self, follower: Follower, sent: int) -> None:

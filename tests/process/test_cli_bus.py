@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.fixtures.bus import Bus, Buses
+from tests.fixtures.bus import ROOT, Bus, Buses
 
 QUEUE = """
 password = secret
@@ -139,6 +142,21 @@ def test_pausing_pushing_in_many_ways_and_purging(bus: Bus, consumer: Consumer, 
     assert bus.cli("resume", "orders").stdout == "orders/mail: resumed\n"
     until(bus, lambda t: t["done"] == 1)
     assert b"later" in consumer.bodies[0]
+
+
+def test_a_slow_stream_is_pushed_as_it_comes_and_ctrl_c_tells_how_far_it_came(bus: Bus) -> None:
+    command = [sys.executable, "-m", "pepperbus.cli", "-c", str(bus.config), "push", "orders", "-"]
+    child = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert child.stdin is not None
+    child.stdin.write("one\ntwo\n")
+    until(bus, lambda t: t["done"] == 2)
+    child.stdin.write("three\n")
+    until(bus, lambda t: t["done"] == 3)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=10)
+    assert (child.returncode, len(out.split()), err) == (1, 3, "pepperbus: interrupted\n")
 
 
 def test_changing_queues_while_it_runs(bus: Bus) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -260,3 +261,16 @@ def test_serve_is_never_patched(directory: Path) -> None:
         [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     assert done.stdout == "False False\n", done
+
+
+def test_the_reference_names_every_command_and_option() -> None:
+    page = (ROOT / "docs/CLI.md").read_text()
+
+    script = "from pepperbus.cli.reference import text; print(text(), end='')"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert words_of(done.stdout) == words_of(page), "run python -m pepperbus.cli.reference --write"
+
+
+def words_of(page: str) -> list[str]:
+    """Commands, options and headings; how click breaks lines is left to its versions."""
+    return re.findall(r"(?m)^## .*|^### .*|(?<=\s)--[a-z-]+", page)
