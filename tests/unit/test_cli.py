@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -261,6 +263,28 @@ def test_serve_is_never_patched(directory: Path) -> None:
         [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     assert done.stdout == "False False\n", done
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_root_leaves_no_file_that_locks_the_daemon_out() -> None:
+    nobody = pwd.getpwnam("nobody")
+    with tempfile.TemporaryDirectory(prefix="pepperbus-root-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        (directory / "queues.d").mkdir()
+        (directory / "queues.d/orders.conf").write_text(ORDERS)
+        (directory / "pepperbus.conf").write_text(NODE.replace("[bus]", "[bus]\n    user = nobody"))
+        for made in (directory / "data", directory / "run"):
+            made.mkdir()
+            os.chown(made, nobody.pw_uid, nobody.pw_gid)
+        for words in ("jobs orders/mail", "pause orders", "status --seconds 0", "queue rm orders --yes"):
+            assert pepperbus(directory, *words.split()).returncode in (0, 3)
+        found = list((directory / "data").rglob("*"))
+        assert found
+        assert {path.stat().st_uid for path in found} == {nobody.pw_uid}
+        pepperbus(directory, "queue", "add", "bills", "pdf/run=http", "pdf/url=http://127.0.0.1:9/")
+        stat = (directory / "queues.d/bills.conf").stat()
+        assert (stat.st_uid, stat.st_gid, stat.st_mode & 0o777) == (0, nobody.pw_gid, 0o640)
 
 
 def test_the_reference_names_every_command_and_option() -> None:
