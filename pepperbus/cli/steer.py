@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from pepperbus.cli.session import config_path, office, show, wants_json
-from pepperbus.errors import PepperbusError
+from pepperbus.cli.session import config_path, load_config, office, show, wants_json
+from pepperbus.errors import NotFound, PepperbusError
 from pepperbus.operations import steer
 from pepperbus.operations.results import Checked, Steered
 
@@ -82,11 +82,21 @@ def _done(steered: Steered) -> None:
 
 
 @click.command("fpm-pool")
-def fpm_pool() -> None:
+@click.argument("pool", required=False)
+@click.pass_context
+def fpm_pool(ctx: click.Context, pool: str | None) -> None:
     """Print a php-fpm pool file made for the bus, with the reason for every line.
 
-    Put it into php-fpm's pool.d, reload php-fpm, and name its socket in a `[fastcgi]` pool with `dedicated = yes`.
+    Put it into php-fpm's pool.d, reload php-fpm, and name its socket in a `[fastcgi]` pool with `dedicated = yes`. With
+    POOL, the name of such a pool in the configuration, the file fits its address, connections and topics.
     """
     from pepperbus.delivery.fpm_pool import pool_file
 
-    click.echo(pool_file(), nl=False)
+    if pool is None:
+        click.echo(pool_file(), nl=False)
+        return
+    config = load_config(ctx)
+    if pool not in config.pools:
+        raise NotFound(f"no [fastcgi] pool {pool!r}; the configuration names: {', '.join(config.pools) or 'none'}")
+    topics = [topic for queue in config.queues.values() for topic in queue.topics.values() if topic.pool == pool]
+    click.echo(pool_file(config.pools[pool], topics, config.gateway.max_bulk), nl=False)

@@ -15,7 +15,7 @@ from pepperbus.clock import Clock, SystemClock
 from pepperbus.config.model import Config, Queue, Topic
 from pepperbus.errors import NotFound, NotReachable, PepperbusError
 from pepperbus.journal.log import LogWriter
-from pepperbus.journal.store import Reader
+from pepperbus.journal.reader import Reader
 from pepperbus.storage.contract import Storage
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]

@@ -99,7 +99,7 @@ WRONG = {
     "stop": (3, "no bus answers at"),
     "reload now": (2, "unexpected extra argument"),
     "stop --later": (2, "No such option"),
-    "fpm-pool php": (2, "unexpected extra argument"),
+    "fpm-pool php": (1, "no [fastcgi] pool 'php'; the configuration names: none"),
     "push": (2, "Missing argument 'QUEUE'"),
     "push nix x": (1, "no queue 'nix'"),
     "push order x": (1, "did you mean 'orders'?"),

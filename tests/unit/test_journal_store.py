@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pepperbus.journal import log, store
+from pepperbus.journal import log, reader, store
 from pepperbus.journal.contract import Row
 from pepperbus.journal.follow import Follower
 
@@ -52,7 +52,7 @@ def test_ingesting_twice_is_ingesting_once(tmp_path: Path, database: Path) -> No
         1, store.Ingested.__len__ and _size(row(3)), 1, 0
     )
     assert log.files(tmp_path) == []
-    assert ids(store.Reader(database, tmp_path).search()) == [3, 2, 1]
+    assert ids(reader.Reader(database, tmp_path).search()) == [3, 2, 1]
 
 
 def _size(one: Row) -> int:
@@ -67,7 +67,7 @@ def test_a_position_forgotten_with_its_rows_is_a_fresh_start(tmp_path: Path, dat
         path.unlink()
     store.ingest(tmp_path, database, linger_s=0)
     store.ingest(tmp_path, database, linger_s=0)
-    assert ids(store.Reader(database, tmp_path).search()) == [1]
+    assert ids(reader.Reader(database, tmp_path).search()) == [1]
 
 
 def test_a_kill_9_of_the_ingesting_process_at_any_moment_loses_and_doubles_nothing(
@@ -97,9 +97,9 @@ while True:
         child.send_signal(signal.SIGKILL)
         child.wait()
         child.stdout.close()
-    assert ids(store.Reader(database, tmp_path).search(limit=10**6))[::-1] == list(range(expected))
+    assert ids(reader.Reader(database, tmp_path).search(limit=10**6))[::-1] == list(range(expected))
     store.ingest(tmp_path, database)
-    assert ids(store.Reader(database, tmp_path).search(limit=10**6))[::-1] == list(range(expected))
+    assert ids(reader.Reader(database, tmp_path).search(limit=10**6))[::-1] == list(range(expected))
     writer.close()
 
 
@@ -109,7 +109,7 @@ def test_files_of_killed_processes_are_read_to_the_torn_tail_and_deleted(tmp_pat
     data = path.read_bytes()
     path.write_bytes(data[:-3])
     assert store.ingest(tmp_path, database, linger_s=0)[2:] == (1, 1)
-    assert ids(store.Reader(database, tmp_path).search()) == [1]
+    assert ids(reader.Reader(database, tmp_path).search()) == [1]
     assert log.files(tmp_path) == []
 
 
@@ -125,47 +125,47 @@ def test_a_living_writers_file_stays_and_a_fresh_end_lingers(tmp_path: Path, dat
 
 
 def test_rows_that_are_not_ingested_yet_are_seen(tmp_path: Path, database: Path) -> None:
-    reader = store.Reader(database, tmp_path)
-    assert reader.life(FIRST_ID) == []
+    journal = reader.Reader(database, tmp_path)
+    assert journal.life(FIRST_ID) == []
     write(tmp_path, row(0, at_ms=NOW, attempt=1, outcome="retry"), row(1))
-    assert ids(reader.life(FIRST_ID)) == [0]
+    assert ids(journal.life(FIRST_ID)) == [0]
     store.ingest(tmp_path, database)
     write(tmp_path, row(0, at_ms=NOW + 9, attempt=2), process="worker.orders.1")
-    assert [one.attempt for one in reader.life(FIRST_ID)] == [1, 2]
-    assert len(reader.search()) == 3
+    assert [one.attempt for one in journal.life(FIRST_ID)] == [1, 2]
+    assert len(journal.search()) == 3
 
 
 def test_searching(tmp_path: Path, database: Path) -> None:
     failed = {"outcome": "retry", "error_code": "E7", "reason": "Connection Refused"}
     write(tmp_path, row(1), row(2, **failed), row(3, topic="orders/audit", outcome="dead", reason="timeout"), row(44))
-    reader = store.Reader(database, tmp_path)
+    journal = reader.Reader(database, tmp_path)
     for _ in range(2):  # from the log files, then from the database
-        assert ids(reader.search(topic="orders/mail")) == [44, 2, 1]
-        assert ids(reader.search(outcome="dead")) == [3]
-        assert ids(reader.search(error="connection ref")) == [2]
-        assert ids(reader.search(error="e7", topic="orders/audit")) == []
-        assert ids(reader.search(since_ms=NOW + 3)) == [44, 3]
-        assert ids(reader.search(text="order 4")) == [44]
-        assert ids(reader.search(limit=2)) == [44, 3]
+        assert ids(journal.search(topic="orders/mail")) == [44, 2, 1]
+        assert ids(journal.search(outcome="dead")) == [3]
+        assert ids(journal.search(error="connection ref")) == [2]
+        assert ids(journal.search(error="e7", topic="orders/audit")) == []
+        assert ids(journal.search(since_ms=NOW + 3)) == [44, 3]
+        assert ids(journal.search(text="order 4")) == [44]
+        assert ids(journal.search(limit=2)) == [44, 3]
         store.ingest(tmp_path, database)
 
 
 def test_a_long_search_stops_and_says_so(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, *(row(n) for n in range(20_000))).close()
     store.ingest(tmp_path, database, linger_s=0)
-    reader = store.Reader(database, tmp_path)
-    assert reader.search(text="nowhere").complete
-    monkeypatch.setattr(store, "SEARCH_SECONDS", 0.0)
-    assert not reader.search(text="nowhere").complete
+    journal = reader.Reader(database, tmp_path)
+    assert journal.search(text="nowhere").complete
+    monkeypatch.setattr(reader, "SEARCH_SECONDS", 0.0)
+    assert not journal.search(text="nowhere").complete
 
 
 def test_retention_by_age_and_by_bytes(tmp_path: Path, database: Path) -> None:
     write(tmp_path, *(row(n, content=b"x" * 1000) for n in range(30_000))).close()
     store.ingest(tmp_path, database, linger_s=0)
-    reader = store.Reader(database, tmp_path)
+    journal = reader.Reader(database, tmp_path)
     assert store.retain(database, NOW + 10_000, 1 << 30) == 10_000
-    assert reader.life(FIRST_ID + 9_999) == []
-    assert ids(reader.life(FIRST_ID + 10_000)) == [10_000]
+    assert journal.life(FIRST_ID + 9_999) == []
+    assert ids(journal.life(FIRST_ID + 10_000)) == [10_000]
     before = database.stat().st_size
     assert store.retain(database, 0, 5 << 20) == 20_000
     store.ingest(tmp_path, database)
@@ -207,5 +207,5 @@ def test_reading_does_not_need_to_write(tmp_path: Path, database: Path) -> None:
     write(tmp_path, row(1)).close()
     store.ingest(tmp_path, database)
     before = database.read_bytes()
-    assert ids(store.Reader(database, tmp_path).search()) == [1]
+    assert ids(reader.Reader(database, tmp_path).search()) == [1]
     assert database.read_bytes() == before
