@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import gevent
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
 from pepperbus.child import Child
+from pepperbus.log import Log
 from pepperbus.web.app import create_app
 from pepperbus.web.desk import Desk, SharedOffice
 from pepperbus.web.monitor import Monitor
@@ -14,6 +17,23 @@ from pepperbus.web.monitor import Monitor
 _LAST_WORDS_S = 0.3
 _LONGEST_S = 2.0  # a browser's idle connection looks like one at work
 _MOST_CONNECTIONS = 256
+
+
+class _Complaints:
+    """Where the WSGI server writes what went wrong with a connection: one line of our log each."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            self._log.warning("web_connection", text.strip()[:2000])
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        """Every line is written at once."""
 
 
 def main(child: Child) -> None:
@@ -31,7 +51,10 @@ def main(child: Child) -> None:
     child.on_config = office.take
     child.on_drain = drain
     child.title = lambda: " ".join(child.listeners)
-    servers = [WSGIServer(sock, app, spawn=_MOST_CONNECTIONS, log=None) for sock in child.listeners.values()]
+    servers = [
+        WSGIServer(sock, app, spawn=_MOST_CONNECTIONS, log=None, error_log=_Complaints(child.log))
+        for sock in child.listeners.values()
+    ]
     for server in servers:
         server.start()
     child.start()
