@@ -9,8 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from gevent.lock import BoundedSemaphore
+
 from pepperbus import names
-from pepperbus.errors import StorageError
+from pepperbus.errors import StorageUnavailable
 from pepperbus.storage.contract import Leased
 from pepperbus.storage.redis_keys import ID, NONCE, VIRGIN, Keys, Record, is_good
 from pepperbus.storage.redis_link import Link
@@ -23,34 +25,55 @@ SUSPECT_S = 60.0
 NODE_PX = 86_400_000  # a node's key is worth a day; its age is what is gone of that
 
 
+class _Holding:
+    """What one owner holds of one topic, as far as this process knows: job id -> pointer.
+
+    Its claims take turns: while one is under way, what it moves looks like the leavings of a claim without an answer.
+    """
+
+    __slots__ = ("pointers", "suspect_until", "turn")
+
+    def __init__(self) -> None:
+        self.pointers: dict[int, bytes] = {}
+        self.suspect_until = 0.0
+        self.turn = BoundedSemaphore(1)
+
+
 class Claims:
     """What the owners of this process hold, and the claims that add to it."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._held: dict[tuple[str, str], dict[int, bytes]] = {}
-        self._suspect: dict[tuple[str, str], float] = {}
+        self._holdings: dict[tuple[str, str], _Holding] = {}
         self._known: set[str] = set()
 
     def lease(self, topic: str, n: int, owner: str) -> list[Leased]:
         """`Storage.lease`."""
         if n < 1:
             return []
-        keys, at = self._link.keys(topic), (topic, owner)
-        held = self._held.setdefault(at, {})
+        holding = self._holdings.setdefault((topic, owner), _Holding())
+        if not holding.turn.acquire(timeout=self._link.pool.timeout):
+            raise StorageUnavailable(f"{self._link.pool.address}: another claim of {topic} still waits for its answer")
         try:
-            with self._link.pool.borrow() as connection:
-                self._announce(connection, owner)
-                leased = self._missed(connection, keys, owner, n, held) if at in self._suspect else []
-                while not leased:
-                    pointers = self._claim(connection, keys, n, owner)
-                    leased = self._fetch(connection, keys, owner, pointers, held)
-                    if len(pointers) < n:
-                        break
-                return leased
-        except StorageError:
-            self._suspect[at] = time.monotonic() + SUSPECT_S
+            return self._lease(self._link.keys(topic), n, owner, holding)
+        except BaseException:  # also a killed greenlet: what its claim moved must come to light
+            holding.suspect_until = time.monotonic() + SUSPECT_S
             raise
+        finally:
+            holding.turn.release()
+
+    def _lease(self, keys: Keys, n: int, owner: str, holding: _Holding) -> list[Leased]:
+        with self._link.pool.borrow() as connection:
+            self._announce(connection, owner)
+            leased: list[Leased] = []
+            if time.monotonic() < holding.suspect_until:
+                leased = self._missed(connection, keys, owner, n, holding.pointers)
+            while not leased:
+                pointers = self._claim(connection, keys, n, owner)
+                leased = self._fetch(connection, keys, owner, pointers, holding.pointers)
+                if len(pointers) < n:
+                    break
+            return leased
 
     def _announce(self, connection: Connection, owner: str) -> None:
         """A node counts as seen at its first claim, so that it is not taken for lost before its first heartbeat."""
@@ -86,8 +109,6 @@ class Claims:
 
     def _missed(self, connection: Connection, keys: Keys, owner: str, n: int, held: dict[int, bytes]) -> list[Leased]:
         """Jobs a claim without an answer moved into the owner's list: they are its, it only does not know them yet."""
-        if time.monotonic() > self._suspect[keys.topic, owner]:
-            del self._suspect[keys.topic, owner]
         known = set(held.values())  # before we look: what is settled meanwhile must not seem missed
         lists, owners = connection.ask((b"LRANGE", keys.held(owner), 0, -1), (b"SMEMBERS", keys.owners))
         known.update(held.values())
@@ -111,11 +132,12 @@ class Claims:
 
     def held(self, topic: str, owner: str) -> dict[int, bytes]:
         """The pointers of what `owner` got here through this instance."""
-        return self._held.get((topic, owner), {})
+        holding = self._holdings.get((topic, owner))
+        return holding.pointers if holding else {}
 
     def forget_owner(self, owner: str) -> None:
-        for at in [at for at in self._held if at[1] == owner]:
-            del self._held[at]
+        for at in [at for at in self._holdings if at[1] == owner]:
+            del self._holdings[at]
         self._known.discard(owner)
 
 
