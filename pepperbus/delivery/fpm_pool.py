@@ -30,7 +30,8 @@ group = www-data
 ; Where the bus connects.{who}
 listen = {listen}
 {access}
-; One child per connection of the bus (max_connections = {connections}) and {spare} to spare. Static: a job never waits for a fork.
+; One child per connection of the bus (max_connections = {connections}) and {spare} to spare.
+; Static: a job never waits for a fork.
 pm = static
 pm.max_children = {children}
 ; Leaks end with the child. The bus notices a child that leaves between two jobs and loses nothing by it.
