@@ -36,9 +36,11 @@ def purge(
         with office.journal_writer() as journal:
             for start in range(0, len(ids), BATCH):
                 batch = ids[start : start + BATCH]
-                purged.removed += storage.remove(selection.topic, batch)
-                still = {one.job_id for i in batch for one in storage.find(i, [selection.topic])}
-                for job_id in set(batch) - still:
+                gone = storage.remove(selection.topic, batch)
+                purged.removed += gone
+                # Only when some stayed (leased meanwhile) it must be asked which.
+                stayed = {i for i in batch if storage.find(i, [selection.topic])} if gone < len(batch) else set()
+                for job_id in set(batch) - stayed:
                     journal.add(deed(office, "removed", job_id, selection.topic))
                 progress(purged)
     except KeyboardInterrupt:

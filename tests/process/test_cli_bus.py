@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.fixtures.bus import ROOT, Bus, Buses
+from tests.fixtures.bus import NODE, ROOT, Bus, Buses
+from tests.fixtures.fpm import Fpm
 
 QUEUE = """
 password = secret
@@ -119,6 +120,24 @@ def test_a_jobs_way_from_push_to_replay(bus: Bus, consumer: Consumer) -> None:
     until(bus, lambda t: t["done"] == 2 and t["dead"] == 0)
     events = ask(bus, "job", pushed["ids"][1])["topics"][0]["events"]
     assert [event["event"] for event in events] == ["attempt", "replayed", "attempt"]
+
+
+def test_a_php_error_is_shown_with_its_file_and_line(buses: Buses, fpm: Callable[..., Fpm]) -> None:
+    php = fpm()
+    script = php.script("broken.php", "<?php\nheader('Code: 200');\n\nthrow new Exception('no stock');\n")
+    queue = (
+        f"password = x\n[topics]\n    [[mail]]\n        run = fastcgi\n        pool = php\n        script = {script}\n"
+        "        ping = off\n        attempts = 1\n"
+    )
+    node = NODE + f"[fastcgi]\n    [[php]]\n        address = {php.address}\n        dedicated = yes\n"
+    bus = buses.start(node, {"orders": queue})
+    (job_id,) = ask(bus, "push", "orders", "x")["ids"]
+    until(bus, lambda t: t["dead"] == 1)
+    (event,) = ask(bus, "job", job_id)["topics"][0]["events"]
+    assert (event["php_file"], event["php_line"]) == (script, 4)
+    life = bus.cli("job", job_id).stdout
+    assert "Uncaught Exception: no stock" in life
+    assert f"at     {script}:4" in life
 
 
 def test_pausing_pushing_in_many_ways_and_purging(bus: Bus, consumer: Consumer, tmp_path: Any) -> None:
