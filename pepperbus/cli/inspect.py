@@ -111,6 +111,8 @@ def _jobs(page: JobPage) -> None:
         for j in page.jobs
     ]
     words.table(("id", "accepted", "attempts", "dead/due", "reason", "content"), rows)
+    if not page.jobs:
+        click.echo(f"no job matches (of {page.looked_at} looked at)")
     if page.cursor:
         click.echo(f"more: --cursor {page.cursor}", err=True)
 

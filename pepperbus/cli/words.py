@@ -11,7 +11,7 @@ from pepperbus.operations.results import Event, Life, Percentiles, TopicLife
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as they need; numbers to the right. Nothing is printed for no rows, except for the first table."""
+    """Columns as wide as they need; numbers to the right. Nothing is printed when there are no rows."""
     cells = [[str(cell) for cell in row] for row in rows]
     if not cells:
         return
