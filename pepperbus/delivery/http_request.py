@@ -8,7 +8,7 @@ from __future__ import annotations
 from base64 import b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import h11
 
@@ -23,6 +23,7 @@ Headers = list[tuple[str, str]]
 
 #: Headers that frame the message or speak for the bus; `[[[headers]]]` may not set them.
 _OURS = ("host", "content-length", "transfer-encoding", "connection", "is-pepper-bus-request", "is_pepper_bus_request")
+_TARGET = "/%:@!$&'()*+,;=~?-._"  # what may stand in a request target as it is (RFC 3986); the rest is escaped
 _OUR_PREFIXES = ("x-pepperbus-", "ce-", "webhook-")
 
 
@@ -49,14 +50,18 @@ class Url:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"url: {text!r} must be http://host[:port]/path or https://…")
         tls = parts.scheme == "https"
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        netloc = parts.netloc.rpartition("@")[2]
+        target = quote(parts.path or "/", _TARGET) + (f"?{quote(parts.query, _TARGET)}" if parts.query else "")
+        try:
+            host = parts.hostname.encode("idna").decode()
+        except UnicodeError as error:
+            raise ConfigError(f"url: {parts.hostname!r} is no host name: {error}") from None
+        netloc = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
         login = ""
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             login = "Basic " + b64encode(pair.encode()).decode()
         shown = f"{parts.scheme}://{netloc}{parts.path}"
-        return cls(parts.hostname, port or (443 if tls else 80), tls, target, netloc, login, shown)
+        return cls(host, port or (443 if tls else 80), tls, target, netloc, login, shown)
 
 
 class Requests:

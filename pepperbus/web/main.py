@@ -39,7 +39,7 @@ class _Complaints:
 def main(child: Child) -> None:
     """Serve. On drain: no new connections, then a short wait for requests under way."""
     office = SharedOffice(child.config, child.ask_master, who=child.name)
-    desk = Desk(office, Monitor(office))
+    desk = Desk(office, Monitor(office, child.log))
     app = create_app(desk, child.log)
     leaving = Event()
     graces: list[float] = []

@@ -11,6 +11,7 @@ import psutil
 from gevent.lock import RLock
 
 from pepperbus import stats
+from pepperbus.log import Log
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Percentiles, Status
 from pepperbus.operations.status import StatusReader, percentiles
@@ -28,7 +29,8 @@ _INDEX = {name: i for i, name in enumerate(stats.COUNTERS)}
 class Monitor:
     """The sidecar's memory of one minute. `run` samples for ever; the readers below never block on it."""
 
-    def __init__(self, office: Office) -> None:
+    def __init__(self, office: Office, log: Log) -> None:
+        self._log = log
         self.totals: Totals = {}
         self._office = office
         self._counts: deque[tuple[float, Counts]] = deque(maxlen=SECONDS + 1)
@@ -43,7 +45,10 @@ class Monitor:
     def run(self) -> None:
         while True:
             began = monotonic()
-            self.sample()
+            try:
+                self.sample()
+            except Exception as error:  # one bad look must not end the others
+                self._log.error("chore_failed", f"{type(error).__name__}: {error}", chore="sample")
             took = monotonic() - began
             gevent.sleep(max(1.0 - took, took / _BUSY_SHARE))
 

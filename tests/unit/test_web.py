@@ -64,8 +64,9 @@ class Place:
         (directory / "queues.d" / "orders.conf").write_text(QUEUE)
         self.config = load(directory / "node.conf", {})
         self.office = SharedOffice(self.config)
-        self.desk = Desk(self.office, Monitor(self.office))
-        app = create_app(self.desk, Log("web", str(directory / "log")))
+        log = Log("web", str(directory / "log"))
+        self.desk = Desk(self.office, Monitor(self.office, log))
+        app = create_app(self.desk, log)
         self.client = app.test_client()
         self.writer = stats.Writer(self.config.bus.run_dir / "stats", "worker.orders.0")
 
