@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from pepperbus.clock import Clock, SystemClock
 from pepperbus.config.model import StorageConfig
 from pepperbus.errors import ConfigError
+from pepperbus.log import Log
 from pepperbus.storage.contract import Storage
 
 GROUP = "pepperbus.storage"
@@ -22,9 +23,12 @@ ENGINES = {
 }
 
 
-def open_storage(config: StorageConfig, clock: Clock | None = None) -> Storage:
-    """The engine of `config.type` for this entry, not opened yet. Raises ConfigError when nothing provides the type."""
-    made: Storage = _engine(config)(config, clock or SystemClock())
+def open_storage(config: StorageConfig, clock: Clock | None = None, log: Log | None = None) -> Storage:
+    """The engine of `config.type` for this entry, not opened yet. Raises ConfigError when nothing provides the type.
+
+    `log` hears when the engine is lost and found again; without one it is silent.
+    """
+    made: Storage = _engine(config)(config, clock or SystemClock(), log)
     return made
 
 

@@ -205,6 +205,12 @@ class Storage(Protocol):
     def health(self) -> Health:
         """How the storage is. Never raises; `alive` False and the reason instead."""
 
+    def advice(self, level: str) -> str:
+        """The lines to type so that the engine honours `level`; "" when it does already. Known after `open`."""
+
+    def upkeep(self) -> None:
+        """Whatever small housekeeping the engine wants once a minute; called by one process of the node. May block."""
+
     def watch(self, topics: Sequence[str], wake: Callable[[str], None]) -> None:
         """Call `wake(topic)` when another node pushes to one of `topics`; "" = look at all. Calls replace each other.
 

@@ -15,6 +15,7 @@ from pepperbus.clock import Clock, SystemClock
 from pepperbus.config.model import StorageConfig
 from pepperbus.errors import StorageError, StorageRefused, StorageUnavailable
 from pepperbus.job import State
+from pepperbus.log import Log
 from pepperbus.storage.contract import POWER, Depth, Health, Leased, Page, Push, Released, Settle, Stored
 from pepperbus.storage.embedded_engine import Engine
 
@@ -27,7 +28,7 @@ class EmbeddedStorage:
 
     map_size = MAP_SIZE
 
-    def __init__(self, config: StorageConfig, clock: Clock | None = None) -> None:
+    def __init__(self, config: StorageConfig, clock: Clock | None = None, log: Log | None = None) -> None:
         if config.path is None:
             raise StorageRefused(f"storage {config.name}: an embedded storage needs a path")
         self.name = config.name
@@ -132,6 +133,13 @@ class EmbeddedStorage:
 
     def watch(self, topics: Sequence[str], wake: Callable[[str], None]) -> None:
         pass
+
+    def advice(self, level: str) -> str:
+        """Nothing to set: every answer comes after an fsync."""
+        return ""
+
+    def upkeep(self) -> None:
+        self.reader_check()
 
     def reader_check(self) -> int:
         """Free what killed readers held, so that the file does not grow. Returns how many; called now and then."""

@@ -16,6 +16,7 @@ from pepperbus.config.model import StorageConfig
 from pepperbus.errors import StorageRefused
 from pepperbus.ids import id_time_ms
 from pepperbus.job import State
+from pepperbus.log import Log
 from pepperbus.names import split_owner
 from pepperbus.storage.contract import (
     CRASH_LIMIT,
@@ -84,7 +85,7 @@ class _Topic:
 class MemoryStorage:
     """All of the contract in one process's memory."""
 
-    def __init__(self, config: StorageConfig, clock: Clock | None = None) -> None:
+    def __init__(self, config: StorageConfig, clock: Clock | None = None, log: Log | None = None) -> None:
         self.name = config.name
         self.durability = MEMORY
         self._clock = clock or SystemClock()
@@ -288,6 +289,12 @@ class MemoryStorage:
         jobs = Counter(state for topic in self._topics.values() for state in (j.state for j in topic.jobs.values()))
         used = sum(len(job.body) for topic in self._topics.values() for job in topic.jobs.values())
         return Health(True, "1", MEMORY, used, 0, f"{jobs.total()} jobs in memory")
+
+    def advice(self, level: str) -> str:
+        return "" if level == MEMORY else "a memory storage keeps nothing: use type = embedded"
+
+    def upkeep(self) -> None:
+        """Nothing to do."""
 
     def watch(self, topics: Sequence[str], wake: Callable[[str], None]) -> None:
         pass

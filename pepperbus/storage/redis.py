@@ -64,6 +64,9 @@ class RedisStorage:
         """The lines to type so that this storage gives `level`; "" when it does. Known after `open`."""
         return self._facts.advice(level) if self._facts else ""
 
+    def upkeep(self) -> None:
+        """Nothing to do: Redis keeps its own house."""
+
     def push(self, batch: Sequence[Push], limits: Mapping[str, int] | None = None) -> Collection[int]:
         return self._pushes.push(batch, limits)
 

@@ -58,6 +58,7 @@ class Ticker:
             gevent.spawn(self._every, _BEAT_S, self._beat),
             gevent.spawn(self._every, _INGEST_S, self._ingest),
             gevent.spawn(self._every, _RETENTION_S, self._retain),
+            gevent.spawn(self._every, _RETENTION_S, self._keep_up),
         ]
         self._leaving.wait()
         for loop in loops:
@@ -92,7 +93,7 @@ class Ticker:
     def _open(self, name: str) -> None:
         wait = 0.2
         while not self._leaving.is_set() and name in self._config.storages:
-            storage = open_storage(self._config.storages[name], self.clock)
+            storage = open_storage(self._config.storages[name], self.clock, self.child.log)
             try:
                 storage.open()
                 storage.claim_shard(self._config.bus.shard, self._config.bus.node)
@@ -144,6 +145,10 @@ class Ticker:
         for owner in tables(self._config.bus.run_dir):
             if owner not in held and owner not in self._family.values():
                 forget(self._config.bus.run_dir, owner)
+
+    def _keep_up(self) -> None:
+        for storage in list(self._storages.values()):
+            storage.upkeep()
 
     # -- journal ---------------------------------------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ class Worker:
             gevent.spawn(self._open_one, name, [topic for topic in topics if topic.storage == name])
 
     def _open_one(self, name: str, topics: list[Topic]) -> None:
-        storage = open_storage(self.child.config.storages[name], self.clock)
+        storage = open_storage(self.child.config.storages[name], self.clock, self.child.log)
         wait = 0.1
         while not self._leaving.is_set():
             try:
@@ -117,7 +117,10 @@ class Worker:
     def _durable_enough(self, topic: Topic, storage: Storage) -> bool:
         wanted = self.child.config.queues[topic.queue].durability
         if LEVELS.index(wanted) > LEVELS.index(storage.durability):
-            text = f"queue asks for durability = {wanted}, storage {storage.name} gives {storage.durability}"
+            text = (
+                f"queue asks for durability = {wanted}, storage {storage.name} gives {storage.durability}: "
+                f"{storage.advice(wanted)}"
+            )
             self.child.log.error("durability_refused", text, topic=topic.full_name)
             return False
         return True
@@ -258,6 +261,9 @@ class Worker:
                     for pump in self._pumps
                 }
             }
+        if command.get("op") == "wake":  # an operator replayed jobs
+            self._on_wake(command["topic"])
+            return {"ok": True}
         return {"error": f"a worker does not know {command.get('op')!r}"}
 
     def _title(self) -> str:
