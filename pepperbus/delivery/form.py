@@ -1,7 +1,7 @@
 """The body of a call to a consumer: the form every SDK reads, or one job's own bytes.
 
 Floor 2. Pure: a request in, bytes out. It must not know how they travel (FastCGI's STDIN, an HTTP body).
-Fields and their order are the contract's (docs/CONTRACT.md, "How a consumer gets a job").
+Fields and their order are fixed: existing SDKs read them (docs/CONSUME.md).
 """
 
 from __future__ import annotations

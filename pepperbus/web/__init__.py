@@ -8,6 +8,7 @@
     health.py    /healthz, /readyz
     metrics.py   /metrics
     routes.py    the table of the API: path, what it takes, what it answers, the operation behind it
+    takes.py     the queries and bodies those routes take
     api.py       /api/v1 from that table; openapi.py the document from the same table
     page.py      the status page
 

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from pepperbus import __version__
-from pepperbus.web.routes import ROUTES, Nothing, Route
+from pepperbus.web.routes import ROUTES, Route
+from pepperbus.web.takes import Nothing
 
 _REF = "#/components/schemas/{name}"
 

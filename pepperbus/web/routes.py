@@ -1,7 +1,7 @@
 """The table of the API: each row is a path, what it takes, what it answers, and the operation behind it.
 
 Floor 5. `ROUTES` at the end is all there is: api.py serves it, openapi.py describes it. A new thing to do is a
-function here of a few lines and its row. What is taken comes as structs, so it is checked before anything happens.
+function here of a few lines and its row. What a row takes comes as a struct of takes.py.
 """
 
 from __future__ import annotations
@@ -19,99 +19,20 @@ from pepperbus.operations import consumer, life, pause, purge, push, queues, rep
 from pepperbus.operations import jobs as listing
 from pepperbus.operations import results as r
 from pepperbus.web.desk import Desk
-
-
-class Nothing(msgspec.Struct):
-    """Takes nothing."""
-
-
-class JobsQuery(msgspec.Struct):
-    """`state`: ready, delayed, leased or dead. `error`: part of the reason. `since_ms`: died or accepted since."""
-
-    state: str = "dead"
-    error: str = ""
-    since_ms: int = 0
-    cursor: str = ""
-    n: int = 100
-
-
-class EventsQuery(msgspec.Struct):
-    """What to look for in the journal; `error` is part of the reason, `text` part of the kept content."""
-
-    topic: str = ""
-    outcome: str = ""
-    since_ms: int = 0
-    error: str = ""
-    text: str = ""
-    limit: int = 100
-
-
-class TailQuery(msgspec.Struct):
-    """`name`: a queue, a topic or, empty, all."""
-
-    name: str = ""
-    failed: bool = False
-
-
-class RemoveQuery(msgspec.Struct):
-    """`keep_jobs`: jobs that lie there stay in their storage, visible as detached."""
-
-    keep_jobs: bool = False
-
-
-class PushBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`encoding` "base64": every content is base64. `front`: ahead of all waiting jobs. `due_ms`: not before then."""
-
-    contents: list[str]
-    encoding: str = ""
-    front: bool = False
-    due_ms: int = 0
-
-
-class SettingsBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Keys as in `queue set`: `key` of the queue, `topic/key`, `topic/params/KEY`."""
-
-    settings: dict[str, str] = msgspec.field(default_factory=dict)
-    unset: list[str] = msgspec.field(default_factory=list)
-
-
-class SelectionBody(msgspec.Struct, forbid_unknown_fields=True):
-    """These ids, or every job in `state` whose reason holds `error` and that died or came since `since_ms`."""
-
-    ids: tuple[str, ...] = ()
-    state: str = ""
-    error: str = ""
-    since_ms: int = 0
-    dry_run: bool = False
-
-
-class ReplayBody(SelectionBody, forbid_unknown_fields=True):
-    """`sample`: a share of them (0 to 1). `rate`: jobs a second. `stop_at_errors`: end at this share of failures."""
-
-    sample: float = 1.0
-    rate: float = 0.0
-    stop_at_errors: float = 0.0
-
-
-class SendBody(msgspec.Struct, forbid_unknown_fields=True):
-    """One job straight to the consumer, which really runs it. `timeout` 0: the topic's own."""
-
-    content: str = ""
-    encoding: str = ""
-    attempt: int = 1
-    timeout: float = 0.0
-
-
-class StopBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`now`: running attempts get no grace."""
-
-    now: bool = False
-
-
-class ScaleBody(msgspec.Struct, forbid_unknown_fields=True):
-    """How many gateway processes more (or, below 0, less)."""
-
-    change: int
+from pepperbus.web.takes import (
+    EventsQuery,
+    JobsQuery,
+    Nothing,
+    PushBody,
+    RemoveQuery,
+    ReplayBody,
+    ScaleBody,
+    SelectionBody,
+    SendBody,
+    SettingsBody,
+    StopBody,
+    TailQuery,
+)
 
 
 @dataclass(frozen=True, slots=True)
