@@ -26,7 +26,7 @@ from pepperbus import stats
 ROOT = Path(__file__).resolve().parent.parent
 VAR = ROOT / "var" / "demo"
 TOPICS = ("orders/mail", "orders/audit")
-out = Console(highlight=False)
+out = Console(highlight=False, soft_wrap=True)
 
 
 def find_fpm() -> str | None:
