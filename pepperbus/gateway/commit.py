@@ -295,9 +295,7 @@ class Lane:
         now = self._clock.monotonic()
         for flight in self._flights:
             if now >= flight.deadline:
-                self._answer(
-                    [part[0] for part in flight.parts], UNKNOWN, "no answer from the storage; it may run"
-                )
+                self._answer([part[0] for part in flight.parts], UNKNOWN, "no answer from the storage; it may run")
         oldest = now - self.config.store_timeout
         late = 0
         for submission, _ in self._waiting:

@@ -64,6 +64,7 @@ class Connection:
         "_house",
         "_loop",
         "_out",
+        "_partial",
         "_paused",
         "_reader",
         "_replies",
@@ -101,6 +102,7 @@ class Connection:
         self._eof = False  # the client has closed its half
         self._closing = False  # no further command is carried out; closes when all replies are out
         self._paused = False
+        self._partial = False  # a command has begun and its deadline runs
         self._loop = gevent.get_hub().loop
         self._reader = self._loop.io(sock.fileno(), READ)
         self._writer: Any = None
@@ -262,8 +264,12 @@ class Connection:
             self._again.start(self._work)
         self._regulate(more)
         if self.parser.midway:
-            self._house.deadline(self, PARTIAL)
-        elif not self.session.trusted:
+            if left < TURN or (not self._partial and self.session.trusted):
+                self._house.deadline(self, PARTIAL)  # once for each command: a trickle does not renew it
+            self._partial = True
+            return
+        self._partial = False
+        if not self.session.trusted:
             self._house.deadline(self, STRANGER_IDLE)
         elif not self._out:
             self._house.deadline(self, None)

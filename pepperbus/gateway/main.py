@@ -27,7 +27,6 @@ from pepperbus.storage import open_storage
 from pepperbus.storage.contract import Storage
 from pepperbus.wire.resp import Limits
 
-
 #: Seconds that clients wait in the kernel's queue, or under the old configuration, for storages to open.
 OPEN_PATIENCE = 1.5
 
