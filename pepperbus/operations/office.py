@@ -95,7 +95,7 @@ class Office:
         return self.storage(self.topic(topic).storage)
 
     def wake(self, topic: str) -> None:
-        """Tell this node's workers that jobs of `topic` became ready; without a bus nobody needs to know."""
+        """Tell this node's workers that `topic` was paused, resumed or replayed; without a bus nobody needs to know."""
         try:
             self.ask({"op": "tell", "role": "worker", "command": {"op": "wake", "topic": topic}, "timeout": 1})
         except NotReachable:

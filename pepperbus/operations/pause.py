@@ -30,4 +30,5 @@ def _set(office: Office, name: str, paused: bool) -> Paused:
     topics = office.named(name)
     for topic in topics:
         office.storage(topic.storage).set_paused(topic.full_name, paused)
+        office.wake(topic.full_name)  # this node's workers look at once, other nodes' within a second
     return Paused([topic.full_name for topic in topics], paused)

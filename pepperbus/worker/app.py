@@ -261,7 +261,9 @@ class Worker:
                     for pump in self._pumps
                 }
             }
-        if command.get("op") == "wake":  # an operator replayed jobs
+        if command.get("op") == "wake":  # an operator paused, resumed or replayed
+            for lane in self._lanes.values():
+                self._see_paused(lane)
             self._on_wake(command["topic"])
             return {"ok": True}
         return {"error": f"a worker does not know {command.get('op')!r}"}

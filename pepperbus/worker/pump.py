@@ -31,7 +31,7 @@ from pepperbus.worker.outcome import decide
 #: cannot be run by another worker.
 _MOST_AHEAD = 64
 _AHEAD_S = 0.05
-_STATES = {Closed.BUSY: 1, Closed.DOWN: 4, Closed.STRAINED: 4, Closed.ABSENT: 5}
+_STATES = {Closed.BUSY: 1, Closed.UNREGISTERED: 5, Closed.DOWN: 4, Closed.STRAINED: 4, Closed.ABSENT: 5}
 
 
 @dataclass(slots=True)
