@@ -102,7 +102,8 @@ def test_once_does_the_work_once(tmp_path: Path) -> None:
         pytest.skip("php with pdo_sqlite is not installed (apt-get install php8.2-cli php8.2-sqlite3)")
     text = f"""require '{SDK}/PepperBus.php';
     $db = new PDO('sqlite:{tmp_path}/done.db'); $db->exec('CREATE TABLE pepperbus_done (id VARCHAR(80) PRIMARY KEY)');
-    try {{ Pepperbus\\Consumer::once($db, '1', function () {{ throw new Exception('x'); }}); }} catch (Exception $e) {{ echo 'failed '; }}
+    try {{ Pepperbus\\Consumer::once($db, '1', function () {{ throw new Exception('x'); }}); }}
+    catch (Exception $e) {{ echo 'failed '; }}
     foreach (array(1, 2) as $i) echo Pepperbus\\Consumer::once($db, '1', function () {{ echo 'work '; }}) ? 'yes ' : 'no ';"""
     run = subprocess.run([PHP, "-r", text], capture_output=True, text=True, check=True)
     assert run.stdout == "failed work yes no "
