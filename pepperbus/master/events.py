@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import selectors
 import signal
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +15,8 @@ from pepperbus.master import signals
 from pepperbus.master.children import Place
 from pepperbus.master.control import Client
 from pepperbus.master.lines import Line, Reply
+
+_LOOK_AWAY_S = 1.0
 
 
 @dataclass
@@ -51,9 +53,12 @@ class Events:
         self._selector = selectors.DefaultSelector()
         self._signals = signals.hear()
         self._control = control
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._accept_again = 0.0
         self._selector.register(self._signals, selectors.EVENT_READ, lambda mask: self._read_signals())
-        self._selector.register(control, selectors.EVENT_READ, lambda mask: self._accept())
+        self._listen()
+
+    def _listen(self) -> None:
+        self._selector.register(self._control, selectors.EVENT_READ, lambda mask: self._accept())
 
     def __bool__(self) -> bool:
         return bool(self._queue)
@@ -88,6 +93,9 @@ class Events:
 
     def sleep(self, timeout: float) -> None:
         """Until something happens, at most `timeout` seconds."""
+        if self._accept_again and time.monotonic() >= self._accept_again:
+            self._accept_again = 0.0
+            self._listen()
         ends: list[Line | Client] = [*self._lines, *self._clients]
         for end in ends:
             key = self._selector.get_key(end.sock)
@@ -106,7 +114,9 @@ class Events:
         try:
             sock, _ = self._control.accept()
         except OSError:
-            self._turn_away()
+            # Out of descriptors, most likely. Who waits would be reported for ever: look away for a while.
+            self._selector.unregister(self._control)
+            self._accept_again = time.monotonic() + _LOOK_AWAY_S
             return
         client = Client(sock)
         if not client.is_allowed:
@@ -114,15 +124,6 @@ class Events:
             return
         self._clients.add(client)
         self._selector.register(sock, selectors.EVENT_READ, lambda mask: self._serve(client, mask))
-
-    def _turn_away(self) -> None:
-        """Out of descriptors: use the spare one to close who waits, or the selector would report him for ever."""
-        os.close(self._spare)
-        try:
-            self._control.accept()[0].close()
-        except OSError:
-            pass
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def _serve(self, client: Client, mask: int) -> None:
         if mask & selectors.EVENT_WRITE:
