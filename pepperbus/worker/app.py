@@ -213,6 +213,7 @@ class Worker:
         record.set("window", min(pump.target.pool.window, pump.target.topic.window))
         closed = pump.target.closed()
         if closed in (Closed.OPEN, Closed.BUSY):
+            pump.let_others()
             if pump.was_closed:
                 pump.was_closed = False
                 pump.wake()

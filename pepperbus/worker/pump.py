@@ -31,6 +31,8 @@ from pepperbus.worker.outcome import decide
 #: cannot be run by another worker.
 _MOST_AHEAD = 64
 _AHEAD_S = 0.05
+#: Once nothing has ended or begun for this long, what is held goes back.
+_DRAGS_S = 0.3
 _STATES = {Closed.BUSY: 1, Closed.UNREGISTERED: 5, Closed.DOWN: 4, Closed.STRAINED: 4, Closed.ABSENT: 5}
 
 
@@ -64,7 +66,7 @@ class Pump:
         self._ahead: deque[Leased] = deque()
         self._exchanges: dict[int, Exchange] = {}
         self._count = 0
-        self._run_s = 0.001  # how long exchanges take, a moving average
+        self._run_s = 0.0  # how long exchanges take, a moving average; 0: none has ended yet
         self._may_hold_more = True
         self._leasing = False
         self._lease_failed = False
@@ -131,9 +133,24 @@ class Pump:
         if self.target.trial:
             return 1
         free = max(0, min(self.target.topic.window, self.target.pool.window) - len(self._exchanges))
+        return (free + self._soon()) * self.topic.chunk
+
+    def _soon(self) -> int:
+        """How many exchanges will find a place within _AHEAD_S. While even the youngest one drags on: none."""
+        if not self._run_s:
+            return 0
         places = min(self.target.topic.n, self.target.pool.n)
-        soon = min(_MOST_AHEAD, int(places * _AHEAD_S / self._run_s))
-        return (free + soon) * self.topic.chunk
+        return min(_MOST_AHEAD, int(places * _AHEAD_S / max(self._run_s, self._youngest_s())))
+
+    def _youngest_s(self) -> float:
+        if not self._exchanges:
+            return 0.0
+        return self._parts.clock.monotonic() - self._exchanges[next(reversed(self._exchanges))].started
+
+    def let_others(self) -> None:
+        """Give back what was leased ahead and cannot start soon after all: a slow job came in between."""
+        if self._ahead and self._exchanges and self._youngest_s() > _DRAGS_S:
+            self.return_ahead()
 
     def _lease_loop(self) -> None:
         while True:
@@ -224,7 +241,7 @@ class Pump:
     def _done(self, number: int, answer: Answer) -> None:
         exchange = self._exchanges.pop(number)
         took = self._parts.clock.monotonic() - exchange.started
-        self._run_s += (max(took, 1e-5) - self._run_s) * 0.05
+        self._run_s += (max(took, 1e-5) - self._run_s) * (0.05 if self._run_s else 1.0)
         verdict = judge(answer, exchange.request, self.topic, dedicated=self.consumer.dedicated)
         self._record.add("in_flight", -1)
         self._record.observe("run", took)
