@@ -136,7 +136,7 @@ class Writer:
         self._records: dict[str, Record] = {}
         self._maps: list[mmap.mmap] = []
         if size < _HEADER:
-            os.ftruncate(self._fd, _PAGE)
+            os.posix_fallocate(self._fd, 0, _PAGE)
             os.pwrite(self._fd, _MAGIC, 0)
         self._used = 0
         self._adopt(max((max(size, _PAGE) - _PAGE) // _CHUNK, 0))
@@ -167,7 +167,8 @@ class Writer:
         found = self._records.get(name)
         if found is None:
             if self._used == len(self._maps) * _PER_CHUNK:
-                os.ftruncate(self._fd, _PAGE + (len(self._maps) + 1) * _CHUNK)
+                # Real blocks: writing into a hole of a mapped file ends the process when the disk is full.
+                os.posix_fallocate(self._fd, _PAGE + len(self._maps) * _CHUNK, _CHUNK)
                 self._map_chunk(len(self._maps))
             view = self._view(self._used)
             encoded = name.encode()

@@ -35,7 +35,7 @@ class Slots:
         self.waiting: deque[Callable[[], None]] = deque()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         if os.fstat(self._fd).st_size < _PAGE:
-            os.ftruncate(self._fd, _PAGE)
+            os.posix_fallocate(self._fd, 0, _PAGE)  # not a hole: a full disk would end whoever writes into it
         self._map = mmap.mmap(self._fd, _PAGE)
         self.words = memoryview(self._map).cast("Q")[:_WORDS]
         self._used: set[int] = set()

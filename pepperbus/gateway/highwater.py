@@ -29,7 +29,7 @@ class HighWater:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         self._lock(path, patience)
         if os.fstat(self._fd).st_size < _WORD.size:
-            os.ftruncate(self._fd, _WORD.size)
+            os.posix_fallocate(self._fd, 0, _WORD.size)
         self._map = mmap.mmap(self._fd, _WORD.size)
         self._ms: int = _WORD.unpack_from(self._map)[0]
 

@@ -29,7 +29,7 @@ class InFlight:
         self.path = table_path(run_dir, owner)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-        os.ftruncate(self._fd, _TABLE)
+        os.posix_fallocate(self._fd, 0, _TABLE)  # not a hole: a full disk would end whoever writes into it
         self._map = mmap.mmap(self._fd, _TABLE)
         self._free = list(range(0, _TABLE, _ENTRY.size))
         self._topics: dict[str, int] = {}
@@ -58,13 +58,15 @@ class InFlight:
 
 
 def started(run_dir: Path, owner: str) -> frozenset[tuple[str, int]] | None:
-    """The (topic, job id) a dead worker had begun; None when its table is lost and nobody can know."""
+    """The (topic, job id) a dead worker had begun; None when its table is lost or damaged and nobody can know."""
     try:
         data = table_path(run_dir, owner).read_bytes()
-    except FileNotFoundError:
+        names = data[_TABLE:].decode().split("\n")[:-1]
+        if len(data) < _TABLE:
+            return None
+        return frozenset((names[number - 1], job_id) for number, job_id in _ENTRY.iter_unpack(data[:_TABLE]) if number)
+    except (OSError, UnicodeDecodeError, struct.error, IndexError):  # after a power cut half of it may be missing
         return None
-    names = data[_TABLE:].decode().split("\n")
-    return frozenset((names[number - 1], job_id) for number, job_id in _ENTRY.iter_unpack(data[:_TABLE]) if number)
 
 
 def forget(run_dir: Path, owner: str) -> None:

@@ -9,6 +9,7 @@ import time
 from pepperbus.delivery.contract import TargetEffect
 from pepperbus.delivery.slots import CLOSED_UNTIL, HALVED_AT, Slots
 from pepperbus.delivery.target import Closed, Target
+from pepperbus.stats import Writer
 from pepperbus.worker.inflight import InFlight, forget, started, tables
 
 HOLDER = """
@@ -174,3 +175,33 @@ def test_table_tells_begun_from_waiting_after_a_kill(tmp_path):
     forget(tmp_path, owner)
     assert started(tmp_path, owner) is None
     assert tables(tmp_path) == []
+
+
+def test_mapped_files_have_their_blocks_so_that_a_full_disk_ends_no_process(tmp_path):
+    Slots(tmp_path / "pool", 2)
+    InFlight(tmp_path, "node/worker.0/boot")
+    writer = Writer(tmp_path / "stats", "worker.0")
+    for n in range(40):
+        writer.record(f"queue-{n}")
+    for path in (tmp_path / "pool", tmp_path / "inflight" / "node~worker.0~boot", writer.path):
+        facts = path.stat()
+        assert facts.st_blocks * 512 >= facts.st_size
+
+
+def test_a_damaged_table_blames_everybody_and_stops_nobody(tmp_path):
+    table = InFlight(tmp_path, "node/worker.0/boot")
+    table.begin("orders/mail", 1 << 63)
+    whole = table.path.read_bytes()
+    for damaged in (whole[:65536], whole[:65536] + b"\xff\n", whole[:1000]):
+        table.path.write_bytes(damaged)
+        assert started(tmp_path, "node/worker.0/boot") is None
+
+
+def test_warm_places_are_handed_over_although_another_place_is_in_use(tmp_path):
+    """One long job must not keep the other places of a shared pool from the workers of other groups."""
+    first, second = Slots(tmp_path / "pool", 2), Slots(tmp_path / "pool", 2)
+    places = [first.take(), first.take()]
+    first.give(places[0])
+    assert second.take() is None
+    first.cool()
+    assert second.take() == places[0]
