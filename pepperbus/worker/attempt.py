@@ -78,7 +78,7 @@ def log_failure(log: Log, row: Row, answer: Answer, verdict: Verdict, settle: Se
     """The words that existing log alarms look for, once an attempt; nothing for a success or a mere refusal."""
     if settle.outcome is Outcome.DONE:
         return
-    if verdict.act is Act.UNREGISTERED:
+    if verdict.act is Act.UNREGISTERED and not settle.spent:
         log.warning("unregistered", "topic no register", topic=row.topic, job=row.job_id)
     elif settle.spent or settle.outcome is Outcome.DEAD:
         text = "cannot be sent" if answer.transport is Transport.UNSENDABLE else "sendToCGI fail"

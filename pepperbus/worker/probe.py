@@ -43,6 +43,8 @@ def _ping(pump: Pump, log: Log, now_ms: int) -> None:
     else:
         known = target.why
         registered, reason = judge_ping(answer, request)
+        if not registered and topic.script and answer.transport is Transport.ANSWERED:
+            reason = f"{topic.script}: {reason}"
         target.pinged(registered, reason)
         if not registered and reason != known:
             log.warning("ping_failed", f"topic no register: {reason}", topic=pump.name)
