@@ -24,7 +24,7 @@ from rich.progress import Progress, TimeElapsedColumn
 from pepperbus import stats
 
 ROOT = Path(__file__).resolve().parent.parent
-VAR = ROOT / "var" / "demo"
+VAR = Path(os.environ.get("PEPPERBUS_DEMO_DIR", ROOT / "var" / "demo"))
 TOPICS = ("orders/mail", "orders/audit")
 out = Console(highlight=False, soft_wrap=True)
 
