@@ -28,6 +28,7 @@ MAX_JOBS = 4096  # of one write
 MAX_BYTES = 4 << 20  # of one write, unless a single submission is larger
 BACKLOG = 64 << 20  # bytes waiting for one storage; beyond, pushes are refused
 RETRY_AFTER = 0.05  # seconds before the one re-send of a write without answer
+ASK_AGAIN = 2.0  # seconds between questions to a storage whose durability is too low
 SWEEP = 0.25  # how often overdue submissions are looked for, seconds
 
 
@@ -126,6 +127,7 @@ class Lane:
         self._scheduled = False
         self._sweeper: Any = self._loop.timer(SWEEP, SWEEP)
         self._failing = False
+        self._ask_at = 0.0
 
     # -- opening ---------------------------------------------------------------------------------------------
 
@@ -149,6 +151,19 @@ class Lane:
                 self.refused = False
                 self.tried.set()
                 return
+
+    def ask_again(self) -> None:
+        """The storage gave less than a queue asks for: its settings may have been changed since. At most every 2 s."""
+        now = self._clock.monotonic()
+        if now >= self._ask_at:
+            self._ask_at = now + ASK_AGAIN
+            gevent.spawn(self._ask)
+
+    def _ask(self) -> None:
+        try:
+            self.storage.open()
+        except (StorageUnavailable, StorageUnknown, StorageRefused):
+            pass  # what it gave before stays true until it answers
 
     def close(self) -> None:
         self.closed = True

@@ -52,9 +52,11 @@ class QueueRoute:
                 return f"storage unavailable: {lane.trouble}" if lane.refused else "storage unavailable"
             level = lane.storage.durability
             if LEVELS.index(level) < wanted:
+                lane.ask_again()
+                lines = "; ".join(lane.storage.advice(self.queue.durability).splitlines())
                 return (
                     f"storage unavailable: {lane.config.name} gives durability {level}, "
-                    f"the queue asks for {self.queue.durability}"
+                    f"the queue asks for {self.queue.durability}: {lines}"
                 )
         self._ready = True
         return ""

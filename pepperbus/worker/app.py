@@ -34,6 +34,8 @@ from pepperbus.worker.pump import Pump
 from pepperbus.worker.reclaim import take_back
 
 _SWEEP_S = 0.5
+_STOPPED = 3  # the `state` gauge of a topic that a person must look after
+_ASK_AGAIN_S = 2.0  # a storage that was too weak may have been set up better
 _DUE_SLICE = 20  # every topic's delayed jobs are looked at every _SWEEP_S * this, besides its own timer
 
 
@@ -68,6 +70,7 @@ class Worker:
         self._leaving = Event()
         self._grace = 0.0
         self._probing: set[str] = set()
+        self._refused: dict[str, str] = {}  # topics that are not fed, and why
         self._turns = 0
 
     # -- starting --------------------------------------------------------------------------------------------------
@@ -109,21 +112,41 @@ class Worker:
         lane = Lane(storage, self.child.owner, self._inflight, self.child.log, self._turn_all)
         self._storages[name], self._lanes[name] = storage, lane
         self._see_paused(lane)
-        for topic in topics:
-            if self._durable_enough(topic, storage):
-                self._add_pump(topic, lane)
         storage.watch([topic.full_name for topic in topics], self._on_wake)
+        self._add_pumps(topics, lane)
 
-    def _durable_enough(self, topic: Topic, storage: Storage) -> bool:
+    def _add_pumps(self, topics: list[Topic], lane: Lane) -> None:
+        """Feed the topics whose queue gets the durability it asks for; the others as soon as the engine's settings say so."""
+        while topics:
+            lacking = []
+            for topic in topics:
+                text = self._too_weak(topic, lane.storage)
+                if text:
+                    self._refuse(topic, text)
+                    lacking.append(topic)
+                else:
+                    self._refused.pop(topic.full_name, None)
+                    self._add_pump(topic, lane)
+            topics = lacking
+            if topics and self._leaving.wait(_ASK_AGAIN_S):
+                return
+            try:
+                lane.storage.open()
+            except (StorageError, StorageRefused):
+                pass  # what it gave before stays true until it answers
+
+    def _too_weak(self, topic: Topic, storage: Storage) -> str:
         wanted = self.child.config.queues[topic.queue].durability
-        if LEVELS.index(wanted) > LEVELS.index(storage.durability):
-            text = (
-                f"queue asks for durability = {wanted}, storage {storage.name} gives {storage.durability}: "
-                f"{storage.advice(wanted)}"
-            )
+        if LEVELS.index(wanted) <= LEVELS.index(storage.durability):
+            return ""
+        lines = "; ".join(storage.advice(wanted).splitlines())
+        return f"queue asks for durability = {wanted}, storage {storage.name} gives {storage.durability}: {lines}"
+
+    def _refuse(self, topic: Topic, text: str) -> None:
+        if topic.full_name not in self._refused:
+            self._refused[topic.full_name] = text
+            self._stats.record(topic.full_name).set("state", _STOPPED)
             self.child.log.error("durability_refused", text, topic=topic.full_name)
-            return False
-        return True
 
     def _take_back_own(self, storage: Storage) -> None:
         """Leases of this slot's earlier incarnations: they are dead, or this process would not have been started."""
@@ -261,6 +284,7 @@ class Worker:
                     }
                     for pump in self._pumps
                 }
+                | {name: {"closed": "refused", "why": why} for name, why in self._refused.items()}
             }
         if command.get("op") == "wake":  # an operator paused, resumed or replayed
             for lane in self._lanes.values():
