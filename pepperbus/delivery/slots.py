@@ -86,7 +86,7 @@ class Slots:
     def _lock(self, kind: int, place: int) -> bool:
         try:
             fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", kind, 0, _PAGE + place, 1, 0))
-        except (BlockingIOError, PermissionError):
+        except OSError:  # taken, or the kernel has no room for one more lock: the same for whoever asks
             return False
         return True
 

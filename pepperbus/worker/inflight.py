@@ -35,8 +35,13 @@ class InFlight:
         self._topics: dict[str, int] = {}
         self._end = _TABLE
 
+    @property
+    def free(self) -> int:
+        """How many more jobs may begin; a limit above 4,096 jobs at once in one process is not used up."""
+        return len(self._free)
+
     def begin(self, topic: str, job_id: int) -> int:
-        """Mark a job as begun; returns the place to `end`. Raises IndexError beyond 4,096 at once (limits forbid that)."""
+        """Mark a job as begun; returns the place to `end`. Raises IndexError when none is `free`."""
         number = self._topics.get(topic) or self._name(topic)
         at = self._free.pop()
         _ENTRY.pack_into(self._map, at, number, job_id)

@@ -78,9 +78,10 @@ class Lane:
                         self._inflight.end(mark)
                     self._settled(len(batch))
                     batch = []
-                except StorageError as error:  # definite or unknown alike: settling twice is harmless
+                except Exception as error:  # definite, unknown or a bug of an engine: settling twice is harmless
                     if self.healthy:
-                        self._log.warning("settle_failed", str(error), storage=self.storage.name, jobs=len(batch))
+                        text = str(error) if isinstance(error, StorageError) else repr(error)
+                        self._log.warning("settle_failed", text, storage=self.storage.name, jobs=len(batch))
                     self.healthy = False
                     gevent.sleep(wait)
                     wait = min(_RETRY_S[1], wait * 2)

@@ -16,7 +16,7 @@ import gevent
 from gevent.event import Event
 
 from pepperbus.config.model import Topic
-from pepperbus.delivery.contract import Act, Answer, Consumer, Delivered, Request, Verdict
+from pepperbus.delivery.contract import Act, Answer, Consumer, Delivered, Request, TargetEffect, Transport, Verdict
 from pepperbus.delivery.target import Closed, Target
 from pepperbus.delivery.verdict import judge
 from pepperbus.errors import StorageError
@@ -31,6 +31,10 @@ from pepperbus.worker.outcome import decide
 #: cannot be run by another worker.
 _MOST_AHEAD = 64
 _AHEAD_S = 0.05
+#: And no more bytes than these, as large as jobs were of late; one exchange's jobs always.
+_AHEAD_BYTES = 16 << 20
+#: A job whose fate could not even be decided is tried again after this (ms).
+_CONFUSED_MS = 60_000
 #: Once nothing has ended or begun for this long, what is held goes back.
 _DRAGS_S = 0.3
 _STATES = {Closed.BUSY: 1, Closed.UNREGISTERED: 5, Closed.DOWN: 4, Closed.STRAINED: 4, Closed.ABSENT: 5}
@@ -67,6 +71,7 @@ class Pump:
         self._exchanges: dict[int, Exchange] = {}
         self._count = 0
         self._run_s = 0.0  # how long exchanges take, a moving average; 0: none has ended yet
+        self._job_bytes = 1.0  # how large jobs are: as the largest of late
         self._may_hold_more = True
         self._leasing = False
         self._lease_failed = False
@@ -119,6 +124,10 @@ class Pump:
     def _startable(self) -> bool:
         closed = self.target.closed()
         if closed and not (self.target.trial and not self._exchanges):
+            if closed is Closed.BUSY:  # it opens by itself, and nobody says so when another process found it full
+                self._later(self.target.probe_in() + 0.001)
+            return False
+        if self._parts.inflight.free < self.topic.chunk:
             return False
         return self.lane.open and not self.draining and self.name not in self.lane.paused
 
@@ -133,7 +142,7 @@ class Pump:
         if self.target.trial:
             return 1
         free = max(0, min(self.target.topic.window, self.target.pool.window) - len(self._exchanges))
-        return (free + self._soon()) * self.topic.chunk
+        return min((free + self._soon()) * self.topic.chunk, max(self.topic.chunk, int(_AHEAD_BYTES / self._job_bytes)))
 
     def _soon(self) -> int:
         """How many exchanges will find a place within _AHEAD_S. While even the youngest one drags on: none."""
@@ -158,17 +167,12 @@ class Pump:
             self._hungry.clear()
             leased: list[Leased] = []
             try:
-                if self._look_for_due:
-                    self._promote()
-                wanted = min(self._room() - len(self._ahead), _MOST_AHEAD * self.topic.chunk)
-                if wanted > 0 and self._startable():
-                    self._may_hold_more = False  # a push from here on says so again
-                    leased = self.lane.storage.lease(self.name, wanted, self._owner)
-                    self._may_hold_more |= len(leased) >= wanted
+                leased = self._lease()
                 self._lease_failed = False
-            except StorageError as error:
+            except Exception as error:  # StorageError, or a bug of an engine: this loop is the topic's life
                 if not self._lease_failed:  # once an outage, not three times a second
-                    self._parts.log.warning("lease_failed", str(error), topic=self.name)
+                    text = str(error) if isinstance(error, StorageError) else repr(error)
+                    self._parts.log.warning("lease_failed", text, topic=self.name)
                 self._lease_failed = True
                 gevent.sleep(random.uniform(0.2, 0.5))
                 self._may_hold_more = True
@@ -184,6 +188,21 @@ class Pump:
             self.turn()
             if not self._ahead and not self._exchanges:
                 self.idle.set()
+
+    def _lease(self) -> list[Leased]:
+        """As many jobs as there is room for, of those that are ready or due."""
+        if self._look_for_due:
+            self._promote()
+        wanted = min(self._room() - len(self._ahead), _MOST_AHEAD * self.topic.chunk)
+        if wanted <= 0 or not self._startable():
+            return []
+        self._may_hold_more = False  # a push from here on says so again
+        leased = self.lane.storage.lease(self.name, wanted, self._owner)
+        self._may_hold_more |= len(leased) >= wanted
+        if leased:
+            largest = max(len(one.body) for one in leased)
+            self._job_bytes = max(largest, self._job_bytes + (largest - self._job_bytes) * 0.1)
+        return leased
 
     def _promote(self) -> None:
         """Make due jobs ready, and know when to look again."""
@@ -236,13 +255,17 @@ class Pump:
         self._record.add("in_flight")
         for leased, job in jobs:
             self._record.observe("wait", (now_ms - (leased.first_due_ms or job.accepted_ms)) / 1000)
-        self.consumer.start(request, partial(self._done, number))
+        try:
+            self.consumer.start(request, partial(self._done, number))
+        except Exception as error:  # a bug of ours: what was sent is not known, and the place must come back
+            parts.log.error("start_failed", repr(error), topic=self.name)
+            gevent.get_hub().loop.run_callback(self._done, number, Answer(Transport.CUT, detail=repr(error)))
 
     def _done(self, number: int, answer: Answer) -> None:
         exchange = self._exchanges.pop(number)
         took = self._parts.clock.monotonic() - exchange.started
         self._run_s += (max(took, 1e-5) - self._run_s) * (0.05 if self._run_s else 1.0)
-        verdict = judge(answer, exchange.request, self.topic, dedicated=self.consumer.dedicated)
+        verdict = self._judge(exchange, answer)
         self._record.add("in_flight", -1)
         self._record.observe("run", took)
         self._settle(exchange, answer, verdict, took)
@@ -255,6 +278,15 @@ class Pump:
             self._free(exchange.places)
         if not self._ahead and not self._exchanges:
             self.idle.set()
+
+    def _judge(self, exchange: Exchange, answer: Answer) -> Verdict:
+        try:
+            return judge(answer, exchange.request, self.topic, dedicated=self.consumer.dedicated)
+        except Exception as error:  # a bug of ours must not keep the job leased and its place taken for ever
+            self._parts.log.error("judge_failed", repr(error), topic=self.name)
+            return Verdict(
+                Act.RETRY, TargetEffect.NEUTRAL, True, 500, reason=f"the answer could not be judged: {error!r}"
+            )
 
     def _free(self, places: tuple[int, int]) -> None:
         self.target.give(places)
@@ -270,7 +302,6 @@ class Pump:
         now = self.target.closed()
         if now is Closed.BUSY:
             self._may_hold_more = True
-            self._later(self.target.probe_in() + 0.001)
         if now and now is not was and now not in (Closed.BUSY, Closed.UNREGISTERED):
             log.warning("target_closed", verdict.reason, topic=self.name, why=now.name.lower())
         if now not in (Closed.OPEN, Closed.BUSY):
@@ -297,16 +328,28 @@ class Pump:
             mine = verdict
             if verdict.failed_ids and leased.job_id not in verdict.failed_ids:
                 mine = Verdict(Act.DONE, verdict.effect, False, verdict.code)
-            settle = self._decide(leased, job, mine, now_ms)
+            settle = self._fate(leased, job, mine, now_ms)
             self.lane.settle(settle, mark)
             count_outcome(self._record, settle)
-            row = attempt_row(self._parts, exchange.request, leased, job, answer, mine, settle, took)
-            self._parts.journal.add(row)
-            log_failure(self._parts.log, row, answer, mine, settle)
+            try:
+                row = attempt_row(self._parts, exchange.request, leased, job, answer, mine, settle, took)
+                self._parts.journal.add(row)
+                log_failure(self._parts.log, row, answer, mine, settle)
+            except Exception as error:  # the other jobs of this exchange still wait for their fate
+                self._parts.log.error("not_recorded", repr(error), topic=self.name, job=leased.job_id)
+
+    def _fate(self, leased: Leased, job: Job, verdict: Verdict, now_ms: int) -> Settle:
+        try:
+            return self._decide(leased, job, verdict, now_ms)
+        except Exception as error:  # a bug of ours must not keep the job leased for ever
+            self._parts.log.error("decide_failed", repr(error), topic=self.name, job=leased.job_id)
+            return Settle(self.name, leased.job_id, Outcome.RETRY, due_ms=now_ms + _CONFUSED_MS)
 
     def _decide(self, leased: Leased, job: Job, verdict: Verdict, now_ms: int) -> Settle:
         if verdict.act is Act.UNREGISTERED:
             verdict = self._once_more(leased.job_id, verdict)
+        else:
+            self._second_chance.discard(leased.job_id)
         settle = decide(self.topic, leased, job.accepted_ms, verdict, now_ms, random.random())
         if settle.outcome is Outcome.RETRY and (not self.next_due_ms or settle.due_ms < self.next_due_ms):
             self.next_due_ms = settle.due_ms

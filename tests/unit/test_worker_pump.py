@@ -1,0 +1,200 @@
+"""The pump and the lane with a memory storage and consumers, storages and judges that break: nothing stays leased or taken."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from pepperbus.clock import SystemClock
+from pepperbus.config.model import StorageConfig, Topic
+from pepperbus.delivery.contract import Answer, Request, Transport
+from pepperbus.delivery.slots import CLOSED_KIND, CLOSED_UNTIL, Slots
+from pepperbus.delivery.target import Closed, Target
+from pepperbus.ids import IdGenerator
+from pepperbus.job import Job
+from pepperbus.journal.log import LogWriter
+from pepperbus.log import Log
+from pepperbus.stats import Writer
+from pepperbus.storage.contract import Push
+from pepperbus.storage.memory import MemoryStorage
+from pepperbus.worker import pump as pump_module
+from pepperbus.worker.attempt import Parts
+from pepperbus.worker.inflight import InFlight
+from pepperbus.worker.lane import Lane
+from pepperbus.worker.pump import Pump
+
+NAME = "orders/mail"
+OWNER = "node/worker.0/boot"
+
+
+class Consumer:
+    """Answers when the test says so; `fail` is raised by the next `start`."""
+
+    address = "test"
+    dedicated = True
+
+    def __init__(self) -> None:
+        self.fail: Exception | None = None
+        self.waiting: list[tuple[Request, Callable[[Answer], None]]] = []
+
+    def start(self, request: Request, done: Callable[[Answer], None]) -> None:
+        if self.fail:
+            raised, self.fail = self.fail, None
+            raise raised
+        self.waiting.append((request, done))
+
+    def call(self, request: Request) -> Answer:
+        raise NotImplementedError
+
+    def reachable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+    def answer_all(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for _, done in waiting:
+            done(Answer(Transport.ANSWERED, 200))
+
+
+class Stage:
+    def __init__(self, where: Path, **words: Any) -> None:
+        self.clock = SystemClock()
+        self.storage = MemoryStorage(StorageConfig("local", "memory"), self.clock)
+        self.storage.open()
+        log = Log("worker.0", str(where / "log"))
+        inflight = InFlight(where, OWNER)
+        self.lane = Lane(self.storage, OWNER, inflight, log, lambda: self.pump.turn())
+        self.topic = replace(
+            Topic("orders", "mail", storage="local", run="http", contract="status", concurrency=2), **words
+        )
+        self.slots = Slots(where / "topic", self.topic.concurrency)
+        self.consumer = Consumer()
+        self.ids = IdGenerator(2, 0, self.clock.now_ms)
+        parts = Parts("node", "node/worker.0", self.clock, self.ids, inflight, LogWriter(where, "w", 0), log)
+        self.stats = Writer(where / "stats", "worker.0")
+        self.record = self.stats.record(NAME)
+        self.pump = Pump(
+            self.topic, self.lane, Target(self.slots, self.slots, False), self.consumer, self.record, OWNER, parts
+        )
+
+    def push(self, jobs: int = 1, content: bytes = b"x") -> None:
+        now_ms = self.clock.now_ms()
+        for _ in range(jobs):
+            number = self.ids.next()
+            self.storage.push([Push(number, Job(number, "t", content, now_ms).encode(), (NAME,))])
+        self.pump.pushed()
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 3.0) -> None:
+        until = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < until, self.storage.depth(NAME)
+            gevent.sleep(0.005)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+def test_a_job_is_delivered_and_settled(stage: Stage) -> None:
+    stage.push()
+    stage.wait(lambda: stage.consumer.waiting)
+    stage.consumer.answer_all()
+    stage.wait(lambda: stage.storage.depth(NAME) == (0, 0, 0, 0, 0))
+    assert stage.slots.used == 0
+
+
+def test_a_consumer_that_raises_costs_an_attempt_and_no_place(stage: Stage) -> None:
+    stage.consumer.fail = RuntimeError("a bug of ours")
+    stage.push()
+    stage.wait(lambda: stage.storage.depth(NAME).delayed == 1)
+    assert stage.slots.used == 0
+    assert stage.pump.under_way == 0
+    stage.push()
+    stage.wait(lambda: stage.consumer.waiting)
+
+
+def test_a_judge_that_raises_costs_an_attempt_and_no_place(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ValueError("a bug of ours")
+
+    stage.push()
+    stage.wait(lambda: stage.consumer.waiting)
+    with monkeypatch.context() as patch:
+        patch.setattr(pump_module, "judge", broken)
+        stage.consumer.answer_all()
+    stage.wait(lambda: stage.storage.depth(NAME).delayed == 1)
+    assert stage.slots.used == 0
+    assert stage.pump.under_way == 0
+
+
+def test_a_record_that_cannot_be_written_does_not_keep_the_job(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise UnicodeEncodeError("utf-8", "x", 0, 1, "a bug of ours")
+
+    monkeypatch.setattr(pump_module, "attempt_row", broken)
+    stage.push(2)
+    stage.wait(lambda: len(stage.consumer.waiting) == 2)
+    stage.consumer.answer_all()
+    stage.wait(lambda: stage.storage.depth(NAME) == (0, 0, 0, 0, 0))
+    assert stage.slots.used == 0
+
+
+def test_a_storage_that_raises_anything_does_not_end_the_loops(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def once(what: str) -> None:
+        whole = getattr(stage.storage, what)
+
+        def broken(*args: Any) -> Any:
+            if what not in calls:
+                calls.append(what)
+                raise KeyError("a bug of an engine")
+            return whole(*args)
+
+        monkeypatch.setattr(stage.storage, what, broken)
+
+    once("lease")
+    once("settle")
+    stage.push()
+    stage.wait(lambda: stage.consumer.waiting)
+    stage.consumer.answer_all()
+    stage.wait(lambda: stage.storage.depth(NAME) == (0, 0, 0, 0, 0))
+    assert calls == ["lease", "settle"]
+
+
+def test_a_target_that_another_process_found_busy_is_tried_again_soon(stage: Stage) -> None:
+    """The words are shared: no exchange of ours ends, so nothing of ours would ever look again."""
+    stage.slots.words[CLOSED_UNTIL] = time.monotonic_ns() + 50_000_000
+    stage.slots.words[CLOSED_KIND] = Closed.BUSY
+    stage.push()
+    stage.wait(lambda: stage.consumer.waiting, 1.0)
+
+
+def test_large_jobs_are_not_leased_ahead_by_the_dozen(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, concurrency=20)
+    stage.push(1, b"x" * (4 << 20))
+    stage.wait(lambda: stage.consumer.waiting)
+    stage.consumer.answer_all()
+    stage.lane.paused.add(NAME)
+    stage.push(30, b"x" * (4 << 20))
+    most = 0
+    whole = stage.storage.lease
+
+    def lease(topic: str, n: int, owner: str) -> Any:
+        nonlocal most
+        leased = whole(topic, n, owner)
+        most = max(most, sum(len(one.body) for one in leased))
+        return leased
+
+    stage.storage.lease = lease  # type: ignore[method-assign]
+    stage.lane.paused.clear()
+    stage.pump.pushed()
+    stage.wait(lambda: len(stage.consumer.waiting) == 20)
+    assert 0 < most <= 17 << 20
