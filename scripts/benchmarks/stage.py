@@ -1,22 +1,22 @@
-"""What a measurement runs on: a bus, a redis-server and a php-fpm of its own on free ports, ended with it."""
+"""A bus of the bench's own: the real product with everything on, its configuration, its php-fpm, ended with it."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import redis
 
-from tests.chaos.stage import free_port
+from pepperbus import stats
+from scripts.benchmarks import processes
+from scripts.benchmarks.servers import PASSWORD, Redis, claim, free_port, stop, wait_until
 from tests.fixtures.fpm import Fpm
 
+ENGINES = ("embedded", "redis")
+#: php-fpm's children, and so the most jobs at once.
 CHILDREN = 4
 
 CONF = """
@@ -27,6 +27,7 @@ queue_files = queues.d/*.conf
     run_dir = run
 [gateway]
     listen = 127.0.0.1:{gateway}
+    max_clients = 12000
 [web]
     listen = 127.0.0.1:{web}
 [log]
@@ -36,36 +37,29 @@ queue_files = queues.d/*.conf
         type = embedded
     [[redis]]
         type = redis
-        url = redis://127.0.0.1:{redis}/0
+        url = {redis}
+[logins]
+    pusher = {password}, push, *
 [fastcgi]
-    [[php]]
+    [[kept]]
         address = {fpm}
         dedicated = yes
-        keepalive = {keepalive}
+        keepalive = on
+        max_connections = {children}
+    [[each]]
+        address = {fpm}
+        dedicated = yes
         max_connections = {children}
 """
-QUEUES = """
-password = bench
-storage = {engine}
-reply = redis
-durability = process
-run = fastcgi
-pool = php
-concurrency = {children}
-[topics]
-    [[t]]
-        script = {script}
-        consumer = {consumer}
-"""
-#: Does nothing, as a job of no work at all: what is measured is the way to it and back.
+#: Does nothing: what is measured is the way to it and back.
 WORK = """<?php
-if (($_POST['type'] ?? '') === 'ping') { header('Consume-Topics: work-embedded/t,work-redis/t,lag-embedded/t,lag-redis/t'); }
+if (($_POST['type'] ?? '') === 'ping') { header('Consume-Topics: ' . file_get_contents(__DIR__ . '/topics.txt')); }
 header('Code: 200');
 """
-#: Writes down how long ago the job was pushed; the content is the time of the push.
+#: Writes down how long ago each job was pushed; the content is the time of the push.
 LAG = """<?php
 $now = microtime(true);
-if (($_POST['type'] ?? '') === 'ping') { header('Consume-Topics: lag-embedded/t,lag-redis/t'); }
+if (($_POST['type'] ?? '') === 'ping') { header('Consume-Topics: ' . file_get_contents(__DIR__ . '/topics.txt')); }
 else {
     $sent = json_decode($_POST['jobs'], true)[0]['content'];
     file_put_contents(__DIR__ . '/lag.txt', sprintf("%.6f\\n", $now - (float) $sent), FILE_APPEND);
@@ -74,106 +68,103 @@ header('Code: 200');
 """
 
 
-def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise SystemExit(f"bench: not within {seconds:g} s: {what}")
-        time.sleep(0.002)
-
-
 class Stage:
-    """The servers of one measurement. Queues: push-E (nobody consumes), work-E and lag-E, for both engines E."""
+    """One bus with its queues. `queues` maps a queue's name to its file; `directory` must be empty."""
 
-    def __init__(self, directory: Path, keepalive: bool = True) -> None:
+    def __init__(self, directory: Path, storage: Redis, fpm: Fpm, queues: dict[str, str], more: str = "") -> None:
+        directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
-        self.gateway, self.web, self.redis_port, self.redis_always = (free_port() for _ in range(4))
-        (directory / "fpm").mkdir()
-        self.fpm = Fpm(directory / "fpm", children=CHILDREN, php={"opcache.enable": 1})
-        self.work = self.fpm.script("work.php", WORK)
-        self.lag = self.fpm.script("lag.php", LAG)
-        self.lag_file = Path(self.lag).parent / "lag.txt"
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._write(keepalive)
-
-    def _write(self, keepalive: bool) -> None:
+        self.config = directory / "pepperbus.conf"
+        self.queues = queues
+        self.gateway, self.web = free_port(), free_port()
+        self.fpm = fpm
         text = CONF.format(
             gateway=self.gateway,
             web=self.web,
-            redis=self.redis_port,
-            fpm=self.fpm.address,
-            keepalive="on" if keepalive else "off",
+            redis=storage.url,
+            fpm=fpm.address,
             children=CHILDREN,
+            password=PASSWORD,
         )
-        (self.directory / "pepperbus.conf").write_text(text)
-        folder = self.directory / "queues.d"
+        self.config.write_text(text + more)
+        folder = directory / "queues.d"
         folder.mkdir()
-        for engine in ("embedded", "redis"):
-            for name, script, consumer in (("push", "work", "off"), ("work", "work", "on"), ("lag", "lag", "on")):
-                path = getattr(self, script)
-                text = QUEUES.format(engine=engine, children=CHILDREN, script=path, consumer=consumer)
-                alias = f"keys = mylist-{engine}\n" if name == "push" else ""
-                (folder / f"{name}-{engine}.conf").write_text(alias + text)
+        for name, body in queues.items():
+            (folder / f"{name}.conf").write_text(body)
+        self.process: subprocess.Popen[bytes] | None = None
+        self._stats = directory / "run" / "stats"
 
-    def open(self) -> None:
-        self._redis(self.redis_port, "everysec")
-        self._redis(self.redis_always, "always")
-        self.fpm.start()
-        log = (self.directory / "serve.log").open("wb")
-        command = [sys.executable, "-m", "pepperbus.cli", "-c", str(self.directory / "pepperbus.conf"), "serve"]
-        self._processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+    def open(self) -> float:
+        """Start it; returns the seconds until the first push was accepted, in every storage that is used."""
+        log = (self.directory / "serve.log").open("ab")
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "pepperbus.cli", "-c", str(self.config), "serve"]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        log.close()
+        first = next(iter(self.queues))
+        wait_until(lambda: self._accepts(first), 60, f"the bus accepts a push; see {self.directory}/serve.log")
+        took = time.perf_counter() - began
+        claim(self.process.pid, self.gateway, "bus")
+        return took
 
-        def up() -> bool:
-            with contextlib.suppress(redis.RedisError):
-                return self.client("push-embedded").lpush("push-embedded", b"x") >= 1
-            return False
-
-        wait_until(up, 30, "the bus accepts a push")
-
-    def _redis(self, port: int, fsync: str) -> None:
-        folder = self.directory / f"redis-{fsync}"
-        folder.mkdir()
-        command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
-        command += ["--appendonly", "yes", "--appendfsync", fsync, "--logfile", str(folder / "log")]
-        self._processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
-        client = redis.Redis(port=port, retry=None)
-
-        def up() -> bool:
-            with contextlib.suppress(redis.RedisError):
-                return bool(client.ping())
-            return False
-
-        wait_until(up, 20, "redis-server answers")
-
-    def client(self, queue: str) -> redis.Redis:
-        """A Redis client logged in as `queue`."""
-        return redis.Redis(port=self.gateway, username=queue, password="bench", retry=None)
-
-    def pepperbus(self, *words: str) -> None:
-        command = [sys.executable, "-m", "pepperbus.cli", "-c", str(self.directory / "pepperbus.conf"), *words]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    def _accepts(self, queue: str) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise SystemExit(f"bench: serve ended: {(self.directory / 'serve.log').read_text()[-2000:]}")
+        with contextlib.suppress(redis.RedisError):
+            return b'"error":""' in self.client().execute_command("LPUSH", f"{queue}/x", b"%f" % time.time())
+        return False
 
     def close(self) -> None:
-        for process in reversed(self._processes):
-            process.terminate()
-            try:
-                process.wait(40)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        self.fpm.stop()
+        if self.process is not None:
+            stop(self.process)
+            self.process = None
+
+    @property
+    def pids(self) -> list[int]:
+        assert self.process is not None
+        return processes.family(self.process.pid)
+
+    def client(self) -> redis.Redis:
+        """A Redis client that may push to every queue."""
+        return redis.Redis(port=self.gateway, username="pusher", password=PASSWORD, retry=None)
+
+    def pepperbus(self, *words: str) -> None:
+        command = [sys.executable, "-m", "pepperbus.cli", "-c", str(self.config), *words]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        if ran.returncode:
+            raise SystemExit(f"bench: pepperbus {' '.join(words)}: {ran.stderr or ran.stdout}")
+
+    # -- counting --------------------------------------------------------------------------------------------------
+
+    def count(self, topic: str, counter: str) -> int:
+        """A counter of one topic, summed over all processes. Reads only what it needs: it is asked while we measure."""
+        at, total = stats.COUNTERS.index(counter), 0
+        for path in self._stats.glob("*.stats"):
+            for name, words in stats.read_slot(path):
+                if name == topic or (not topic and "/" in name):
+                    total += words[at]
+        return total
+
+    def state(self, topic: str) -> int:
+        return max((words[stats.COUNTERS.index("state")] for words in self._records(topic)), default=0)
+
+    def _records(self, topic: str) -> list[memoryview]:
+        slots = [slot for path in self._stats.glob("worker.*.stats") for slot in stats.read_slot(path)]
+        return [words for name, words in slots if name == topic]
 
 
-@contextmanager
-def stage(keepalive: bool = True) -> Iterator[Stage]:
-    with tempfile.TemporaryDirectory(prefix="pepperbus-bench-", ignore_cleanup_errors=True) as name:
-        made = Stage(Path(name), keepalive)
-        try:
-            made.open()
-            yield made
-        finally:
-            made.close()
+def queue_file(engine: str, topics: str = "[[t]]", **keys: object) -> str:
+    """The text of a queue's file; `keys` are the queue's and its topics'."""
+    lines = [f"password = {PASSWORD}", f"storage = {engine}"]
+    lines += [f"{name} = {value}" for name, value in keys.items()]
+    return "\n".join([*lines, "[topics]", topics, ""])
 
 
-def cores() -> int:
-    return len(os.sched_getaffinity(0))
+def new_fpm(directory: Path) -> Fpm:
+    """A php-fpm with CHILDREN static children and opcache, as a dedicated pool would be set."""
+    directory.mkdir(parents=True)
+    fpm = Fpm(directory, children=CHILDREN, php={"opcache.enable": 1})
+    fpm.script("work.php", WORK)
+    fpm.script("lag.php", LAG)
+    return fpm

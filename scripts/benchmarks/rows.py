@@ -1,0 +1,111 @@
+"""The table of rows: one line a figure. A new row is a `Row(...)` here and, when nothing fits, a side in a module beside."""
+
+from __future__ import annotations
+
+from scripts.benchmarks import lag, push, work
+from scripts.benchmarks.bench import Bench
+from scripts.benchmarks.servers import Redis
+from scripts.benchmarks.stage import CHILDREN, ENGINES
+from scripts.benchmarks.table import Goal, Row, sides
+
+_LPUSH = "redis-benchmark -c 50 -P {} lpush KEY <100 B>; ours / {}"
+
+
+def _everysec(bench: Bench) -> Redis:
+    return bench.redis
+
+
+def _always(bench: Bench) -> Redis:
+    return bench.always
+
+
+def all_rows() -> list[Row]:
+    """Every row, in the order of the table."""
+    return [*_pushing(), *_feeding(), *_waiting(), *_costs()]
+
+
+def _pushing() -> list[Row]:
+    p1, p2 = ("-P", "1"), ("-P", "16")
+    everysec, always = "that same Redis (everysec)", "Redis appendfsync always"
+    no_keep = ("-P", "1", "-k", "0")
+    return [
+        Row(
+            "P1", "push one by one", "redis", _LPUSH.format(1, everysec), "/s", Goal(0.55, 0.75),
+            sides(push.ours("redis", 60_000, *p1), push.theirs(_everysec, 60_000, *p1)),
+        ),
+        Row(
+            "P2", "push pipelined", "redis", _LPUSH.format(16, everysec), "/s", Goal(0.40, 0.55),
+            sides(push.ours("redis", 200_000, *p2), push.theirs(_everysec, 300_000, *p2)),
+        ),
+        Row(
+            "P3", "push, fsync before the reply", "embedded", _LPUSH.format(1, always), "/s", Goal(0.65, 0.90),
+            sides(push.ours("embedded", 50_000, *p1), push.theirs(_always, 50_000, *p1)),
+        ),
+        Row(
+            "P3b", "the same pipelined", "embedded", _LPUSH.format(16, always), "/s", None,
+            sides(push.ours("embedded", 200_000, *p2), push.theirs(_always, 200_000, *p2)),
+        ),
+        *[
+            Row(
+                "P15", "connect, AUTH, LPUSH, close", engine,
+                f"redis-benchmark -c 50 -k 0 lpush KEY <100 B>; ours / {name}", "/s", Goal(0.5, 0.7),
+                sides(push.ours(engine, 15_000, *no_keep), push.theirs(server, 15_000, *no_keep)),
+            )
+            for engine, server, name in (("redis", _everysec, everysec), ("embedded", _always, always))
+        ],
+    ]  # fmt: skip
+
+
+def _feeding() -> list[Row]:
+    rows = []
+    goals = {"redis": Goal(0.60, 0.80), "embedded": Goal(0.50, 0.65)}
+    for engine in ENGINES:
+        rows += [
+            Row(
+                "P4", "one job a FastCGI request, kept", engine,
+                f"bus / bare FastCGI loop, {CHILDREN} children, connections kept", "/s", goals[engine],
+                sides(work.bus_rate(f"work-{engine}", 20_000), work.bare_rate(20_000, keep=True)),
+            ),
+            Row(
+                "P5", "the same, a connection each", engine,
+                f"bus / bare FastCGI loop, {CHILDREN} children, a connection each", "/s", Goal(0.60, 0.80),
+                sides(work.bus_rate(f"each-{engine}", 20_000), work.bare_rate(20_000, keep=False)),
+            ),
+            Row(
+                "P6", "chunk = 16", engine, "bus with chunk = 16 / bus with one job a request", "/s", Goal(3, 4),
+                sides(work.bus_rate(f"chunk-{engine}", 80_000), work.bus_rate(f"work-{engine}", 20_000)),
+            ),
+        ]  # fmt: skip
+    return sorted(rows, key=lambda row: row.id)
+
+
+def _waiting() -> list[Row]:
+    rows = []
+    for engine in ENGINES:
+        idle = Goal(5, 2, most=True) if engine == "redis" else Goal(8, 4, most=True)
+        how = "100 pushes a second on one connection, a connection each to php-fpm"
+        rows += [
+            Row("P8", "push to PHP, idle, p99", engine, how, "ms", idle, sides(lag.idle_ms(engine, 0.99))),
+            Row("P8", "push to PHP, idle, p50", engine, how, "ms", None, sides(lag.idle_ms(engine, 0.5))),
+            Row(
+                "P9", "push to PHP, half load, p99", engine, "pushes at half of the rate measured just before", "ms",
+                Goal(6, 2.5, most=True), sides(lag.busy_ms(engine, 0.99)),
+            ),
+        ]  # fmt: skip
+    return sorted(rows, key=lambda row: row.id)
+
+
+def _costs() -> list[Row]:
+    rows = []
+    for engine in ENGINES:
+        rows += [
+            Row(
+                "P10", "CPU of the bus for one LPUSH", engine, "schedstat of all its processes, load of P1", "us",
+                Goal(16, 12, most=True), sides(push.cpu_us(engine, 60_000, "-P", "1")),
+            ),
+            Row(
+                "P10", "CPU of the bus for one job", engine, "schedstat of all its processes, load of P4", "us",
+                Goal(28, 20, most=True), sides(work.bus_cpu_us(f"work-{engine}", 20_000)),
+            ),
+        ]  # fmt: skip
+    return sorted(rows, key=lambda row: row.title)
