@@ -68,7 +68,8 @@ class Worker:
             child.log,
         )
         self._leaving = Event()
-        self._grace = 0.0
+        self._leave_by = float("inf")  # monotonic s; a later, shorter grace wins
+        self._asking_paused: set[str] = set()
         self._probing: set[str] = set()
         self._refused: dict[str, str] = {}  # topics that are not fed, and why
         self._turns = 0
@@ -103,21 +104,23 @@ class Worker:
                 storage.open()
                 self._take_back_own(storage)
                 break
-            except (StorageError, StorageRefused) as error:
-                self.child.log.warning("storage_closed", str(error), storage=name)
+            except Exception as error:  # refused, away, or a bug of an engine: all may be better next time
+                known = isinstance(error, StorageError | StorageRefused)
+                self.child.log.warning("storage_closed", str(error) if known else repr(error), storage=name)
                 gevent.sleep(wait)
                 wait = min(2.0, wait * 2)
-        else:
+        if self._leaving.is_set():  # opened too late: nothing must be leased any more
+            storage.close()
             return
         lane = Lane(storage, self.child.owner, self._inflight, self.child.log, self._turn_all)
         self._storages[name], self._lanes[name] = storage, lane
-        self._see_paused(lane)
+        self._ask_paused(lane)
         storage.watch([topic.full_name for topic in topics], self._on_wake)
         self._add_pumps(topics, lane)
 
     def _add_pumps(self, topics: list[Topic], lane: Lane) -> None:
         """Feed the topics whose queue gets the durability it asks for; the others as soon as the engine's settings say so."""
-        while topics:
+        while topics and not self._leaving.is_set():
             lacking = []
             for topic in topics:
                 text = self._too_weak(topic, lane.storage)
@@ -128,7 +131,7 @@ class Worker:
                     self._refused.pop(topic.full_name, None)
                     self._add_pump(topic, lane)
             topics = lacking
-            if topics and self._leaving.wait(_ASK_AGAIN_S):
+            if not topics or self._leaving.wait(_ASK_AGAIN_S):
                 return
             try:
                 lane.storage.open()
@@ -219,16 +222,21 @@ class Worker:
         while True:
             gevent.sleep(_SWEEP_S)
             self._turns += 1
-            if self._turns % 2 == 0:
-                for lane in self._lanes.values():
-                    self._see_paused(lane)
-            for number, pump in enumerate(self._pumps):
-                self._attend(pump)
-                if number % _DUE_SLICE == self._turns % _DUE_SLICE:
-                    pump.pushed()
-            for slots in (*self._pools.values(), *self._topic_slots):
-                if not slots.used:
-                    slots.cool()
+            try:
+                self._sweep()
+            except Exception as error:  # without the sweep nothing that is closed ever opens again
+                self.child.log.error("sweep_failed", repr(error))
+
+    def _sweep(self) -> None:
+        if self._turns % 2 == 0:
+            for lane in self._lanes.values():
+                gevent.spawn(self._see_paused, lane)  # one storage that hangs must not hold up the others' topics
+        for number, pump in enumerate(self._pumps):
+            self._attend(pump)
+            if number % _DUE_SLICE == self._turns % _DUE_SLICE:
+                pump.pushed()
+        for slots in (*self._pools.values(), *self._topic_slots):
+            slots.cool()  # also while other places are used: their jobs may run for an hour, and others want these
 
     def _attend(self, pump: Pump) -> None:
         record = self._records[pump.name]
@@ -256,6 +264,15 @@ class Worker:
             gevent.spawn_later(max(pump.target.probe_in(), 0.02), self._attend, pump)
 
     def _see_paused(self, lane: Lane) -> None:
+        if lane.storage.name in self._asking_paused:
+            return
+        self._asking_paused.add(lane.storage.name)
+        try:
+            self._ask_paused(lane)
+        finally:
+            self._asking_paused.discard(lane.storage.name)
+
+    def _ask_paused(self, lane: Lane) -> None:
         try:
             paused = lane.storage.paused()
         except StorageError:
@@ -288,7 +305,7 @@ class Worker:
             }
         if command.get("op") == "wake":  # an operator paused, resumed or replayed
             for lane in self._lanes.values():
-                self._see_paused(lane)
+                self._ask_paused(lane)
             self._on_wake(command["topic"])
             return {"ok": True}
         return {"error": f"a worker does not know {command.get('op')!r}"}
@@ -298,15 +315,15 @@ class Worker:
         return f"[{topics}] {sum(pump.under_way for pump in self._pumps)} in flight"
 
     def _on_drain(self, grace: float) -> None:
-        self._grace = grace
+        self._leave_by = min(self._leave_by, self.clock.monotonic() + grace)
         self._leaving.set()
 
     def _leave(self) -> None:
-        deadline = self.clock.monotonic() + self._grace
         for pump in self._pumps:
             pump.drain()
         for pump in self._pumps:
-            pump.idle.wait(max(0.0, deadline - self.clock.monotonic()))
+            while not pump.idle.is_set() and (left := self._leave_by - self.clock.monotonic()) > 0:
+                pump.idle.wait(min(left, 0.2))  # meanwhile the bus may be told to stop at once
         for consumer in self._consumers:
             consumer.close()  # what still runs is cut now, judged "may have run" and settled as such
         for pump in self._pumps:
