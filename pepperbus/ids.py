@@ -1,7 +1,7 @@
 """Job and trace ids: unsigned 64-bit numbers, 20 decimal digits, rising, unique over nodes and processes.
 
-Floor 0. Layout (contract 2.1), from the top: 1 bit set | 39 bits of milliseconds since EPOCH_MS |
-6 bits shard (the node) | 4 bits slot (the gateway process of that node) | 14 bits sequence.
+Floor 0. The layout is that of the ids of existing installations, from the top: 1 bit set | 39 bits of milliseconds
+since EPOCH_MS | 6 bits shard (the node) | 4 bits slot (the gateway process of that node) | 14 bits sequence.
 """
 
 from __future__ import annotations

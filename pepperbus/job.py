@@ -67,7 +67,7 @@ def stored_form(job_id: int, trace: bytes, content: bytes, accepted_ms: int, cli
 
 
 def content_json(content: bytes) -> tuple[str, bool]:
-    """`content` as a JSON string, and whether it had to go base64 because it is not UTF-8 (contract 3.1)."""
+    """`content` as a JSON string, and whether it had to go base64 because it is not UTF-8 (docs/CONSUME.md)."""
     try:
         return encode_basestring(content.decode()), False
     except UnicodeDecodeError:
@@ -75,7 +75,7 @@ def content_json(content: bytes) -> tuple[str, bool]:
 
 
 def job_json(job: Job, attempt: int = 0, now_s: int = 0, retries: bool = False, residue_s: int = 0) -> str:
-    """The job as consumers, RPOP and LRANGE show it; key order is the contract's (3.1).
+    """The job as consumers, RPOP and LRANGE show it; the key order is fixed (docs/CONSUME.md).
 
     `attempt` counts from 1; 0 means "not delivered by the bus" (RPOP, LRANGE). `residue_s` is what is left of
     the topic's `max_age`.

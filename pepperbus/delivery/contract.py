@@ -15,7 +15,7 @@ from pepperbus.job import Job
 
 
 class Transport(Enum):
-    """How far the exchange came; the rows of contract 3.4, part 1. Up to BUSY nothing can have run."""
+    """How far the exchange came; the first table of docs/CONSUME.md. Up to BUSY nothing can have run."""
 
     ANSWERED = "answered"  # a complete answer was read
     NO_LISTENER = "no listener"  # ENOENT, ECONNREFUSED, name not found

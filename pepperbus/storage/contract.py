@@ -27,7 +27,7 @@ from pepperbus.job import State
 MEMORY, PROCESS, POWER = "memory", "process", "power"
 LEVELS = (MEMORY, PROCESS, POWER)
 
-#: A job whose owner died this often while it was running is dead (contract 3.5).
+#: A job whose owner died this often while it was running is dead with that reason.
 CRASH_LIMIT = 3
 
 
