@@ -24,7 +24,7 @@ def execute(session: Session, args: resp.Command) -> Answer:
     if function is None:
         return _unknown(session, args)
     if session.transaction is not None and function not in _IN_MULTI:
-        session.transaction.refused = True
+        session.transaction.refuse()
         return resp.error(f"ERR {_typed(args)} is not allowed in MULTI: only pushes are")
     return function(session, args)
 
@@ -35,7 +35,7 @@ def _typed(args: resp.Command) -> str:
 
 def _unknown(session: Session, args: resp.Command) -> bytes:
     if session.transaction is not None:
-        session.transaction.refused = True
+        session.transaction.refuse()
     return resp.error(f"ERR unknown command '{_typed(args)}'")
 
 

@@ -138,7 +138,7 @@ class Lane:
             try:
                 self.storage.open()
                 claim(self.storage)
-            except (StorageUnavailable, StorageUnknown, StorageRefused) as error:
+            except Exception as error:  # away, refused, or a bug of an engine: trying again is all there is
                 if str(error) != self.trouble:
                     self._log.error("storage-down", str(error), storage=self.config.name)
                 self.trouble = str(error) or "no answer"
@@ -180,17 +180,15 @@ class Lane:
         """Store `pushes`; the outcome is reported to `submission`, at the earliest in the next turn of the hub."""
         self._waiting.append((submission, pushes))
         self._waiting_bytes += submission.size
-        if not self._scheduled and len(self._flights) < FLIGHTS:
+        if not self._scheduled and (len(self._flights) < FLIGHTS or self._waiting_bytes > BACKLOG):
             self._scheduled = True
             self._loop.run_callback(self._launch)
 
     def _launch(self) -> None:
         self._scheduled = False
-        if not self._waiting or len(self._flights) >= FLIGHTS:
-            return
         if self.trouble or self._waiting_bytes > BACKLOG:
-            parts, self._waiting, self._waiting_bytes = self._waiting, [], 0
-            self._answer((part[0] for part in parts), UNAVAILABLE)
+            self._refuse_newest(0 if self.trouble else BACKLOG)
+        if not self._waiting or len(self._flights) >= FLIGHTS:
             return
         flight = _Flight(self._take(), self._clock.monotonic() + self.config.store_timeout)
         self._flights.add(flight)
@@ -198,6 +196,15 @@ class Lane:
         if not self._sweeper.active:
             self._sweeper.start(self._sweep)
         gevent.spawn(self._write, flight)
+
+    def _refuse_newest(self, most: int) -> None:
+        """Let `most` bytes wait; what came last is refused, and will never be stored."""
+        refused = []
+        while self._waiting and self._waiting_bytes > most:
+            submission, _ = self._waiting.pop()
+            self._waiting_bytes -= submission.size
+            refused.append(submission)
+        self._answer(reversed(refused), UNAVAILABLE)
 
     def _take(self) -> list[_Part]:
         waiting = self._waiting
@@ -248,9 +255,12 @@ class Lane:
                 raise
         gevent.sleep(RETRY_AFTER)
         try:
-            return self.storage.push(batch, limits)
+            refused = self.storage.push(batch, limits)
         except StorageUnavailable as error:  # about this re-send only: the first one stays unknown
             raise StorageUnknown(str(error)) from error
+        if refused:  # the first one may have stored them, and a worker may have done them since
+            raise StorageUnknown("no answer from the storage, then no room")
+        return refused
 
     def _limits(self, parts: list[_Part]) -> dict[str, int] | None:
         limits: dict[str, int] = {}
@@ -283,8 +293,8 @@ class Lane:
                         depth = self.storage.depth(topic)
                         if depth.ready + depth.delayed + more[topic] > limit:
                             return True
-        except (StorageUnavailable, StorageUnknown):
-            pass  # the push itself will say so
+        except Exception as error:  # the push itself will say so
+            self._failed(error)
         return False
 
     def _report_refused(self, parts: list[_Part], refused: frozenset[int]) -> list[_Part]:
@@ -343,6 +353,9 @@ class Lane:
             else:
                 route.count_failed(jobs, unknown=result == UNKNOWN)
         for waiter in waiters:
-            waiter.answers_ready()
+            try:
+                waiter.answers_ready()
+            except Exception as error:  # one client's trouble must not keep the others from their answers
+                self._log.error("answer-failed", repr(error))
         for route in stored:
             route.wake()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from json.encoder import encode_basestring
 
-from pepperbus.gateway.commit import FULL, UNAVAILABLE, UNKNOWN, Submission
+from pepperbus.gateway.commit import BACKLOG, FULL, UNAVAILABLE, UNKNOWN, Submission
 from pepperbus.gateway.routes import QueueRoute, Target
 from pepperbus.gateway.session import Answer, Session, Transaction
 from pepperbus.job import stored_form
@@ -203,7 +203,7 @@ def _refused(session: Session, args: resp.Command, code: str, text: str, target:
     if target is not None and target.route is not None:
         target.route.count_failed(1, unknown=False)
     if session.transaction is not None:
-        session.transaction.refused = True
+        session.transaction.refuse()
         return resp.error(f"{code} {text}")
     if target is None and len(args) > 1:
         found = session.front.routes.target(args[1])
@@ -221,7 +221,7 @@ def _unavailable(session: Session, target: Target, text: str) -> bytes:
     assert target.route is not None
     target.route.count_failed(1, unknown=False)
     if session.transaction is not None:
-        session.transaction.refused = True
+        session.transaction.refuse()
         return resp.error(f"TRYAGAIN {text}")
     return resp.error(f"TRYAGAIN {text}") if target.plain else _json_error(_trace(session), text)
 
@@ -231,7 +231,7 @@ def _unavailable(session: Session, target: Target, text: str) -> bytes:
 
 def multi(session: Session, args: resp.Command) -> Answer:
     if session.transaction is not None:
-        session.transaction.refused = True
+        session.transaction.refuse()
         return resp.error("ERR MULTI calls can not be nested")
     session.transaction = Transaction()
     return resp.OK
@@ -261,7 +261,13 @@ def exec_(session: Session, args: resp.Command) -> Answer:
 
 
 def _queue(transaction: Transaction, route: QueueRoute, jobs: list[Push], success: bytes, size: int) -> bytes:
+    """Keep a push for EXEC; nothing is kept of what will not run, nor more than could be stored at once."""
+    if transaction.refused:
+        return resp.QUEUED
+    transaction.size += size + 200 * len(jobs)
+    if transaction.size > BACKLOG:
+        transaction.refuse()
+        return resp.error(f"OOM more than {BACKLOG >> 20} MiB between MULTI and EXEC")
     transaction.pushes.append((route, jobs))
     transaction.replies.append(success)
-    transaction.size += size + 200
     return resp.QUEUED

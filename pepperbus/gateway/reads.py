@@ -19,6 +19,7 @@ from pepperbus.storage.contract import Leased, Outcome, Settle, Storage, Stored
 from pepperbus.wire import resp
 
 MAX_LOOK = 1000  # jobs of one LRANGE
+MAX_LOOK_BYTES = 16 << 20  # after so many bytes of jobs it ends as well
 
 
 def _arity(args: resp.Command) -> bytes:
@@ -68,12 +69,13 @@ def rpop(session: Session, args: resp.Command) -> Answer:
 class _Pop:
     """One RPOP: leased, answered, then settled; given back when the answer can no longer be written."""
 
-    __slots__ = ("_leased", "_session", "_target")
+    __slots__ = ("_job", "_leased", "_session", "_target")
 
     def __init__(self, session: Session, target: Target) -> None:
         self._session = session
         self._target = target
         self._leased: Leased | None = None
+        self._job: Job | None = None  # None for bytes that are no job: kept as dead, never dropped
 
     def run(self) -> bytes:
         name = f"{self._target.queue}/{self._target.topic}"
@@ -86,22 +88,29 @@ class _Pop:
         if not leased:
             return resp.null(self._session.protocol)
         self._leased = leased[0]
-        return resp.bulk(b'{"jobs":[%b]}' % job_json(Job.decode(self._leased.body)).encode())
+        try:
+            job = self._job = Job.decode(self._leased.body)
+        except ValueError:
+            return resp.error(f"ERR job {self._leased.job_id} is damaged in the storage, it is kept as dead")
+        return resp.bulk(b'{"jobs":[%b]}' % job_json(job).encode())
 
     def after(self, written: bool) -> None:
         leased, front = self._leased, self._session.front
         if leased is None:
             return
-        outcome = Settle(leased.topic, leased.job_id, Outcome.DONE if written else Outcome.BACK, spent=written)
+        if self._job is None:
+            outcome = Settle(leased.topic, leased.job_id, Outcome.DEAD, reason="stored bytes are damaged", spent=False)
+        else:
+            outcome = Settle(leased.topic, leased.job_id, Outcome.DONE if written else Outcome.BACK, spent=written)
         try:
             _storage(self._session, self._target).settle(front.owner, [outcome])
         except StorageError as error:  # the lease stays with this process and is released when it ends
             front.log.error("pop-not-settled", str(error), topic=leased.topic, job=leased.job_id)
-        if written:
-            self._record(leased)
+        if written and self._job is not None:
+            self._record(leased, self._job)
 
-    def _record(self, leased: Leased) -> None:
-        front, job = self._session.front, Job.decode(leased.body)
+    def _record(self, leased: Leased, job: Job) -> None:
+        front = self._session.front
         assert self._target.route is not None
         self._target.route.count_popped(leased.topic)
         now_ms = front.clock.now_ms()
@@ -195,7 +204,7 @@ def _record_removed(session: Session, target: Target, job_id: int) -> None:
 
 
 def lrange(session: Session, args: resp.Command) -> Answer:
-    """The jobs' JSON, next in line first, ready then delayed; at most 1000 at once. Nothing is changed."""
+    """The jobs' JSON, next in line first, ready then delayed; at most 1000 or 16 MiB at once. Nothing is changed."""
     if len(args) != 4:
         return _arity(args)
     target = session.front.routes.target(args[1])
@@ -220,13 +229,16 @@ def lrange(session: Session, args: resp.Command) -> Answer:
 
 def _slice(storage: Storage, topic: str, first: int, last: int) -> list[Stored]:
     found: list[Stored] = []
-    at = 0
+    at = size = 0
     for state in (State.READY, State.DELAYED):
-        cursor = ""
-        while at <= last:
-            page = storage.peek(topic, state, cursor, 100)
+        cursor, n = "", 8
+        while at <= last and size < MAX_LOOK_BYTES:
+            page = storage.peek(topic, state, cursor, n)
             found += [job for i, job in enumerate(page.jobs, at) if first <= i <= last]
+            size = sum(len(job.body) for job in found)
             at += len(page.jobs)
+            largest = max((len(job.body) for job in page.jobs), default=0)
+            n = min(100, max(8, (1 << 20) // (largest + 1)))
             cursor = page.cursor
             if not cursor:
                 break

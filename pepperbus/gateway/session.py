@@ -78,6 +78,12 @@ class Transaction:
         self.refused = False
         self.size = 0
 
+    def refuse(self) -> None:
+        """It will not run: EXEC says so, and what it held is let go."""
+        self.refused = True
+        self.pushes.clear()
+        self.replies.clear()
+
 
 class Session:
     """One client. `local`: it came over loopback or a unix socket."""

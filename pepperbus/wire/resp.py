@@ -28,6 +28,9 @@ Command = list[bytes]
 STRANGER_ARGS = 10
 STRANGER_BULK = 16 << 10
 
+#: Bytes of all words of one command together: as much as may wait for a storage, or one client could fill the memory.
+MAX_COMMAND = 64 << 20
+
 #: Chunks up to this size take the quick way.
 MAX_CHUNK = 64 << 10
 
@@ -63,6 +66,7 @@ class RequestParser:
         self._at = 0  # where the next unread byte of the buffer is
         self._args: Command | None = None  # the array being read
         self._missing = 0  # elements it still lacks
+        self._announced = 0  # bytes of its elements so far
         self._length = -1  # announced size of the element being read, -1 = its header is still to come
         self._searched = 0  # up to here no line end was found
         self._ready: deque[Command] = deque()
@@ -158,7 +162,7 @@ class RequestParser:
                 return []
             if not self.trusted and count > STRANGER_ARGS:
                 raise ProtocolError("unauthenticated multibulk length")
-            self._args, self._missing = [], count
+            self._args, self._missing, self._announced = [], count, 0
         while self._missing:
             if not self._element(self._args):
                 return None
@@ -178,6 +182,9 @@ class RequestParser:
                 raise ProtocolError("invalid bulk length")
             if not self.trusted and length > STRANGER_BULK:
                 raise ProtocolError("unauthenticated bulk length")
+            self._announced += length
+            if self._announced > MAX_COMMAND:
+                raise ProtocolError("too big command")
             self._length = length
         end = self._at + self._length
         if len(buffer) < end + 2:

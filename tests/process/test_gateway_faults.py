@@ -322,3 +322,27 @@ def test_workers_are_woken_and_pushes_counted(gateway: Running, wire: Wire) -> N
     assert totals["orders/mail"]["pushed"] == totals["orders/audit"]["pushed"] == 3
     assert totals["orders"].histograms["push"].count == 3
     assert totals["orders"]["refused"] == 1
+
+
+def test_one_client_cannot_fill_the_memory_with_one_command_or_one_transaction(gateway: Running) -> None:
+    """64 MiB are as much as may wait for a storage: more of one command closes, more of one MULTI is refused."""
+    value = b"x" * (8 << 20)
+    before = memory_of(gateway.pid)
+    wire = gateway.connect()
+    assert wire.ask("AUTH", "orders:pw:1") == b"+OK\r\n"
+    assert wire.ask("MULTI") == b"+OK\r\n"
+    replies = [wire.ask("LPUSH", "orders/x", value) for _ in range(12)]
+    assert replies[:7] == [b"+QUEUED\r\n"] * 7
+    assert [r for r in replies if r.startswith(b"-")] == [b"-OOM more than 64 MiB between MULTI and EXEC\r\n"]
+    assert wire.ask("EXEC").startswith(b"-EXECABORT")
+    wire.send(b"*60000\r\n" + pack("LPUSH", "orders/x")[4:])
+    with contextlib.suppress(OSError):
+        for _ in range(20):
+            wire.send(b"$%d\r\n%b\r\n" % (len(value), value))
+    assert memory_of(gateway.pid) - before < 200 << 20
+    with contextlib.suppress(OSError):
+        assert wire.rest() in (b"", b"-ERR Protocol error: too big command\r\n")
+    wire.close()
+    again = gateway.connect()
+    assert again.ask("AUTH", "orders:pw:1") == b"+OK\r\n"
+    again.close()
