@@ -73,6 +73,7 @@ class Worker:
         self._probing: set[str] = set()
         self._refused: dict[str, str] = {}  # topics that are not fed, and why
         self._turns = 0
+        self._watcher: Any = None
 
     # -- starting --------------------------------------------------------------------------------------------------
 
@@ -112,7 +113,7 @@ class Worker:
         if self._leaving.is_set():  # opened too late: nothing must be leased any more
             storage.close()
             return
-        lane = Lane(storage, self.child.owner, self._inflight, self.child.log, self._turn_all)
+        lane = Lane(storage, self.child.owner, self._inflight, self.child.log, self._turn_all, self._wake_others)
         self._storages[name], self._lanes[name] = storage, lane
         self._ask_paused(lane)
         storage.watch([topic.full_name for topic in topics], self._on_wake)
@@ -199,6 +200,15 @@ class Worker:
         if wake_fd is not None:
             self._watcher = gevent.get_hub().loop.io(wake_fd, 1)
             self._watcher.start(self._on_eventfd, wake_fd)
+
+    def _wake_others(self) -> None:
+        """What this worker gave back is not announced by a push: the others of the group must look."""
+        wake_fd = self.child.wakes.get(self.child.group)
+        if wake_fd is not None:
+            try:
+                os.eventfd_write(wake_fd, 1)
+            except OSError:
+                pass  # so full that they are awake
 
     def _on_eventfd(self, wake_fd: int) -> None:
         try:
@@ -319,6 +329,8 @@ class Worker:
         self._leaving.set()
 
     def _leave(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()  # the next push is for the others to hear
         for pump in self._pumps:
             pump.drain()
         for pump in self._pumps:

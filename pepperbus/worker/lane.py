@@ -13,7 +13,7 @@ from gevent.event import Event
 
 from pepperbus.errors import StorageError
 from pepperbus.log import Log
-from pepperbus.storage.contract import Settle, Storage
+from pepperbus.storage.contract import Outcome, Settle, Storage
 from pepperbus.worker.inflight import InFlight
 
 #: Jobs answered but not yet settled: a killed worker repeats these beside what is running, so they are kept few.
@@ -24,7 +24,16 @@ _RETRY_S = (0.05, 1.0)  # first and longest wait after a settle that failed
 class Lane:
     """The settling half of one storage; `open` says whether jobs of this storage may start now."""
 
-    def __init__(self, storage: Storage, owner: str, inflight: InFlight, log: Log, on_open: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        owner: str,
+        inflight: InFlight,
+        log: Log,
+        on_open: Callable[[], None],
+        on_back: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_open`: jobs may start again. `on_back`: jobs were given back, which another worker may be free for."""
         self.storage = storage
         self.healthy = True
         self.paused: set[str] = set()
@@ -35,6 +44,7 @@ class Lane:
         self._marks: list[int] = []
         self._unsettled = 0
         self._on_open = on_open
+        self._on_back = on_back
         self._work = Event()
         self._idle = Event()
         self._idle.set()
@@ -77,6 +87,8 @@ class Lane:
                     for mark in marks:
                         self._inflight.end(mark)
                     self._settled(len(batch))
+                    if any(settle.outcome is Outcome.BACK for settle in batch):
+                        self._on_back()
                     batch = []
                 except Exception as error:  # definite, unknown or a bug of an engine: settling twice is harmless
                     if self.healthy:
