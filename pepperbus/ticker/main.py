@@ -30,6 +30,9 @@ _INGEST_S = 0.5
 _RETENTION_S = 60.0
 #: A node that has not said for this long, by the storage's own clock, that it lives is lost with its leases.
 LOST_MS = 30_000
+#: Who looks dead must look so for this long (s), at two looks or three. What we know may be older than a process that
+#: was just born; and a storage whose clock jumped takes every node for silent until its next heartbeat.
+_SURE_DEAD_S, _SURE_LOST_S = 3.0, 8.0
 #: A dead worker's successor is started within this time (back-off aside) and takes back the leases itself, at once.
 _SUCCESSOR_S = 10.0
 
@@ -42,6 +45,7 @@ class Ticker:
         self.clock = SystemClock()
         self._config = child.config
         self._family: dict[str, str] = {}  # living process name -> its owner; empty until the master has said
+        self._suspects: dict[tuple[str, str], float] = {}  # (storage or "", owner or node) -> since when (monotonic s)
         self._seen: dict[str, float] = {}  # when (monotonic s) a process of that name was last alive
         self._storages: dict[str, Storage] = {}
         self._opening: set[str] = set()
@@ -114,7 +118,9 @@ class Ticker:
                 storage.heartbeat(node)
                 if self._family:
                     self._take_back(storage, self._is_dead_here, lost_host=False)
-                lost = set(storage.lost_nodes(LOST_MS)) - {node}
+                silent = set(storage.lost_nodes(LOST_MS)) - {node}
+                self._trust_again(storage.name, silent)
+                lost = {one for one in silent if self._is_sure(storage.name, one, _SURE_LOST_S)}
                 if lost:
                     self._take_back(storage, partial(_lies_on, lost), lost_host=True)
             except StorageError as error:
@@ -128,6 +134,23 @@ class Ticker:
 
     def _is_dead_here(self, owner: str) -> bool:
         """An owner of this node whose slot is empty, or taken by a later incarnation that does not see to it itself."""
+        if self._looks_dead(owner):
+            return self._is_sure("", owner, _SURE_DEAD_S)
+        self._suspects.pop(("", owner), None)
+        return False
+
+    def _is_sure(self, where: str, who: str, seconds: float) -> bool:
+        now = self.clock.monotonic()
+        return now - self._suspects.setdefault((where, who), now) >= seconds
+
+    def _trust_again(self, storage: str, silent: set[str]) -> None:
+        """Nodes that have spoken are no longer suspected; nor are owners that nobody looked at for a minute."""
+        old = self.clock.monotonic() - 60.0
+        for where, who in list(self._suspects):
+            if (where == storage and who not in silent) or (not where and self._suspects[where, who] < old):
+                del self._suspects[where, who]
+
+    def _looks_dead(self, owner: str) -> bool:
         node, name, _ = split_owner(owner)
         if node != self._config.bus.node:
             return False
