@@ -3,6 +3,10 @@
 Floor 3. LMDB's writer lock waits inside C and so does the fsync of a commit; in the hub's thread they would stop
 every greenlet. So a write is a function that the thread runs: all functions that wait share one transaction and one
 fsync, and each caller gets its own result. Reading never waits and happens where it is asked for.
+
+The two threads share one interpreter. LMDB's binding lets go of it at each call, and a busy hub then keeps it for a
+whole switch interval: a batch that takes 0.1 ms alone took 10. So the hub stands still while the functions run, once
+the writer lock is there; it runs while the thread waits for that lock or for the disk.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ _start_thread = get_original("_thread", "start_new_thread")
 _native_lock = get_original("_thread", "allocate_lock")
 
 _READERS = 2048
+#: How long the thread waits for the hub to stand still, seconds. A hub that is busy for longer is not waited for.
+_STILL = 0.02
 #: New jobs are refused while the disk has less than this left (5 % of a small disk), so that settling goes on.
 _RESERVE = 64 << 20
 
@@ -46,6 +52,18 @@ class _Operation:
         self.error: Exception | None = None
 
 
+class _Still:
+    """A moment in which the hub stands still: the hub says that it does, the thread says when it is over."""
+
+    __slots__ = ("begun", "over")
+
+    def __init__(self) -> None:
+        self.begun = _native_lock()
+        self.begun.acquire()
+        self.over = _native_lock()
+        self.over.acquire()
+
+
 class Engine:
     """One open environment in one process. Not to be carried over a fork; a child that tries gets an error."""
 
@@ -57,6 +75,7 @@ class Engine:
         self._pid = os.getpid()
         self._waiting: deque[_Operation] = deque()  # the hub appends, the thread takes
         self._finished: deque[_Operation] = deque()  # the thread appends, the hub takes
+        self._stills: deque[_Still] = deque()  # the thread appends; who takes it out decides whether it happens
         self._last: _Operation | None = None
         self._wake = _native_lock()
         self._wake.acquire()
@@ -134,8 +153,18 @@ class Engine:
             self._wake.release()
 
     def _answer(self) -> None:
+        if self._stills:
+            self._stand_still()
         while self._finished:
             self._finished.popleft().waiter.switch(None)
+
+    def _stand_still(self) -> None:
+        try:
+            still = self._stills.popleft()
+        except IndexError:  # the thread has given up waiting just now
+            return
+        still.begun.release()
+        still.over.acquire()  # the hub's thread sleeps here, for as long as the functions of one transaction take
 
     # -- the thread's side ---------------------------------------------------------------------------------------
 
@@ -169,12 +198,28 @@ class Engine:
             else:
                 batch[0].error = self._unavailable(error) if isinstance(error, lmdb.Error) else error
 
+    @contextmanager
+    def _hub_stands_still(self) -> Iterator[None]:
+        still = _Still()
+        self._stills.append(still)
+        self._answers.send()
+        if not still.begun.acquire(timeout=_STILL):
+            try:
+                self._stills.popleft()
+            except IndexError:
+                still.begun.acquire()
+        try:
+            yield
+        finally:
+            still.over.release()
+
     def _transact(self, batch: list[_Operation]) -> None:
         txn = self._env.begin(write=True)
         try:
-            work = Work(txn, self._tables, self._now_ms(), self._make_room)
-            results = [operation.run(work) for operation in batch]
-            work.finish()
+            with self._hub_stands_still():
+                work = Work(txn, self._tables, self._now_ms(), self._make_room)
+                results = [operation.run(work) for operation in batch]
+                work.finish()
         except BaseException:
             txn.abort()
             raise
