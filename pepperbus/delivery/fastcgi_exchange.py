@@ -155,7 +155,7 @@ class Exchange:
         self._connected = time.monotonic()
         if self._flights is None:
             self._finish(Answer(Transport.ANSWERED))
-        elif self.pool.guarded():
+        elif not connection.reused and self.pool.guarded():  # a kept connection has its child already
             self._hold_back(connection, self._flights[0])
         else:
             connection.watcher.start(self._readable)

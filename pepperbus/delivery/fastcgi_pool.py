@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 IDLE_S = 1.0
 #: With `guard = auto`: one request of so many is guarded, and all of them for so many seconds after the pool was full.
 _SAMPLE, _FULL_S = 16, 5.0
-#: A free child takes a request within this (seconds).
-PROMPT_S = 0.005
+#: A free child takes a request within this (seconds), also on a machine that has other things to do; 5 ms was not enough
+#: there, and every request was guarded although children were free.
+PROMPT_S = 0.02
 #: Seconds a looked-up host name is used again.
 _NAME_S = 10.0
 

@@ -132,8 +132,12 @@ class Pump:
         return self.lane.open and not self.draining and self.name not in self.lane.paused
 
     def _feed(self) -> None:
-        """Ask for jobs when the target could take more than are held."""
-        if self._may_hold_more and not self._leasing and self._startable() and self._room() > len(self._ahead):
+        """Ask for jobs when the target could take twice as many as are held: a lease is a round trip, so half a room at once.
+
+        Asking whenever one place was free made a lease of every third job.
+        """
+        wanting = self._may_hold_more and not self._leasing and self._startable()
+        if wanting and self._room() >= max(1, 2 * len(self._ahead)):
             self._leasing = True
             self._hungry.set()
 
