@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -140,6 +143,35 @@ def test_a_full_disk_never_reaches_the_caller(tmp_path):
     log = Log("web", file="/dev/full")
     log.info("one")
     assert log.dropped == 1
+
+
+def test_what_is_no_unicode_is_logged_all_the_same(tmp_path):
+    for kind in ("text", "json"):
+        log = Log("web", file=str(tmp_path / kind), format=kind)
+        log.info("one", "half a \udc80 character", value="\udcff")
+        assert "half a \\udc80 character" in (tmp_path / kind).read_text()
+    assert json.loads((tmp_path / "json").read_text())["value"] == "\udcff"
+
+
+STILL = """
+from pepperbus.log import Log
+log = Log("worker.0")
+for n in range(40_000):
+    log.info("one", "a line that nobody reads, " * 4)
+print("alive", log.dropped > 0, flush=True)
+"""
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_reader_of_standard_error_who_stands_still_does_not_stop_the_process(kind):
+    """journald, a container's log driver, a supervisor: none of them may hold up the data path."""
+    near, far = os.pipe() if kind == "pipe" else (one.detach() for one in socket.socketpair())
+    try:
+        done = subprocess.run([sys.executable, "-c", STILL], stdout=subprocess.PIPE, stderr=far, timeout=20, check=True)
+    finally:
+        os.close(near)
+        os.close(far)
+    assert done.stdout == b"alive True\n"
 
 
 # -- statistics --------------------------------------------------------------------------------------------------------
