@@ -78,7 +78,6 @@ class Lane:
         return bool(self._idle.wait(timeout))
 
     def _run(self) -> None:
-        wait = _RETRY_S[0]
         while True:
             self._work.wait()
             self._enough.wait(_GATHER_S)
@@ -86,40 +85,51 @@ class Lane:
             self._enough.clear()
             batch, self._batch = self._batch, []
             marks, self._marks = self._marks, []
-            while batch:
+            if batch:
+                self._store(batch, marks)
                 try:
-                    self.storage.settle(self._owner, batch)
-                    if not self.healthy:
-                        self._log.info("storage_back", storage=self.storage.name)
-                        self.healthy, wait = True, _RETRY_S[0]
-                        self._on_open()
-                    for mark in marks:
-                        self._inflight.end(mark)
-                    self._settled(len(batch))
-                    back = {settle.topic for settle in batch if settle.outcome is Outcome.BACK}
-                    if back:
-                        self._on_back({split_topic(topic)[0] for topic in back})
-                    batch = []
-                except Exception as error:  # definite, unknown or a bug of an engine: settling twice is harmless
-                    if self.healthy:
-                        text = str(error) if isinstance(error, StorageError) else repr(error)
-                        self._log.warning("settle_failed", text, storage=self.storage.name, jobs=len(batch))
-                    self.healthy = False
-                    gevent.sleep(wait)
-                    wait = min(_RETRY_S[1], wait * 2)
-                    batch += self._batch
-                    marks += self._marks
-                    self._batch, self._marks = [], []
+                    self._stored(batch, marks)
+                except (
+                    Exception
+                ) as error:  # of those who are told; what is settled must not be settled and counted again
+                    self._log.error("not_told", repr(error), storage=self.storage.name)
             if not self._batch:
                 self._idle.set()
             else:
                 self._work.set()
 
-    def _settled(self, n: int) -> None:
-        was_open = self.open
-        self._unsettled -= n
+    def _store(self, batch: list[Settle], marks: list[int]) -> None:
+        """Until the storage says yes; what is handed in meanwhile joins the batch."""
+        wait = _RETRY_S[0]
+        while True:
+            try:
+                self.storage.settle(self._owner, batch)
+                return
+            except Exception as error:  # definite, unknown or a bug of an engine: settling twice is harmless
+                if self.healthy:
+                    text = str(error) if isinstance(error, StorageError) else repr(error)
+                    self._log.warning("settle_failed", text, storage=self.storage.name, jobs=len(batch))
+                self.healthy = False
+                gevent.sleep(wait)
+                wait = min(_RETRY_S[1], wait * 2)
+                batch += self._batch
+                marks += self._marks
+                self._batch, self._marks = [], []
+
+    def _stored(self, batch: list[Settle], marks: list[int]) -> None:
+        """The batch is in the storage: let go of it, then tell those who waited for that."""
+        was_open, was_healthy = self.open, self.healthy
+        for mark in marks:
+            self._inflight.end(mark)
+        self._unsettled -= len(batch)
+        self.healthy = True
+        if not was_healthy:
+            self._log.info("storage_back", storage=self.storage.name)
         if not was_open and self.open:
             self._on_open()
+        back = {settle.topic for settle in batch if settle.outcome is Outcome.BACK}
+        if back:
+            self._on_back({split_topic(topic)[0] for topic in back})
 
     def close(self) -> None:
         self._greenlet.kill()

@@ -198,3 +198,29 @@ def test_large_jobs_are_not_leased_ahead_by_the_dozen(tmp_path: Path) -> None:
     stage.pump.pushed()
     stage.wait(lambda: len(stage.consumer.waiting) == 20)
     assert 0 < most <= 17 << 20
+
+
+def test_who_is_told_and_raises_does_not_make_a_settled_job_count_twice(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = stage.lane._inflight.free
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr(stage.lane, "_on_open", broken)
+    stage.lane.healthy = False
+    stage.push()
+    stage.lane.healthy = True
+    stage.pump.pushed()
+    stage.wait(lambda: stage.consumer.waiting)
+    stage.lane.healthy = False  # so that the next good settle opens the lane and tells
+    stage.consumer.answer_all()
+    stage.wait(lambda: stage.lane.healthy)
+    stage.push()
+    stage.wait(lambda: stage.consumer.waiting)
+    stage.consumer.answer_all()
+    stage.wait(lambda: stage.storage.depth(NAME) == (0, 0, 0, 0, 0))
+    stage.wait(lambda: stage.lane.flush(0.01))
+    assert stage.lane._unsettled == 0
+    assert stage.lane._inflight.free == free
