@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pepperbus.config.model import Config, Queue, Topic
+from pepperbus.family.bell import Bell
 from pepperbus.stats import Record, Writer
 from pepperbus.storage.contract import LEVELS
 
@@ -24,9 +25,11 @@ MAX_KEYS = 10_000  # remembered key spellings; what follows the slash is the cli
 class QueueRoute:
     """One queue: where its jobs go, what limits hold, where it is counted, whom to wake."""
 
-    __slots__ = ("_ready", "_topics", "_wake", "lanes", "limits", "name", "queue", "record", "topic_names")
+    __slots__ = ("_ready", "_topics", "_wake", "bell", "lanes", "limits", "name", "queue", "record", "topic_names")
 
-    def __init__(self, queue: Queue, lanes: Mapping[str, Lane], stats: Writer, wake: int) -> None:
+    def __init__(
+        self, queue: Queue, lanes: Mapping[str, Lane], stats: Writer, wake: int, bell: Bell | None = None
+    ) -> None:
         self.queue = queue
         self.name = queue.name
         by_storage: dict[str, list[str]] = {}
@@ -38,6 +41,7 @@ class QueueRoute:
         self.record: Record = stats.record(queue.name)
         self._topics = [stats.record(name) for name in self.topic_names]
         self._wake = wake
+        self.bell = bell
         self._ready = False
 
     @property
@@ -75,6 +79,8 @@ class QueueRoute:
 
     def wake(self) -> None:
         """Tell the workers of this queue's group; a full or closed eventfd is theirs to mind."""
+        if self.bell is not None:
+            self.bell.ring(self.name)
         if self._wake >= 0:
             try:
                 os.eventfd_write(self._wake, 1)
@@ -109,7 +115,8 @@ class Routes:
 
     @classmethod
     def build(cls, config: Config, lanes: Mapping[str, Lane], stats: Writer, wakes: Mapping[str, int]) -> Routes:
-        queues = {q.name: QueueRoute(q, lanes, stats, wakes.get(q.group, -1)) for q in config.queues.values()}
+        bell = Bell(config.bus.run_dir)
+        queues = {q.name: QueueRoute(q, lanes, stats, wakes.get(q.group, -1), bell) for q in config.queues.values()}
         aliases = {key: queues[q.name] for q in config.queues.values() for key in q.keys}
         return cls(config, queues, lanes, aliases, any_open=any(q.open for q in config.queues.values()))
 

@@ -20,9 +20,10 @@ from pepperbus.delivery.contract import Consumer
 from pepperbus.delivery.slots import Slots
 from pepperbus.delivery.target import Closed, Target
 from pepperbus.errors import BootError, StorageError, StorageRefused
+from pepperbus.family.bell import Bell, Ear
 from pepperbus.ids import IdGenerator
 from pepperbus.journal.log import LogWriter
-from pepperbus.names import split_owner
+from pepperbus.names import split_owner, split_topic
 from pepperbus.stats import Record, Writer
 from pepperbus.storage import open_storage
 from pepperbus.storage.contract import LEVELS, Storage
@@ -36,7 +37,10 @@ from pepperbus.worker.reclaim import take_back
 _SWEEP_S = 0.5
 _STOPPED = 3  # the `state` gauge of a topic that a person must look after
 _ASK_AGAIN_S = 2.0  # a storage that was too weak may have been set up better
-_DUE_SLICE = 20  # every topic's delayed jobs are looked at every _SWEEP_S * this, besides its own timer
+#: Besides its own timer, every topic's delayed jobs are looked at every _SWEEP_S * this; but not more than so many at once.
+_DUE_SLICE, _DUE_MOST = 20, 20
+#: And so many topics at most are looked at for wakes that got lost, whenever a storage asks for that.
+_LOOK_MOST = 200
 
 
 class Worker:
@@ -51,6 +55,9 @@ class Worker:
         self._storages: dict[str, Storage] = {}
         self._lanes: dict[str, Lane] = {}
         self._pumps: list[Pump] = []
+        self._by_queue: dict[str, list[Pump]] = {}
+        self._bell = Bell(self._run_dir)
+        self._ear = Ear(self._bell, [queue.name for queue in self._queues])
         self._pools: dict[str, Slots] = {}
         self._topic_slots: list[Slots] = []
         self._consumers: list[Consumer] = []
@@ -73,6 +80,7 @@ class Worker:
         self._probing: set[str] = set()
         self._refused: dict[str, str] = {}  # topics that are not fed, and why
         self._turns = 0
+        self._next_look = 0
         self._watcher: Any = None
 
     # -- starting --------------------------------------------------------------------------------------------------
@@ -173,6 +181,7 @@ class Worker:
         self._consumers.append(consumer)
         self._records[topic.full_name] = record
         self._pumps.append(pump)
+        self._by_queue.setdefault(topic.queue, []).append(pump)
         self._set_paused_by_file(topic, lane)
         self._attend(pump)
         pump.wake()
@@ -201,8 +210,10 @@ class Worker:
             self._watcher = gevent.get_hub().loop.io(wake_fd, 1)
             self._watcher.start(self._on_eventfd, wake_fd)
 
-    def _wake_others(self) -> None:
+    def _wake_others(self, queues: set[str]) -> None:
         """What this worker gave back is not announced by a push: the others of the group must look."""
+        for queue in queues:
+            self._bell.ring(queue)
         wake_fd = self.child.wakes.get(self.child.group)
         if wake_fd is not None:
             try:
@@ -215,13 +226,20 @@ class Worker:
             os.eventfd_read(wake_fd)
         except BlockingIOError:
             pass  # another worker of the group was quicker; the jobs may still be more than it takes
-        for pump in self._pumps:
-            pump.pushed()
+        for queue in self._ear.rung():
+            for pump in self._by_queue.get(queue, ()):
+                pump.pushed()
 
     def _on_wake(self, name: str) -> None:
-        for pump in self._pumps:
-            if not name or pump.name == name:
-                pump.pushed()
+        """A storage's word: a push to topic `name` on another node; "" when one may have gone unheard (every second)."""
+        if name:
+            for pump in self._by_queue.get(split_topic(name)[0], ()):
+                if pump.name == name:
+                    pump.pushed()
+            return
+        for _ in range(min(_LOOK_MOST, len(self._pumps))):
+            self._next_look = (self._next_look + 1) % len(self._pumps)
+            self._pumps[self._next_look].pushed()
 
     def _turn_all(self) -> None:
         for pump in self._pumps:
@@ -241,9 +259,10 @@ class Worker:
         if self._turns % 2 == 0:
             for lane in self._lanes.values():
                 gevent.spawn(self._see_paused, lane)  # one storage that hangs must not hold up the others' topics
+        slices = max(_DUE_SLICE, len(self._pumps) // _DUE_MOST)
         for number, pump in enumerate(self._pumps):
             self._attend(pump)
-            if number % _DUE_SLICE == self._turns % _DUE_SLICE:
+            if number % slices == self._turns % slices:
                 pump.pushed()
         for slots in (*self._pools.values(), *self._topic_slots):
             slots.cool()  # also while other places are used: their jobs may run for an hour, and others want these
