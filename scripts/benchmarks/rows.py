@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from scripts.benchmarks import lag, push, work
+from scripts.benchmarks import http_echo, lag, push, scale, work
 from scripts.benchmarks.bench import Bench
+from scripts.benchmarks.peers import contest
 from scripts.benchmarks.servers import Redis
 from scripts.benchmarks.stage import CHILDREN, ENGINES
 from scripts.benchmarks.table import Goal, Row, sides
@@ -21,7 +22,7 @@ def _always(bench: Bench) -> Redis:
 
 def all_rows() -> list[Row]:
     """Every row, in the order of the table."""
-    return [*_pushing(), *_feeding(), *_waiting(), *_costs()]
+    return [*_pushing(), *_feeding(), *_against_a_loop(), *_waiting(), *_costs(), *_many(), *_http(), *_steering()]
 
 
 def _pushing() -> list[Row]:
@@ -109,3 +110,86 @@ def _costs() -> list[Row]:
             ),
         ]  # fmt: skip
     return sorted(rows, key=lambda row: row.title)
+
+
+def _against_a_loop() -> list[Row]:
+    loop = "four php-cli loops, BRPOPLPUSH + LREM, on the same Redis"
+    rows = []
+    for engine in ENGINES:
+        rows += [
+            Row(
+                "P7", "one job a request / php-cli loop", engine, f"bus / {loop}", "/s", Goal(0.6, 0.85),
+                sides(work.bus_rate(f"work-{engine}", 20_000), contest.safe_loop_rate), quick=False,
+            ),
+            Row(
+                "P7", "chunk = 16 / php-cli loop", engine, f"bus / {loop}", "/s", Goal(2.5, 4),
+                sides(work.bus_rate(f"chunk-{engine}", 80_000), contest.safe_loop_rate), quick=False,
+            ),
+        ]  # fmt: skip
+    return rows
+
+
+def _many() -> list[Row]:
+    queues, connections = scale.MANY, scale.CONNECTIONS
+    idle = f"serve with {queues:,} idle queues in one worker; smaps of all its processes"
+    rows = [
+        Row(
+            "P11", "USS of a further idle worker", "embedded", "serve with 20 queues, a worker each; smaps", "MB",
+            Goal(6, 4.5, most=True), scale.idle_worker_mb(), quick=False, apart=True,
+        ),
+        Row(
+            "P12", f"{connections:,} idle producers, each", "embedded", "USS of the gateway, all logged in", "KB",
+            Goal(40, 15, most=True), sides(scale.connections_kb), quick=False,
+        ),
+        Row(
+            "P12", f"p99 of a push beside {connections:,} idle", "embedded", "with them / without", "x",
+            Goal(1.20, 1.05, most=True), sides(scale.connections_p99), quick=False,
+        ),
+    ]  # fmt: skip
+    for engine in ENGINES:
+        deep, shallow = scale.deep(engine, 1_000_000)
+        rows += [
+            Row(
+                "P11", f"memory of {queues:,} idle queues", engine, idle, "MB", Goal(200, 150, most=True),
+                scale.idle_queues("pss", engine), quick=False, apart=True,
+            ),
+            Row(
+                "P11", f"CPU of {queues:,} idle queues", engine, idle.replace("smaps", "schedstat"), "%",
+                Goal(2, 1, most=True), scale.idle_queues("cpu", engine), quick=False, apart=True,
+            ),
+            Row(
+                "P13", "jobs with 1,000,000 waiting", engine, "bus as P4 / with 1,000 waiting", "/s", Goal(0.8, 0.95),
+                sides(deep, shallow), quick=False,
+            ),
+            Row(
+                "P13", f"pushes to {queues:,} queues", engine, _LPUSH.format(1, "all into one of them"), "/s",
+                Goal(0.7, 0.9), scale.push_to_many(engine, 40_000), quick=False, apart=True,
+            ),
+        ]  # fmt: skip
+    return sorted(rows, key=lambda row: row.id)
+
+
+def _http() -> list[Row]:
+    return [
+        Row(
+            "P14", "HTTP delivery", engine, f"bus / bare h11 loop, {CHILDREN} kept connections, the same echo", "/s",
+            Goal(0.5, 0.8), http_echo.delivered(engine, 10_000), quick=False, apart=True,
+        )
+        for engine in ENGINES
+    ]  # fmt: skip
+
+
+def _steering() -> list[Row]:
+    rows = []
+    for engine in ENGINES:
+        rows += [
+            Row(
+                "S1", f"start with {scale.MANY:,} queues", engine, "pepperbus serve to the first accepted push", "s",
+                Goal(2, 1, most=True), scale.start_s(engine), quick=False, apart=True,
+            ),
+            Row(
+                "S2", f"reload with {scale.MANY:,} queues", engine, "pepperbus reload, one queue changed", "s",
+                Goal(1, 0.5, most=True), scale.reload_s(engine), quick=False, apart=True,
+            ),
+        ]  # fmt: skip
+    return sorted(rows, key=lambda row: row.id)

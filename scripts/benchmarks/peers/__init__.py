@@ -1,0 +1,1 @@
+"""What users would pick instead, on the same job (none), Redis and machine."""
