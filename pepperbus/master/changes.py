@@ -90,7 +90,7 @@ def _work(config: Config, group: str) -> tuple[object, ...] | None:
 
 def wanted(config: Config, gateways: int, roles: set[str]) -> list[Wanted]:
     """Which children there should be, of those roles this bus knows."""
-    all_wanted = [Wanted("gateway", "", gateways)]
+    all_wanted = [Wanted("gateway", "", gateways, indexes=16)]
     all_wanted += [
         Wanted("worker", group, max(queue.workers for queue in queues)) for group, queues in config.groups().items()
     ]

@@ -78,12 +78,16 @@ class Place:
 
 @dataclass
 class Wanted:
-    """How many places of a role and group there should be. A single place is called by its role alone."""
+    """How many places of a role and group there should be. A single place is called by its role alone.
+
+    `indexes`: only the first so many may be used, 0 = any. A gateway's index stands in the ids it makes, in four bits.
+    """
 
     role: str
     group: str
     count: int
     single: bool = False
+    indexes: int = 0
 
     def name(self, index: int) -> str:
         if self.single and index == 0:
@@ -122,6 +126,8 @@ class Children:
         index = 0
         while wanted.name(index) in self.places:
             index += 1
+        if wanted.indexes and index >= wanted.indexes:
+            return  # all are still taken by processes that are leaving
         used = {place.beat for place in self.places.values()}
         beat = next(i for i in range(len(used) + 1) if i not in used)
         name = wanted.name(index)

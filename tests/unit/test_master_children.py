@@ -171,3 +171,22 @@ def test_the_next_deadline() -> None:
     assert children.next_time() == pytest.approx(7.5 if first.short_lives else 7.1)
     children.drain(second, 2.0, "fat")
     assert children.next_time() == 2.0
+
+
+def test_a_gateway_waits_for_an_index_that_fits_into_the_ids():
+    """Scaled down and up while the old ones drain: an index beyond 15 could never boot."""
+    children = Children()
+    wanted = Wanted("gateway", "", 15, indexes=16)
+    children.keep_count(wanted)
+    for place in children:
+        children.start(place, "boot", 0, 0.0)
+    for surplus in children.keep_count(Wanted("gateway", "", 1, indexes=16)):
+        children.retire(surplus)
+        children.drain(surplus, 30.0, "no longer wanted")
+    children.keep_count(wanted)
+    assert [place.index for place in children.of("gateway")] == [0, 15]
+    for place in children:
+        if place.retired:
+            children.exit(place, "left", 1.0)
+    children.keep_count(wanted)
+    assert [place.index for place in children.of("gateway")] == [*range(14), 15]
