@@ -14,6 +14,7 @@ from gevent.hub import Waiter
 from pepperbus.config.model import Config, Topic
 from pepperbus.delivery import form
 from pepperbus.delivery.contract import Answer, Request, Transport
+from pepperbus.delivery.fastcgi_deadlines import UnderWay
 from pepperbus.delivery.fastcgi_exchange import Exchange
 from pepperbus.delivery.fastcgi_params import Params
 from pepperbus.delivery.fastcgi_pool import pool_of
@@ -34,7 +35,7 @@ class FastcgiConsumer:
         self._params = Params(topic, settings.dedicated)
         self._pool = pool_of(settings)
         self._loop = get_hub().loop
-        self._under_way: set[Exchange] = set()
+        self._under_way = UnderWay(self._loop)
 
     def start(self, request: Request, done: Callable[[Answer], None]) -> None:
         """See the contract. Returns at once, whatever the server does."""
@@ -62,8 +63,9 @@ class FastcgiConsumer:
 
     def close(self) -> None:
         """Drop idle connections and cut what is under way; each cut exchange still reports, once."""
-        for exchange in list(self._under_way):
+        for exchange in self._under_way:
             exchange.cut("the bus stopped")
+        self._under_way.close()
         self._pool.drop_idle()
 
     def _begin(self, request: Request, done: Callable[[Answer], None]) -> Exchange | None:

@@ -16,7 +16,8 @@ from fcntl import ioctl
 from typing import TYPE_CHECKING
 
 from pepperbus.delivery.contract import Answer, Transport
-from pepperbus.delivery.fastcgi_pool import PROMPT_S, Connection, Pool
+from pepperbus.delivery.fastcgi_deadlines import UnderWay
+from pepperbus.delivery.fastcgi_pool import MOST_KNOWN, PROMPT_S, Connection, Pool
 from pepperbus.errors import ProtocolError
 from pepperbus.wire import fastcgi
 
@@ -29,6 +30,8 @@ _SIOCOUTQ = 0x5411
 BUSY_S, _FIRST_WAIT_S, _LONGEST_WAIT_S = 5.0, 0.001, 0.05
 #: One send takes this much with the kernel's default buffer; a larger body gets a larger buffer.
 _DEFAULT_BUFFER = 200_000
+#: Most answers are a few hundred bytes; a large buffer costs more than it holds.
+_FIRST_READ, _READ = 4096, 65536
 _PROTOCOL = {
     fastcgi.CANT_MPX_CONN: (Transport.BUSY, "FCGI_CANT_MPX_CONN"),
     fastcgi.OVERLOADED: (Transport.BUSY, "FCGI_OVERLOADED"),
@@ -39,10 +42,17 @@ _PROTOCOL = {
 class Exchange:
     """Started once, reports once through `done` unless abandoned. `flights` None: connect and close only."""
 
-    __slots__ = (
-        "_began", "_connected", "_connection", "_deadline", "_done", "_flights", "_heard", "_hosts", "_reader",
-        "_reconnected", "_reply", "_rest", "_sent", "_starting", "_step", "_under_way", "_wait", "_writer", "pool",
-    )  # fmt: skip
+    _step: _TimerWatcher | None = None
+    _writer: _IoWatcher | None = None
+    _connection: Connection | None = None
+    _hosts: tuple[str, ...] = ()
+    _rest: bytes | memoryview = b""
+    _reader: fastcgi.Reader | None = None  # from the first bytes of an answer that is not known by heart
+    _reply: fastcgi.Reply | None = None
+    _sent = _heard = _reconnected = False
+    _starting = True
+    _wait = _FIRST_WAIT_S
+    _began = _connected = 0.0
 
     def __init__(
         self,
@@ -50,31 +60,19 @@ class Exchange:
         flights: tuple[bytes, bytes] | None,
         deadline_s: float,
         done: Callable[[Answer], None],
-        under_way: set[Exchange],
+        under_way: UnderWay,
     ) -> None:
         self.pool = pool
         self._flights = flights
         self._done: Callable[[Answer], None] | None = done
         self._under_way = under_way
-        self._deadline: _TimerWatcher = pool.loop.timer(deadline_s)
-        self._step: _TimerWatcher | None = None
-        self._writer: _IoWatcher | None = None
-        self._connection: Connection | None = None
-        self._hosts: list[str] = []
-        self._rest = memoryview(b"")
-        self._reader = fastcgi.Reader()
-        self._reply = fastcgi.Reply()
-        self._sent = self._heard = self._reconnected = False
-        self._starting = True
-        self._wait = _FIRST_WAIT_S
-        self._began = self._connected = 0.0
+        self._deadline_s = deadline_s
 
     # -- the way to a connection --------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self._under_way.add(self)
-        self._began = time.monotonic()
-        self._deadline.start(self._too_late, update=True)
+        self._began = began = time.monotonic()
+        self._under_way.add(self, began + self._deadline_s)
         if self.pool.keepalive and self._flights:
             kept, self._reconnected = self.pool.take()
             if kept is not None:
@@ -88,17 +86,21 @@ class Exchange:
         if self.pool.address.needs_lookup and not self._hosts:
             self.pool.look_up(self._found)
         else:
-            self._open(self._hosts.pop(0) if self._hosts else "")
+            self._open_next()
 
     def _found(self, hosts: list[str], error: str) -> None:
         """The addresses of the configured name."""
         if self._done is None:
             return
         if hosts:
-            self._hosts = list(hosts)
-            self._open(self._hosts.pop(0))
+            self._hosts = tuple(hosts)
+            self._open_next()
         else:
             self._finish(Answer(Transport.NO_LISTENER, detail=f"{self.pool.address.text}: {error}"))
+
+    def _open_next(self) -> None:
+        host, self._hosts = (self._hosts[0], self._hosts[1:]) if self._hosts else ("", ())
+        self._open(host)
 
     def _open(self, host: str) -> None:
         sock, refused = self.pool.address.open(host)
@@ -129,7 +131,7 @@ class Exchange:
         """A connect failed with this errno: the next address, once more a little later, or the end."""
         self._drop()
         if self._hosts:
-            self._open(self._hosts.pop(0))
+            self._open_next()
             return
         address = self.pool.address
         transport = address.judge(refused)
@@ -234,7 +236,7 @@ class Exchange:
         connection = self._connection
         assert connection is not None
         try:
-            self._rest = self._rest[connection.sock.send(self._rest) :]
+            self._rest = memoryview(self._rest)[connection.sock.send(self._rest) :]
         except BlockingIOError:
             return
         except OSError:
@@ -249,7 +251,7 @@ class Exchange:
         connection = self._connection
         assert connection is not None
         try:
-            data = connection.sock.recv(65536)
+            data = connection.sock.recv(_FIRST_READ if self._reader is None else _READ)
         except BlockingIOError:
             return
         except OSError as error:
@@ -259,6 +261,14 @@ class Exchange:
             self._closed(connection)
             return
         self._heard = True
+        if self._reader is None:
+            known = self.pool.known.get(data)
+            if known is not None and self._sent and not self._rest:
+                if self.pool.keepalive:
+                    self._keep()
+                self._finish(Answer(Transport.ANSWERED, *known))
+                return
+            self._reader, self._reply = fastcgi.Reader(), fastcgi.Reply()
         try:
             self._take(data)
         except ProtocolError as error:
@@ -266,6 +276,8 @@ class Exchange:
 
     def _take(self, data: bytes) -> None:
         reader, reply = self._reader, self._reply
+        assert reader is not None
+        assert reply is not None
         reader.receive_data(data)
         while (event := reader.next_event()) is not None:
             reply.take(event)
@@ -276,7 +288,9 @@ class Exchange:
             answer = self._answer(Transport.BUSY, "answered before the request was sent")
         elif end.protocol_status == fastcgi.COMPLETE:
             answer = self._answer(Transport.ANSWERED, "")
-            answer.status, answer.headers, answer.body = reply.parse()
+            answer.status, answer.headers, answer.body = parsed = reply.parse()
+            if reader.clean and not reply.stderr and reply.read <= len(data) <= MOST_KNOWN:
+                self.pool.learn(data, parsed)
         elif end.protocol_status in _PROTOCOL and not reply.stdout:
             answer = self._answer(*_PROTOCOL[end.protocol_status])
         else:
@@ -287,7 +301,7 @@ class Exchange:
 
     def _answer(self, transport: Transport, detail: str) -> Answer:
         text = f"{self.pool.address.text}: {detail}" if detail else ""
-        return Answer(transport, stderr=bytes(self._reply.stderr), detail=text)
+        return Answer(transport, stderr=bytes(self._reply.stderr) if self._reply else b"", detail=text)
 
     def _closed(self, connection: Connection) -> None:
         """EOF before END_REQUEST.
@@ -305,7 +319,7 @@ class Exchange:
         """A kept connection was closed before our request was taken up."""
         self._drop()
         self._sent = False
-        self._rest = memoryview(b"")
+        self._rest = b""
         self._reconnected = True
         self._connect()
 
@@ -320,7 +334,8 @@ class Exchange:
         else:
             self._again(f"{self.pool.address.text}: {reason}")
 
-    def _too_late(self) -> None:
+    def too_late(self) -> None:
+        """Its deadline has come."""
         seconds = time.monotonic() - self._began
         if self._sent:
             self._finish(self._answer(Transport.TIMEOUT, f"no complete answer within {seconds:.3g} s"))
@@ -353,20 +368,21 @@ class Exchange:
 
     def _release(self) -> None:
         self._under_way.discard(self)
-        self._deadline.stop()
-        self._deadline.close()
         self._drop()
 
     def _keep(self) -> None:
         connection, self._connection = self._connection, None
         assert connection is not None
-        self._stop_writer()
+        if self._writer is not None:
+            self._stop_writer()
         self.pool.give(connection)
 
     def _drop(self) -> None:
         """Close the connection and stop what hangs on it."""
-        self._stop_step()
-        self._stop_writer()
+        if self._step is not None:
+            self._stop_step()
+        if self._writer is not None:
+            self._stop_writer()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()

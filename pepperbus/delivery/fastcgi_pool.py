@@ -27,8 +27,13 @@ _SAMPLE, _FULL_S = 16, 5.0
 #: A free child takes a request within this (seconds), also on a machine that has other things to do; 5 ms was not enough
 #: there, and every request was guarded although children were free.
 PROMPT_S = 0.02
+#: Answers that came before, byte for byte, need no parsing. How many of them are remembered, and how large ones.
+_KNOWN, MOST_KNOWN = 256, 1024
 #: Seconds a looked-up host name is used again.
 _NAME_S = 10.0
+
+
+Parsed = tuple[int, dict[str, str], bytes]
 
 
 class Connection:
@@ -56,6 +61,7 @@ class Pool:
         self.address = Address(settings.address)
         self.loop: _Loop = get_hub().loop
         self.keepalive = settings.dedicated and settings.keepalive
+        self.known: dict[bytes, Parsed] = {}
         self._full_until = 0.0
         self._dispatched = 0
         self._idle: list[Connection] = []
@@ -78,6 +84,12 @@ class Pool:
             self.loop.run_callback(found, self._hosts, why)
 
         spawn(ask)
+
+    def learn(self, data: bytes, parsed: Parsed) -> None:
+        """Remember what a whole answer means; all are forgotten when they become too many."""
+        if len(self.known) >= _KNOWN:
+            self.known.clear()
+        self.known[data] = parsed
 
     def guarded(self) -> bool:
         """Whether the next request is to wait, harmlessly, until a child has taken it.
