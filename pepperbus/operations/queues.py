@@ -10,6 +10,7 @@ import fcntl
 import grp
 import os
 import pwd
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ from pepperbus.operations.steer import trouble
 
 _LISTS = ("texts", "names", "integers", "urls", "backoff", "addresses")
 _HIDDEN = ("name", "queue", "topics", "file")
+#: Headers and params whose values are shown to nobody: this is where a consumer's login belongs.
+_SECRET = re.compile(r"auth|cookie|token|secret|passw|key|signature|credential", re.IGNORECASE)
 
 
 def listing(office: Office) -> list[QueueInfo]:
@@ -232,7 +235,11 @@ def _told(office: Office, done: QueueFile) -> QueueFile:
 
 
 def _settings(made: Queue | Topic) -> dict[str, Any]:
-    return {field.name: _plain(getattr(made, field.name)) for field in fields(made) if field.name not in _HIDDEN}
+    shown = {field.name: _plain(getattr(made, field.name)) for field in fields(made) if field.name not in _HIDDEN}
+    for extras in ("headers", "params"):
+        if extras in shown:
+            shown[extras] = [[name, "***" if _SECRET.search(name) else value] for name, value in shown[extras]]
+    return shown
 
 
 def _plain(value: Any) -> Any:
