@@ -23,7 +23,9 @@ from pepperbus.gateway.routes import QueueRoute
 from pepperbus.log import Log
 from pepperbus.storage.contract import Push, Storage
 
-FLIGHTS = 2  # writes under way at once per storage; more gained nothing
+#: Writes under way at once. Two hide the way to a server and back; an engine that commits groups itself gains by one:
+#: everything that arrives during a commit forms the next.
+FLIGHTS = {"redis": 2, "memory": 1, "embedded": 1}
 MAX_JOBS = 4096  # of one write
 MAX_BYTES = 4 << 20  # of one write, unless a single submission is larger
 BACKLOG = 64 << 20  # bytes waiting for one storage; beyond, pushes are refused
@@ -124,6 +126,7 @@ class Lane:
         self._waiting: list[_Part] = []
         self._waiting_bytes = 0
         self._flights: set[_Flight] = set()
+        self._most_flights = FLIGHTS[config.type]
         self._scheduled = False
         self._sweeper: Any = self._loop.timer(SWEEP, SWEEP)
         self._failing = False
@@ -180,7 +183,7 @@ class Lane:
         """Store `pushes`; the outcome is reported to `submission`, at the earliest in the next turn of the hub."""
         self._waiting.append((submission, pushes))
         self._waiting_bytes += submission.size
-        if not self._scheduled and (len(self._flights) < FLIGHTS or self._waiting_bytes > BACKLOG):
+        if not self._scheduled and (len(self._flights) < self._most_flights or self._waiting_bytes > BACKLOG):
             self._scheduled = True
             self._loop.run_callback(self._launch)
 
@@ -188,7 +191,7 @@ class Lane:
         self._scheduled = False
         if self.trouble or self._waiting_bytes > BACKLOG:
             self._refuse_newest(0 if self.trouble else BACKLOG)
-        if not self._waiting or len(self._flights) >= FLIGHTS:
+        if not self._waiting or len(self._flights) >= self._most_flights:
             return
         flight = _Flight(self._take(), self._clock.monotonic() + self.config.store_timeout)
         self._flights.add(flight)

@@ -6,7 +6,8 @@ fsync, and each caller gets its own result. Reading never waits and happens wher
 
 The two threads share one interpreter. LMDB's binding lets go of it at each call, and a busy hub then keeps it for a
 whole switch interval: a batch that takes 0.1 ms alone took 10. So the hub stands still while the functions run, once
-the writer lock is there; it runs while the thread waits for that lock or for the disk.
+the writer lock is there, and for the commit as well where the disk is quick: waking up against a busy hub costs more
+than a quick disk does. It runs while the thread waits for the lock or for a slow disk.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ _native_lock = get_original("_thread", "allocate_lock")
 _READERS = 2048
 #: How long the thread waits for the hub to stand still, seconds. A hub that is busy for longer is not waited for.
 _STILL = 0.02
+#: The longest the hub stands still, seconds. On a disk that takes longer to commit it does so only for the functions.
+_QUICK = 0.004
 #: New jobs are refused while the disk has less than this left (5 % of a small disk), so that settling goes on.
 _RESERVE = 64 << 20
 
@@ -63,6 +66,10 @@ class _Still:
         self.over = _native_lock()
         self.over.acquire()
 
+    def end(self) -> None:
+        if self.over.locked():
+            self.over.release()
+
 
 class Engine:
     """One open environment in one process. Not to be carried over a fork; a child that tries gets an error."""
@@ -81,6 +88,7 @@ class Engine:
         self._wake.acquire()
         self._env: Any = None
         self._room_until = 0.0
+        self._slow_disk = False
         self._tables: dict[str, Any] = {}
         self._answers = get_hub().loop.async_()
         self._answers.start(self._answer)
@@ -164,7 +172,7 @@ class Engine:
         except IndexError:  # the thread has given up waiting just now
             return
         still.begun.release()
-        still.over.acquire()  # the hub's thread sleeps here, for as long as the functions of one transaction take
+        still.over.acquire(timeout=_QUICK)
 
     # -- the thread's side ---------------------------------------------------------------------------------------
 
@@ -198,8 +206,7 @@ class Engine:
             else:
                 batch[0].error = self._unavailable(error) if isinstance(error, lmdb.Error) else error
 
-    @contextmanager
-    def _hub_stands_still(self) -> Iterator[None]:
+    def _hub_stands_still(self) -> _Still:
         still = _Still()
         self._stills.append(still)
         self._answers.send()
@@ -208,28 +215,39 @@ class Engine:
                 self._stills.popleft()
             except IndexError:
                 still.begun.acquire()
-        try:
-            yield
-        finally:
-            still.over.release()
+        return still
 
     def _transact(self, batch: list[_Operation]) -> None:
         txn = self._env.begin(write=True)
+        still = self._hub_stands_still()
         try:
-            with self._hub_stands_still():
-                work = Work(txn, self._tables, self._now_ms(), self._make_room)
-                results = [operation.run(work) for operation in batch]
-                work.finish()
+            results = self._work(txn, batch)
+            if self._slow_disk:
+                still.end()
+            self._commit(txn)
+        finally:
+            still.end()
+        for operation, result in zip(batch, results, strict=True):
+            operation.result = result
+
+    def _work(self, txn: Any, batch: list[_Operation]) -> list[Any]:
+        try:
+            work = Work(txn, self._tables, self._now_ms(), self._make_room)
+            results = [operation.run(work) for operation in batch]
+            work.finish()
         except BaseException:
             txn.abort()
             raise
+        return results
+
+    def _commit(self, txn: Any) -> None:
+        began = time.monotonic()
         try:
             txn.commit()
         except lmdb.Error as error:
             self._after_failed_commit(error)
             raise
-        for operation, result in zip(batch, results, strict=True):
-            operation.result = result
+        self._slow_disk = time.monotonic() - began > _QUICK
 
     def _after_failed_commit(self, error: lmdb.Error) -> None:
         """A commit fails for certain unless its very last write did: LMDB then refuses all further work."""

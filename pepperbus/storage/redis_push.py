@@ -14,9 +14,9 @@ from pepperbus import names
 from pepperbus.errors import StorageError, StorageUnavailable
 from pepperbus.storage.contract import Push
 from pepperbus.storage.redis_facts import parse_info
-from pepperbus.storage.redis_keys import NONCE, Keys, Record, field, pointer, pointer_of
+from pepperbus.storage.redis_keys import ID, NONCE, Keys, Record, field, pointer, pointer_of
 from pepperbus.storage.redis_link import Link
-from pepperbus.storage.redis_pack import Command
+from pepperbus.storage.redis_pack import Command, Packed, Part, many
 from pepperbus.storage.redis_wire import Connection
 
 FULL = 0.85  # of maxmemory: above it Redis takes no new jobs
@@ -58,6 +58,60 @@ class _Batch:
         return [*self.bodies, *self.records, *lines, (b"SADD", names.REDIS_TOPICS, *self._topics), *wakes]
 
 
+class _Columns:
+    """The same commands as `_Batch` for jobs that all just join their lines, packed by the column: a third of its time.
+
+    `stores()` is only wanted when one of the bodies was there already.
+    """
+
+    def __init__(self) -> None:
+        self.nonce = os.urandom(NONCE // 2).hex().encode()
+        self._columns: dict[str, tuple[Keys, dict[bytes, bytes]]] = {}
+
+    def fill(self, link: Link, batch: Sequence[Push]) -> bool:
+        """False when there is a job among them that needs more."""
+        nonce, columns = self.nonce, self._columns
+        for job_id, body, topics, due_ms, front in batch:
+            if due_ms or front:
+                return False
+            job_field = b"%020d" % job_id
+            record = nonce + body
+            for topic in topics:
+                column = columns.get(topic)
+                if column is None:
+                    column = columns[topic] = link.keys(topic), {}
+                column[1].setdefault(job_field, record)
+        return bool(columns)
+
+    @property
+    def jobs(self) -> int:
+        """How many commands store a body; they come first."""
+        return sum(len(jobs) for _, jobs in self._columns.values())
+
+    def commands(self) -> list[Part]:
+        parts: list[Part] = []
+        lines: list[Part] = []
+        for keys, jobs in self._columns.values():
+            start = b"*4\r\n$6\r\nHSETNX\r\n$%d\r\n%b\r\n$%d\r\n" % (len(keys.job), keys.job, ID)
+            packed = [b"%b%b\r\n$%d\r\n%b\r\n" % (start, one, len(body), body) for one, body in jobs.items()]
+            parts.append(Packed(b"".join(packed), len(packed)))
+            lines.append(many((b"LPUSH", keys.ready), [b"%b:%b" % (one, self.nonce) for one in jobs]))
+        topics = tuple(self._columns)
+        return [
+            *parts,
+            *lines,
+            (b"SADD", names.REDIS_TOPICS, *topics),
+            *[(b"PUBLISH", names.wake_channel(topic), b"1") for topic in topics],
+        ]
+
+    def stores(self) -> list[tuple[Keys, bytes, Command]]:
+        return [
+            (keys, one, (b"LREM", keys.ready, 1, b"%b:%b" % (one, self.nonce)))
+            for keys, jobs in self._columns.values()
+            for one in jobs
+        ]
+
+
 class Pushes:
     """Pushes of this process."""
 
@@ -70,6 +124,12 @@ class Pushes:
         link = self._link
         with link.pool.borrow() as connection:
             self._check_memory(connection)
+            columns = _Columns()
+            if not limits and columns.fill(link, batch):
+                results = connection.together(columns.commands())
+                if not all(results[: columns.jobs]):
+                    _undo_repeated(link, connection, columns.stores(), results)
+                return []
             refused = _over_limit(link, connection, batch, limits) if limits else []
             commands = _Batch()
             for index, one in enumerate(batch):
@@ -78,9 +138,7 @@ class Pushes:
                         commands.add(link.keys(topic), one)
             if commands.bodies:
                 results = connection.together(commands.commands())
-                repeated = [store for store, new in zip(commands.stores, results, strict=False) if not new]
-                if repeated:
-                    _undo_repeated(link, connection, repeated)
+                _undo_repeated(link, connection, commands.stores, results)
         return refused
 
     def _check_memory(self, connection: Connection) -> None:
@@ -117,8 +175,13 @@ def _over_limit(link: Link, connection: Connection, batch: Sequence[Push], limit
     return refused
 
 
-def _undo_repeated(link: Link, connection: Connection, repeated: Sequence[tuple[Keys, bytes, Command]]) -> None:
+def _undo_repeated(
+    link: Link, connection: Connection, stores: Sequence[tuple[Keys, bytes, Command]], results: Sequence[int]
+) -> None:
     """Take out the second pointers. They would do no harm (their nonce is wrong), but they would be counted."""
+    repeated = [store for store, new in zip(stores, results, strict=False) if not new]
+    if not repeated:
+        return
     if link.pika:
         for keys, job_field, _ in repeated:
             _relink(connection, keys, job_field)
