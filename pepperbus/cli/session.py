@@ -61,10 +61,10 @@ def office(ctx: click.Context, queues: bool = True) -> Iterator[Office]:
 
 
 def act_as_daemon(bus: Bus) -> None:
-    """Root becomes `[bus] user` for good, so that no file made from here on locks the daemon out. Others stay."""
+    """Root becomes whom the bus runs as, for good, so that no file made from here on locks it out. Others stay."""
     if account := _account(bus):
         user, group = account
-        os.initgroups(bus.user, group)
+        _take_groups(user, group)
         os.setgid(group)
         os.setuid(user)
 
@@ -77,7 +77,7 @@ def as_daemon(bus: Bus) -> Iterator[None]:
         yield
         return
     groups, group = os.getgroups(), os.getegid()
-    os.initgroups(bus.user, account[1])
+    _take_groups(*account)
     os.setegid(account[1])
     os.seteuid(account[0])
     try:
@@ -89,14 +89,36 @@ def as_daemon(bus: Bus) -> Iterator[None]:
 
 
 def _account(bus: Bus) -> tuple[int, int] | None:
-    """User and group to become; None when we are not root or the bus has no user of its own."""
-    if os.geteuid() != 0 or not bus.user:
+    """User and group to become: `[bus] user`, else the owner of data_dir. None when that is who we are.
+
+    A service manager that starts the bus as its own user (systemd's User=) leaves `[bus] user` empty; whose the data
+    is says it then.
+    """
+    if os.geteuid() != 0:
         return None
+    if not bus.user:
+        return _owner(bus.data_dir)
     try:
         account = pwd.getpwnam(bus.user)
     except KeyError as error:
         raise BootError(f"[bus] user = {bus.user}: there is no such account on this machine") from error
     return account.pw_uid, _group_id(bus.group) if bus.group else account.pw_gid
+
+
+def _owner(directory: Path) -> tuple[int, int] | None:
+    try:
+        found = directory.stat()
+    except OSError:
+        return None
+    return (found.st_uid, found.st_gid) if found.st_uid != 0 else None
+
+
+def _take_groups(user: int, group: int) -> None:
+    """The groups of that account: php-fpm's socket is often open to one of them."""
+    try:
+        os.initgroups(pwd.getpwuid(user).pw_name, group)
+    except KeyError:
+        os.setgroups([group])
 
 
 def _group_id(name: str) -> int:

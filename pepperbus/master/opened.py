@@ -44,14 +44,18 @@ def open_all(config: Config) -> Opened:
     bus = config.bus
     for directory in (bus.run_dir, bus.data_dir):
         _make_directory(directory)
+    becomes = bool(bus.user) and os.geteuid() == 0
+    if not becomes:
+        _check_writable(bus)
     lock_fd = take_lock(bus.run_dir)
     _empty(bus.run_dir / "stats")
     listeners = {
         "gateway": {a: open_listener(a, "[gateway] listen") for a in config.gateway.listen},
         "web": {a: open_listener(a, "[web] listen") for a in config.web.listen},
     }
-    if bus.user and os.geteuid() == 0:
+    if becomes:
         _become(bus, listeners, lock_fd)
+        _check_writable(bus)
     return Opened(lock_fd, control.listen(bus.run_dir), listeners, bus.run_dir)
 
 
@@ -60,6 +64,29 @@ def _make_directory(path: Path) -> None:
         path.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
     except OSError as error:
         raise BootError(f"cannot make the directory {path}: {error.strerror}") from None
+
+
+def _check_writable(bus: Bus) -> None:
+    """What an earlier start by another user left behind (a try as root, mostly) would stop each process one by one."""
+    for key, directory in (("run_dir", bus.run_dir), ("data_dir", bus.data_dir)):
+        for path in (directory, *sorted(directory.iterdir() if os.access(directory, os.R_OK) else ())):
+            needed = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
+            if not path.is_socket() and not os.access(path, needed):
+                raise BootError(f"[bus] {key}: {_locked_out(path, directory)}")
+
+
+def _locked_out(path: Path, directory: Path) -> str:
+    facts, us = path.stat(), _name_of(os.geteuid())
+    cure = f"chown {us} {path}" if path == directory else f"chown -R {us} {directory}"
+    mode = f"mode 0{facts.st_mode & 0o777:o}"
+    return f"{us} may not write to {path}, which belongs to {_name_of(facts.st_uid)}, {mode}: {cure}"
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _empty(directory: Path) -> None:

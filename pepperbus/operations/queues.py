@@ -104,7 +104,9 @@ def remove(office: Office, name: str, *, keep_jobs: bool = False) -> QueueFile:
     with _editing(file):
         if topic:
             tree = _parsed(_text_of(file, queue).splitlines())
-            del tree["topics"][topic]  # `named` has found it
+            if topic not in tree.get("topics", {}):
+                raise NotFound(f"{file} has no topic {topic!r} any more; reload takes it as it is")
+            del tree["topics"][topic]
             _write(office, queue, file, tree)
         else:
             file.unlink()
@@ -180,11 +182,13 @@ def _value(path: str, key: str, text: str) -> str | list[str]:
 
 @contextmanager
 def _editing(file: Path) -> Iterator[None]:
-    """One editor at a time in a directory of queue files."""
+    """One editor at a time in a directory of queue files. Raises PepperbusError when the file cannot be changed."""
     fd = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
+    except OSError as error:
+        raise PepperbusError(f"{error.filename or file}: {error.strerror or error}") from error
     finally:
         fcntl.flock(fd, fcntl.LOCK_UN)  # gevent's os.close closes only in the hub's next turn
         os.close(fd)
@@ -214,8 +218,15 @@ def _as_before(fd: int, file: Path, bus: Bus) -> None:
         os.fchmod(fd, stat.st_mode & 0o7777)
         if os.geteuid() == 0:
             os.fchown(fd, stat.st_uid, stat.st_gid)
-    elif os.geteuid() == 0 and (bus.group or bus.user):
-        os.fchown(fd, -1, grp.getgrnam(bus.group).gr_gid if bus.group else pwd.getpwnam(bus.user).pw_gid)
+    elif os.geteuid() == 0:
+        os.fchown(fd, -1, _daemon_group(bus, file.parent))
+
+
+def _daemon_group(bus: Bus, directory: Path) -> int:
+    """`[bus]` names it, or else the directory of the queue files belongs to it."""
+    if bus.group:
+        return grp.getgrnam(bus.group).gr_gid
+    return pwd.getpwnam(bus.user).pw_gid if bus.user else directory.stat().st_gid
 
 
 def _told(office: Office, done: QueueFile) -> QueueFile:
