@@ -47,6 +47,8 @@ class Job:
         _, job_id, accepted_ms, trace_length, client_length = _HEAD.unpack_from(body)
         middle = _HEAD.size + trace_length
         end = middle + client_length
+        if len(body) < end:
+            raise ValueError(f"a stored job cut off after {len(body)} bytes")
         return cls(
             job_id,
             body[_HEAD.size : middle].decode(),

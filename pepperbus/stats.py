@@ -198,9 +198,9 @@ def read_slot(path: Path) -> Iterator[tuple[str, memoryview]]:
         for i in range(_PER_CHUNK):
             start = chunk + i * _RECORD
             name = bytes(data[start : start + _NAME_BYTES]).rstrip(b"\0")
-            if not name:
+            if not name or start + _RECORD > len(data):  # the file was copied or cut while it grew
                 return
-            yield name.decode(), data[start + _NAME_BYTES : start + _RECORD].cast("Q")
+            yield name.decode(errors="replace"), data[start + _NAME_BYTES : start + _RECORD].cast("Q")
 
 
 def read_all(directory: Path, names: Iterable[str] | None = None) -> dict[str, Totals]:

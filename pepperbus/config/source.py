@@ -8,12 +8,17 @@ reaches it.
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from configobj import ConfigObj, ConfigObjError, DuplicateError, NestingError
 
 MAX_BYTES = 4 << 20
+MAX_SECTION, MAX_BRACKETS = (
+    200,
+    16,
+)  # of a [section] line: its syntax takes more than linear time, here and in ConfigObj
 QUOTE_HINT = "put the whole value in quotes"
 _SECTION = re.compile(r"\s*((?:\[\s*)+)(.*?)((?:\s*\])+)\s*(?:#.*)?\Z")
 _KEY = re.compile(r"\s*(\"[^\"]*\"|'[^']*'|[^'\"=\s][^=]*?)\s*=\s*(.*?)\s*\Z")
@@ -72,7 +77,7 @@ class Document:
         return self.lines.get(path, 1)
 
     def _note(self, line: int, what: str, message: str) -> None:
-        self._mistakes.append((line, f"{self.file}:{line}: {what + ': ' if what else ''}{message}"))
+        self._mistakes.append((line, _printable(f"{self.file}:{line}: {what + ': ' if what else ''}{message}")))
 
     def _syntax(self, number: int, what: str, message: str) -> None:
         self.broken = True
@@ -85,7 +90,11 @@ class Document:
         except ConfigObjError as error:
             parsed = error.config
             for mistake in getattr(error, "errors", None) or [error]:
-                self._syntax(mistake.line_number or 1, (mistake.line or "").strip()[:80], _in_words(mistake))
+                key, equals, _ = (mistake.line or "").partition("=")
+                shown = (
+                    f"{key.strip()[:80]} = ***" if equals else key.strip()[:80]
+                )  # whatever it is, it may be a secret
+                self._syntax(mistake.line_number or 1, shown, _in_words(mistake))
         self.tree = parsed.dict()
         for path in self._repeated:
             around = self.value(path[:-1])
@@ -102,7 +111,12 @@ class Document:
                 continue
             if not line.strip() or line.lstrip().startswith("#"):
                 continue
-            if section := _SECTION.match(line):
+            if line.lstrip().startswith("[") and (len(line) > MAX_SECTION or line.count("[") > MAX_BRACKETS):
+                self._syntax(
+                    number, "", f"a [section] has {MAX_SECTION} characters and {MAX_BRACKETS} brackets at most"
+                )
+                good[number - 1] = ""
+            elif section := _SECTION.match(line):
                 path = self._enter(path, section, number, good)
             elif (pair := _KEY.match(line)) and not pair[2].startswith(('"""', "'''")):
                 self._pair((*path, _bare(pair[1])), pair[2], number, good)
@@ -195,12 +209,24 @@ def _trap(value: str) -> str:
 
 def _shown(path: KeyPath, value: str | list[str]) -> str:
     """The value as a message may show it: one line, short, without secrets."""
-    if value and (path[-1] in _SECRETS or any(section in _SECRET_SECTIONS for section in path[:-1])):
+    if value and (_sounds_secret(path[-1]) or any(section in _SECRET_SECTIONS for section in path[:-1])):
         return "***"
     text = ", ".join(value) if isinstance(value, list) else value
     text = re.sub(r"://[^/@\s]*@", "://***@", text)
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    text = _printable(text)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _sounds_secret(key: str) -> bool:
+    """Also a misspelled `password`, and what other programs call it: the value behind it is no less secret."""
+    word = key.lower()
+    return any(part in word for part in ("pass", "pwd", "secret", "token")) or bool(
+        get_close_matches(word, _SECRETS, 1, 0.6)
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _in_words(error: ConfigObjError) -> str:

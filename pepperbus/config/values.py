@@ -145,8 +145,11 @@ def backoff(value: Raw) -> Backoff:
     """`exponential 5s..1h`, `linear 30s`, `fixed 30s`, each with `jitter` after it if wanted, or a list of waits."""
     parts = value if isinstance(value, list) else value.split(",")
     if len(parts) > 1:
-        return Backoff("list", tuple(duration(part.strip(), max="30d") for part in parts if part.strip()), False)
-    words = text(parts[0]).split()
+        waits = tuple(duration(part.strip(), max="30d") for part in parts if part.strip())
+        if not waits:
+            raise ValueError("at least one wait is wanted, such as 1s, 10s, 1m")
+        return Backoff("list", waits, False)
+    words = text(parts[0] if parts else "").split()
     jitter = words[-1:] == ["jitter"]
     words = words[:-1] if jitter else words
     match words:
@@ -214,6 +217,7 @@ def _url(found: str) -> str:
     try:
         parts = urlsplit(found)
         port = parts.port
+        (parts.hostname or "").encode("idna")
     except ValueError as error:
         raise ValueError(f"{wanted}: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not found.isascii():

@@ -168,7 +168,7 @@ def read(data: bytes, start: int = 0) -> Iterator[tuple[Row, int]]:
             return
         try:
             row = _decode(record)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # msgspec hands on the last two as they are
             return
         yield row, end
         at = end

@@ -52,7 +52,12 @@ def ask(run_dir: Path, request: dict[str, Any], timeout: float = 5.0) -> dict[st
             raise NotReachable(f"no bus answers at {path}: {error.strerror or error}") from None
     if not line:
         raise NotReachable(f"the bus at {path} closed the connection: it ended, or you may not ask it")
-    answer: dict[str, Any] = json.loads(line)
+    try:
+        answer = json.loads(line)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        raise NotReachable(f"what answers at {path} is no bus of this version: {line[:60]!r}")
     return answer
 
 
@@ -120,7 +125,7 @@ class Client:
             del self._in[: end + 1]
             try:
                 request = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 request = None
             yield request if isinstance(request, dict) and isinstance(request.get("op"), str) else None
 

@@ -59,8 +59,10 @@ def _view(desk: Desk, route: Route, streams: Any) -> Any:
             query = msgspec.convert(request.args.to_dict(), route.query, strict=False)
             body = msgspec.json.decode(request.get_data() or b"{}", type=route.body)
             result = route.do(Call(desk, names, query, body))
-        except msgspec.MsgspecError as refused:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as refused:
             return error(400, "usage", str(refused))
+        except RecursionError:
+            return error(400, "usage", "the body is nested too deeply")
         except errors.PepperbusError as failure:
             return _told(failure)
         if route.stream:
