@@ -6,6 +6,9 @@ import os
 import socket
 import time
 
+#: How long a supervisor that does not read may keep the master; then the message is dropped.
+_PATIENCE_S = 0.1
+
 
 class Notifier:
     """Silent when nobody listens. Takes the variables out of the environment, so that no child speaks for us."""
@@ -17,6 +20,7 @@ class Notifier:
         self._socket: socket.socket | None = None
         if address:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            self._socket.settimeout(_PATIENCE_S)
             self._address = "\0" + address[1:] if address[0] == "@" else address
         #: How often WATCHDOG=1 is due, in seconds (half of what systemd allows); 0.0 = not asked for.
         self.watchdog_every = int(watchdog_us) / 2e6 if self._socket and watchdog_us.isdigit() else 0.0
@@ -25,7 +29,7 @@ class Notifier:
         if self._socket:
             try:
                 self._socket.sendto("\n".join(lines).encode(), self._address)
-            except OSError:  # a supervisor that went away is no reason to stop
+            except OSError:  # a supervisor that went away, or does not read, is no reason to stop
                 pass
 
     def ready(self, status: str) -> None:
