@@ -126,7 +126,7 @@ class Lane:
         self._waiting: list[_Part] = []
         self._waiting_bytes = 0
         self._flights: set[_Flight] = set()
-        self._most_flights = FLIGHTS[config.type]
+        self._most_flights = FLIGHTS.get(config.type, 2)  # an engine of another package: as for Redis
         self._scheduled = False
         self._sweeper: Any = self._loop.timer(SWEEP, SWEEP)
         self._failing = False
