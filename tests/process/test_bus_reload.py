@@ -113,12 +113,6 @@ def test_hups_under_load(buses: Buses, fpm: Callable[..., Fpm]) -> None:
     print(f"{len(pushed)} pushes, {sum(p.retried for p in producers)} retried, {bad} bad edits")
 
 
-def waiting(bus: Bus) -> dict[str, int]:
-    status = ask(bus, "status", "--seconds", "0")
-    topics = [topic for one in status["queues"] for topic in one["topics"]] + status["detached"]
-    return {topic["name"]: topic["ready"] for topic in topics}
-
-
 def test_a_removed_queue_is_kept_and_comes_back_with_its_jobs(buses: Buses, fpm: Callable[..., Fpm]) -> None:
     php = fpm()
     script = php.script(WIRE)
