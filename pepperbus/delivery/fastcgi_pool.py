@@ -65,7 +65,7 @@ class Pool:
         self._full_until = 0.0
         self._dispatched = 0
         self._idle: list[Connection] = []
-        self._sweep = self.loop.timer(IDLE_S / 2)
+        self._sweep = self.loop.timer(IDLE_S / 2, IDLE_S / 2)  # a timer without a repeat, started again, fires at once
         self._hosts: list[str] = []
         self._hosts_until = 0.0
 
@@ -146,9 +146,8 @@ class Pool:
         oldest = self.loop.now() - IDLE_S
         while self._idle and self._idle[0].since < oldest:
             self._idle.pop(0).close()
-        self._sweep.stop()
-        if self._idle:
-            self._sweep.start(self._close_old)
+        if not self._idle:
+            self._sweep.stop()
 
 
 _pools: WeakValueDictionary[FastcgiPool, Pool] = WeakValueDictionary()
