@@ -39,6 +39,7 @@ _HISTOGRAM_WORDS = BUCKETS + 2  # buckets, count, sum of µs
 _WORDS = len(COUNTERS) + len(HISTOGRAMS) * _HISTOGRAM_WORDS
 _RECORD = _NAME_BYTES + _WORDS * 8
 _INDEX = {name: i for i, name in enumerate(COUNTERS)}
+_BASE = {name: len(COUNTERS) + i * _HISTOGRAM_WORDS for i, name in enumerate(HISTOGRAMS)}
 
 
 def bucket(micros: float) -> int:
@@ -117,7 +118,7 @@ class Record:
 
     def observe(self, histogram: str, seconds: float, n: int = 1) -> None:
         """Count `n` durations of `seconds`."""
-        base = len(COUNTERS) + HISTOGRAMS.index(histogram) * _HISTOGRAM_WORDS
+        base = _BASE[histogram]
         micros = max(seconds, 0.0) * 1e6
         words = self._words
         words[base + bucket(micros)] += n

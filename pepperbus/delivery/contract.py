@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pepperbus.job import Job
 
@@ -26,8 +26,7 @@ class Transport(Enum):
     UNSENDABLE = "unsendable"  # our own rules refuse it (NUL in a param …): can never work
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(NamedTuple):
     """One job of a request and the number of this attempt (1 first)."""
 
     job: Job
@@ -35,8 +34,7 @@ class Delivered:
     first_due_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One exchange: a data call with its jobs (one, unless `chunk`), or a ping (`jobs` empty, `ping` True)."""
 
     queue: str

@@ -23,6 +23,7 @@ _RAW = "application/octet-stream"
 _OURS = ("REQUEST_METHOD", "CONTENT_LENGTH", "CONTENT_TYPE", "SCRIPT_FILENAME", "PHP_VALUE", "PHP_ADMIN_VALUE")
 _EACH = ("TRACE_ID", "DEADLINE", "LENGTH", "SHA256")
 _OF_A_JOB = ("JOB_ID", "ATTEMPT")
+_length = fastcgi.length
 _TWINS = ("PEPPERBUS_", "HTTP_X_PEPPERBUS_")
 
 
@@ -45,18 +46,21 @@ class Params:
         trace = request.trace.encode()
         deadline = b"%d" % (request.now_ms // 1000 + int(request.deadline_s))
         digest = sha256(body).hexdigest().encode()
+        each: tuple[bytes, ...] = (
+            *(_length(len(trace)), trace),
+            *(_length(len(deadline)), deadline),
+            *(_length(len(length)), length),
+            *(b"\x40", digest),
+        )
         template = self._ping
-        values = [length, trace, deadline, length, digest]
         if request.jobs:
             template = self._data
             ids = b",".join([b"%d" % delivered.job.id for delivered in request.jobs])
-            values += [ids, b"%d" % max([delivered.attempt for delivered in request.jobs])]
+            attempt = b"%d" % max([delivered.attempt for delivered in request.jobs])
+            each += (_length(len(ids)), ids, _length(len(attempt)), attempt)
         if b"\0" in trace:
             raise ProtocolError("the trace id holds a NUL byte")
-        arguments: list[bytes] = []
-        for value in values:
-            arguments += (fastcgi.length(len(value)), value)
-        return template % tuple(arguments + arguments[2:])
+        return template % (_length(len(length)), length, *each, *each)
 
 
 def _template(constants: dict[str, str], names: tuple[str, ...]) -> bytes:

@@ -112,6 +112,9 @@ class Pool:
         found_closed = False
         while self._idle:
             connection = self._idle.pop()
+            if connection.since == self.loop.now():  # read from in this turn of the hub: a second look finds nothing
+                connection.reused = True
+                return connection, found_closed
             try:
                 connection.sock.recv(1)  # EOF, or bytes nobody asked for: either way it is of no use
             except BlockingIOError:

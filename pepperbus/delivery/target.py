@@ -100,6 +100,8 @@ class Target:
 
     def closed(self) -> Closed:
         """Why nothing may be sent now; OPEN when something may."""
+        if not self.pool.words[CLOSED_KIND] and not self.topic.words[CLOSED_KIND]:  # asked several times a job
+            return Closed.UNREGISTERED if self.needs_ping and not self.topic.words[REGISTERED] else Closed.OPEN
         for slots in (self.pool, self.topic):
             kind = slots.words[CLOSED_KIND]
             if kind:

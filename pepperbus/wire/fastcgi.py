@@ -18,6 +18,7 @@ _BEGIN, _END, _PARAMS, _STDIN, _STDOUT, _STDERR, _UNKNOWN = 1, 3, 4, 5, 6, 7, 11
 _REQUEST_ID = 1
 _RECORD = struct.Struct(">BBHHBx")
 _RESPONDER = {keep: _RECORD.pack(1, _BEGIN, 1, 8, 0) + bytes((0, 1, keep, 0, 0, 0, 0, 0)) for keep in (False, True)}
+_SHORT = [bytes((n,)) for n in range(128)]
 _END_OF_PARAMS = _RECORD.pack(1, _PARAMS, _REQUEST_ID, 0, 0)
 _END_OF_STDIN = _RECORD.pack(1, _STDIN, _REQUEST_ID, 0, 0)
 _MOST_CONTENT = 65_528  # of one record; a multiple of 8, so nothing is ever padded
@@ -50,7 +51,7 @@ def pairs(items: Iterable[tuple[str, str | bytes]]) -> bytes:
 
 def length(n: int) -> bytes:
     """The length of a name or value, as it stands in front of a pair."""
-    return bytes((n,)) if n < 128 else struct.pack(">I", n | 1 << 31)
+    return _SHORT[n] if n < 128 else struct.pack(">I", n | 1 << 31)
 
 
 def opening(params: bytes, keep: bool) -> bytes:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import product
 from typing import Any
 
 import pytest
 
 from pepperbus.config.model import Backoff, Topic
 from pepperbus.delivery.contract import Act, Answer, Delivered, Request, TargetEffect, Transport
-from pepperbus.delivery.verdict import NO_CODE, RULES, Case, judge, judge_ping
+from pepperbus.delivery.verdict import NO_CODE, RULES, Case, judge, judge_by_rules, judge_ping
 from pepperbus.job import Job
 
 NOW_MS = 1_800_000_000_000
@@ -357,6 +358,23 @@ def test_reasons_stay_short_and_printable() -> None:
 def test_odd_error_texts_do_no_harm(junk: bytes) -> None:
     assert judge(answer(200, b"", junk), ONE, SDK).act is Act.RETRY
     judge(answer(200, junk, code="200"), ONE, SDK, dedicated=False)
+
+
+def test_the_short_cut_says_what_the_rules_say() -> None:
+    codes = ({}, {"code": "200"}, {"code": " 200"}, {"code": "404"}, {"code": "500"})
+    words: tuple[dict[str, str], ...] = ({}, {"x-pepperbus-verdict": "dead"}, {"failed-jobs": ""}, {"failed-jobs": "1"})
+    said = (b"", NOTICE, FATAL, POST_SIZE, UNKNOWN)
+    bodies = (b"", b"fine", SHOWN_TEXT, SHOWN_PARSE)
+    seen = set()
+    for transport, status, code, word, stderr, body in product(
+        (Transport.ANSWERED, Transport.CUT), (200, 201, 403, 404, 500), codes, words, said, bodies
+    ):
+        given = Answer(transport, status, {**code, **word}, body, stderr)
+        for topic, dedicated in product((SDK, STATUS, RAW), (True, False)):
+            verdict = judge(given, ONE, topic, dedicated=dedicated)
+            assert verdict == judge_by_rules(given, ONE, topic, dedicated=dedicated), given
+            seen.add(verdict.act)
+    assert {Act.DONE, Act.DEAD, Act.RETRY, Act.BACK} <= seen
 
 
 def test_every_rule_decides_some_case() -> None:
