@@ -26,12 +26,14 @@ class _Entry(NamedTuple):
 
 COMMANDS = {
     "serve": _Entry("serve", "Run the bus in the foreground."),
-    "check": _Entry("steer", "Say whether the configuration is right, or every mistake in it."),
+    "check": _Entry("steer", "Say whether the configuration is right, or what does not fit php-fpm (`check fpm`)."),
     "reload": _Entry("steer", "Let the running bus read its configuration anew."),
     "stop": _Entry("steer", "Stop the running bus."),
     "fpm-pool": _Entry("steer", "Print a php-fpm pool file made for the bus."),
     "push": _Entry("push", "Push jobs through the gateway."),
     "status": _Entry("inspect", "Queues, depths, rates, processes, storages; what is wrong comes first.", True),
+    "top": _Entry("top", "The same, live: topics by backlog, rates, processes.", True),
+    "doctor": _Entry("doctor", "What will hurt, most harmful first, each with the line to change.", True),
     "job": _Entry("inspect", "The whole life of one job.", True),
     "jobs": _Entry("inspect", "List the jobs of a topic by state, error and time.", True),
     "tail": _Entry("inspect", "Show attempts as they happen.", True),
@@ -93,6 +95,17 @@ def cli(ctx: click.Context, config: str | None, as_json: bool) -> None:
     Exit status: 0 done, 1 failed or not found, 2 wrong usage, 3 the bus is not reachable or cannot start.
     """
     ctx.obj = {"config": config, "json": as_json}
+    if not config and not os.environ.get("PEPPERBUS_CONF"):
+        _say_which()
+
+
+def _say_which() -> None:
+    """Whoever stands in a clone on a machine with an installed bus easily means the other one."""
+    from pepperbus.config.load import SEARCHED
+
+    found = [path for path in SEARCHED if os.access(path, os.F_OK)]
+    if len(found) > 1:
+        click.echo(f"pepperbus: using {found[0].absolute()}; -c {found[1]} means the installed bus", err=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -42,6 +42,8 @@ def find(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> P
 def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
     """The whole configuration. Raises ConfigError with every mistake of every file."""
     main = read(find(path, environ))
+    if main.broken and not main.tree:  # all else that seems wrong would follow from it
+        raise ConfigError(*main.mistakes)
     config = node.build(main)
     files = _queue_files(main, config)
     documents: dict[str, Document] = {}

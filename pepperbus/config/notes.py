@@ -1,10 +1,11 @@
 """What is allowed but worth knowing: the remarks `pepperbus check` prints under a valid configuration.
 
-Floor 1. Sees only the finished `Config` (and the modes of its files); finding nothing is normal.
+Floor 1. Sees only the finished `Config`, the modes of its files and whether what they name is there; finding nothing is normal.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -19,7 +20,7 @@ YEAR_MS = 365 * 86_400_000
 def notes(config: Config, now_ms: int | None = None) -> list[str]:
     """One line each: first what may hurt, then each topic's timetable of retries."""
     now_ms = int(time.time() * 1000) if now_ms is None else now_ms
-    return [*_ids(now_ms), *_files(config), *_node(config), *_pools(config), *_timetables(config)]
+    return [*_ids(now_ms), *_files(config), *_node(config), *_pools(config), *_scripts(config), *_timetables(config)]
 
 
 def span(seconds: float) -> str:
@@ -98,12 +99,35 @@ def _pools(config: Config) -> Iterator[str]:
         topics = [
             t for q in config.queues.values() for t in q.topics.values() if t.run == "fastcgi" and t.pool == pool.name
         ]
+        if topics and _is_missing(pool.address.removeprefix("unix:")):
+            yield f"[fastcgi] [[{pool.name}]]: there is no {pool.address} now; its topics wait until php-fpm makes it"
         wanted = sum(topic.concurrency for topic in topics)
         if wanted > pool.max_connections:
             yield (
                 f"[fastcgi] [[{pool.name}]]: its topics ask for {wanted} attempts at once, "
                 f"max_connections allows {pool.max_connections}; they share"
             )
+
+
+def _scripts(config: Config) -> Iterator[str]:
+    """php-fpm may see other directories than this machine's (chroot, container), so these are no mistakes."""
+    for topic in (topic for queue in config.queues.values() for topic in queue.topics.values()):
+        local = topic.run == "fastcgi" and config.pools[topic.pool].address.startswith("unix:")
+        if local and _is_missing(topic.script):
+            yield f"{topic.full_name}: there is no {topic.script} on this machine (right if php-fpm sees other directories)"
+
+
+def _is_missing(path: str) -> bool:
+    """Whether nothing is there for certain: a directory closed to us proves nothing."""
+    if not path.startswith("/"):
+        return False
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _timetables(config: Config) -> Iterator[str]:

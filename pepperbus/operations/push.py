@@ -49,6 +49,7 @@ def push(
     with _Client(office) as client:
         client.login(found)
         try:
+            contents = _small_enough(contents, office.config.gateway.max_bulk, pushed)
             _push_all(client, found, contents, front, due_ms, pushed, progress)
         except KeyboardInterrupt:
             pushed.interrupted = True
@@ -96,6 +97,16 @@ def _push_all(
             raise
         pushed.unknown += sum(waiting)
         pushed.error = pushed.error or f"UNKNOWN {stop}"
+
+
+def _small_enough(contents: Iterable[bytes | None], most: int, pushed: Pushed) -> Iterator[bytes | None]:
+    """Ends before a job that is too large: the gateway would cut us, in the protocol's words instead of ours."""
+    for content in contents:
+        if content is not None and len(content) > most:
+            pushed.refused += 1
+            pushed.error = f"a job of {len(content)} bytes is larger than [gateway] max_bulk allows ({most})"
+            return
+        yield content
 
 
 def _command(queue: Queue, batch: list[bytes], front: bool, due_ms: int) -> list[bytes]:

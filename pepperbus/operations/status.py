@@ -17,6 +17,7 @@ from pepperbus.operations.queues import target
 from pepperbus.operations.results import Percentiles, QueueStatus, Status, StorageStatus, TopicStatus
 from pepperbus.storage.contract import Depth
 
+_LEVELS = ("memory", "process", "power")  # each survives what those before it survive
 STATES = ("idle", "feeding", "paused", "stopped", "down", "probing")
 _WORST_FIRST = (3, 4, 5, 1, 2, 0)  # of several workers' states, the one to show
 Totals = dict[str, stats.Totals]
@@ -185,12 +186,24 @@ def problems(status: Status) -> list[str]:
         for process in status.processes
         if process["state"] == "failed" or (process["state"] == "waiting" and process.get("reason"))
     ]
+    found += _not_durable(status)
     for topic in (topic for queue in status.queues for topic in queue.topics):
         if topic.state in ("stopped", "down", "probing"):
             why = f": {topic.why}" if topic.why else ""
-            found.append(f"{topic.name}: its consumer ({topic.target}) is {topic.state}{why}; {topic.ready} jobs wait")
+            found.append(f"{topic.name}: its consumer ({topic.target}) is {topic.state}{why}; {topic.ready} waiting")
     found += [f"{t.name}: in no queue's file, but {sum(_counts(t))} jobs lie in {t.storage}" for t in status.detached]
     return found
+
+
+def _not_durable(status: Status) -> list[str]:
+    """Queues whose pushes are refused, because a storage gives less than they ask for."""
+    given = {storage.name: storage.durability for storage in status.storages if storage.alive and storage.durability}
+    return [
+        f"{queue.name}: asks for durability = {queue.durability}, storage {name} gives {given[name]}: pushes are refused"
+        for queue in status.queues
+        for name in dict.fromkeys(topic.storage for topic in queue.topics)
+        if name in given and queue.durability and _LEVELS.index(given[name]) < _LEVELS.index(queue.durability)
+    ]
 
 
 def _counts(topic: TopicStatus) -> tuple[int, ...]:

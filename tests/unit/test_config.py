@@ -300,9 +300,24 @@ def test_notes_name_what_may_hurt(place: Path) -> None:
     assert "[fastcgi] [[php]]: its topics ask for 9 attempts at once, max_connections allows 4; they share" in found
     for name in ("pepperbus.conf", "queues.d/orders.conf"):
         (place / name).chmod(0o640)
-    quiet = notes(loaded(place, NODE, QUEUE), LAST_MS - 10 * 365 * 86_400_000)
+    (place / "php.sock").touch()
+    (place / "job.php").touch()
+    quiet = notes(loaded(place, NODE, QUEUE.replace("/app/job.php", "job.php")), LAST_MS - 10 * 365 * 86_400_000)
     assert len(quiet) == 1
     assert quiet[0].startswith("orders/mail: 20 attempts over ")
+
+
+def test_notes_name_what_is_not_there(place: Path) -> None:
+    node = "[fastcgi]\n[[php]]\naddress = unix:/nowhere/php.sock\n"
+    found = notes(loaded(place, node, QUEUE))
+    assert "[fastcgi] [[php]]: there is no unix:/nowhere/php.sock now; its topics wait until php-fpm makes it" in found
+    assert any("there is no /app/job.php on this machine" in note for note in found)
+
+
+def test_a_file_that_is_not_there_is_one_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "pepperbus.conf", {})
+    assert caught.value.mistakes == (f"{tmp_path}/pepperbus.conf: cannot be read: No such file or directory",)
 
 
 @pytest.mark.parametrize(
