@@ -301,7 +301,7 @@ def test_notes_name_what_may_hurt(place: Path) -> None:
     for name in ("pepperbus.conf", "queues.d/orders.conf"):
         (place / name).chmod(0o640)
     (place / "php.sock").touch()
-    (place / "job.php").touch()
+    (place / "queues.d/job.php").touch()
     quiet = notes(loaded(place, NODE, QUEUE.replace("/app/job.php", "job.php")), LAST_MS - 10 * 365 * 86_400_000)
     assert len(quiet) == 1
     assert quiet[0].startswith("orders/mail: 20 attempts over ")
