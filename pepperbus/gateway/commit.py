@@ -125,6 +125,7 @@ class Lane:
         self._loop = gevent.get_hub().loop
         self._waiting: list[_Part] = []
         self._waiting_bytes = 0
+        self._waiting_jobs = 0
         self._flights: set[_Flight] = set()
         self._most_flights = FLIGHTS.get(config.type, 2)  # an engine of another package: as for Redis
         self._scheduled = False
@@ -183,6 +184,7 @@ class Lane:
         """Store `pushes`; the outcome is reported to `submission`, at the earliest in the next turn of the hub."""
         self._waiting.append((submission, pushes))
         self._waiting_bytes += submission.size
+        self._waiting_jobs += len(pushes)
         if not self._scheduled and (len(self._flights) < self._most_flights or self._waiting_bytes > BACKLOG):
             self._scheduled = True
             self._loop.run_callback(self._launch)
@@ -204,23 +206,29 @@ class Lane:
         """Let `most` bytes wait; what came last is refused, and will never be stored."""
         refused = []
         while self._waiting and self._waiting_bytes > most:
-            submission, _ = self._waiting.pop()
+            submission, pushes = self._waiting.pop()
             self._waiting_bytes -= submission.size
+            self._waiting_jobs -= len(pushes)
             refused.append(submission)
         self._answer(reversed(refused), UNAVAILABLE)
 
     def _take(self) -> list[_Part]:
         waiting = self._waiting
+        if self._waiting_jobs <= MAX_JOBS and self._waiting_bytes <= MAX_BYTES:
+            self._waiting, self._waiting_bytes, self._waiting_jobs = [], 0, 0
+            return waiting
         jobs = size = count = 0
         for submission, pushes in waiting:
             jobs += len(pushes)
             size += submission.size
             if count and (jobs > MAX_JOBS or size > MAX_BYTES):
                 size -= submission.size
+                jobs -= len(pushes)
                 break
             count += 1
         self._waiting = waiting[count:]
         self._waiting_bytes -= size
+        self._waiting_jobs -= jobs
         return waiting[:count]
 
     def _write(self, flight: _Flight) -> None:
@@ -232,10 +240,13 @@ class Lane:
                 self._launch()
 
     def _write_parts(self, flight: _Flight) -> None:
-        parts = self._without_full(flight.parts)
+        parts, limits = flight.parts, None
+        if any(route.limits for route in {route for part in parts for route, _ in part[0].routes}):
+            parts = self._without_full(parts)
+            limits = self._limits(parts)
         batch = [push for _, pushes in parts for push in pushes]
         try:
-            refused = self._push(batch, self._limits(parts), flight.deadline) if batch else ()
+            refused = self._push(batch, limits, flight.deadline) if batch else ()
         except StorageUnavailable as error:
             self._failed(error)
             self._answer((part[0] for part in parts), UNAVAILABLE, "")
@@ -326,11 +337,12 @@ class Lane:
                 self._answer([part[0] for part in flight.parts], UNKNOWN, "no answer from the storage; it may run")
         oldest = now - self.config.store_timeout
         late = 0
-        for submission, _ in self._waiting:
+        for submission, pushes in self._waiting:
             if submission.arrived > oldest:
                 break
             late += 1
             self._waiting_bytes -= submission.size
+            self._waiting_jobs -= len(pushes)
         if late:
             parts, self._waiting = self._waiting[:late], self._waiting[late:]
             self._answer([part[0] for part in parts], UNAVAILABLE, "")

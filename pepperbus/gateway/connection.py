@@ -252,6 +252,15 @@ class Connection:
         """Arrange what happens next: another turn, a pause in reading, a deadline, the end."""
         if self.closed:
             return
+        if (
+            0 < left < TURN
+            and self._unanswered <= UNANSWERED
+            and not (self._held or self._eof or self._closing or self._paused or self._out or self._partial)
+            and self.parser.trusted
+            and not self.parser.midway
+        ):  # all that was read is done: what most turns come to
+            self._house.deadline(self, None)
+            return
         more = left <= 0 and not self._held
         if self._eof and not more and not self._held:
             self._closing = True

@@ -62,7 +62,7 @@ class Gateway:
         self._open_lanes(config)
         self._front = Front(
             routes=Routes.build(config, dict(self._lanes), self._stats, child.wakes),
-            ids=IdGenerator(config.bus.shard, child.index, self._clock.now_ms, self._mark.start_ms),
+            ids=IdGenerator(config.bus.shard, child.index, lambda: self._front.turn_ms, self._mark.start_ms),
             clock=self._clock,
             log=child.log,
             journal=self._journal,

@@ -83,7 +83,7 @@ def _push(
         return _refused(session, args, "ERR", "empty jobs", target)
     if trouble := route.trouble:
         return _unavailable(session, target, trouble)
-    next_id, now_ms = bus.ids.next, bus.clock.now_ms()
+    next_id, now_ms = bus.ids.next, bus.turn_ms
     trace = b"%d%b" % (next_id(), session.trace_tail)
     ahead = front and route.queue.rpush == "front"
     client = session.client

@@ -77,6 +77,7 @@ class Server:
             self._acceptors.append((watcher, one))
         self._ticker.start(self._tick)
         self._turn.start(self._begin_turn)
+        self._begin_turn()
 
     # -- clients come ----------------------------------------------------------------------------------------
 
@@ -143,7 +144,9 @@ class Server:
 
     def _begin_turn(self) -> None:
         """One look at the clock for everything that this turn of the hub brings."""
-        self.front.turn = self.front.clock.monotonic()
+        front = self.front
+        front.turn = front.clock.monotonic()
+        front.turn_ms = front.clock.now_ms()
 
     def _tick(self) -> None:
         now = self.front.clock.monotonic()

@@ -35,6 +35,7 @@ class Front:
     numbers: count[int] = field(default_factory=lambda: count(1))
     started: float = 0.0
     turn: float = 0.0  # monotonic time at which this turn of the hub began
+    turn_ms: int = 0  # the wall time at that moment
     clients: Callable[[], int] = lambda: 0
 
 
