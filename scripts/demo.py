@@ -165,7 +165,7 @@ def settled() -> int:
     return sum(t["done"] + t["dead"] for t in totals().values())
 
 
-def summary(accepted: int, seconds: float) -> None:
+def summary(accepted: int, seconds: float, once: bool) -> None:
     found = totals()
     wait, run = stats.Histogram(), stats.Histogram()
     for t in found.values():
@@ -176,9 +176,9 @@ def summary(accepted: int, seconds: float) -> None:
     out.print(f"accepted  {accepted} orders, {accepted * len(TOPICS)} jobs (one for each of {len(TOPICS)} topics)")
     out.print(f"done      {done}")
     out.print(f"retried   {retried} attempts that failed and ran again")
-    out.print(
-        f"dead      {dead} kept for you to look at: pepperbus -c var/demo/demo.conf jobs orders/mail --state dead"
-    )
+    program = Path(sys.executable).with_name("pepperbus")
+    look = "" if once else f" for you to look at: {program} -c {VAR}/demo.conf jobs orders/mail"
+    out.print(f"dead      {dead} kept{look}")
     out.print(f"rate      {done / max(seconds, 0.001):.0f} jobs/s, first push to last answer {seconds:.1f} s")
     for name, histogram in (("waited", wait), ("ran", run)):
         p50, p99 = (histogram.percentile(q) * 1000 for q in (0.5, 0.99))
@@ -237,13 +237,15 @@ def show(once: bool, jobs: int, processes: list[subprocess.Popen[bytes]]) -> int
                 return 1
             time.sleep(0.05)
         progress.update(task, completed=now)
-    summary(accepted, time.monotonic() - begin)
+    summary(accepted, time.monotonic() - begin, once)
     if not once:
         out.print(f"\nThe bus stays up: open http://127.0.0.1:{web}/, push more with")
         out.print(f"  redis-cli -p {gateway} --user orders --pass demo lpush orders '{{\"order\": 7}}'")
         out.print("kill -9 any of its processes and watch; Ctrl-C ends it.")
-        processes[-1].wait()
-        return 1
+        while True:
+            status = processes[-1].wait()
+            out.print(f"the bus ended ({status}); starting it again, as systemd would")
+            processes[-1] = start_bus(VAR / "demo.conf", gateway)
     return 0
 
 
