@@ -11,6 +11,8 @@ from pepperbus.config.model import FastcgiPool, Topic
 
 _DEFAULT = FastcgiPool("php", "unix:/run/php/pepperbus.sock", dedicated=True, keepalive=True)
 _SPARE_CHILDREN = 2
+#: php-fpm is to end a script so many seconds before the bus gives it up.
+_BEFORE_S = 2
 _TEXT = """\
 ; A php-fpm pool that serves Pepperbus alone. Put this file into php-fpm's pool.d (Debian: /etc/php/8.2/fpm/pool.d),
 ; reload php-fpm, and say in the bus' configuration, section [fastcgi]:
@@ -37,7 +39,9 @@ pm.max_children = {children}
 ; Leaks end with the child. The bus notices a child that leaves between two jobs and loses nothing by it.
 pm.max_requests = 1000
 
-; A little above the longest timeout of the topics ({timeout} s), so that a script the bus gave up does not run for long.
+; A little below the longest timeout of the topics ({timeout} s): php-fpm ends a script before the bus gives it up, so no
+; second attempt runs beside it. php-fpm looks only every third of this time, so a script may outlive it by that much;
+; the bus then waits for zombie_grace before it tries again.
 request_terminate_timeout = {terminate}s
 
 ; A job is sent as a form and takes up to three times its content there: this holds {bulk} MiB of any content.
@@ -75,7 +79,7 @@ def pool_file(pool: FastcgiPool = _DEFAULT, topics: Sequence[Topic] = (), max_bu
         spare=_SPARE_CHILDREN,
         children=pool.max_connections + _SPARE_CHILDREN,
         timeout=timeout,
-        terminate=timeout + 5,
+        terminate=max(timeout - _BEFORE_S, 1),
         bulk=bulk,
         post=bulk * 3,
         memory=128 + bulk * 8,

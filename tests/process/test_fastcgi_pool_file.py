@@ -25,7 +25,7 @@ def test_it_fits_pool_topics_and_largest_job() -> None:
         "[jobs]",
         "listen = 127.0.0.1:9123",
         "pm.max_children = 12",
-        "request_terminate_timeout = 95s",
+        "request_terminate_timeout = 88s",
         "php_admin_value[post_max_size] = 48M",
     ):
         assert line in text.splitlines()
