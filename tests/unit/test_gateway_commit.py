@@ -17,6 +17,7 @@ from pepperbus.gateway.commit import FULL, UNAVAILABLE, UNKNOWN, Lane, Submissio
 from pepperbus.gateway.reads import _Pop
 from pepperbus.gateway.routes import QueueRoute
 from pepperbus.ids import IdGenerator
+from pepperbus.job import Job
 from pepperbus.log import Log
 from pepperbus.stats import Writer
 from pepperbus.storage.contract import Push
@@ -130,7 +131,9 @@ def test_full_after_no_answer_is_not_definite(tmp_path: Path) -> None:
     assert stage.wait(stage.push()) == [b"%d" % FULL]
 
 
-def test_a_damaged_job_is_kept_when_somebody_pops_it(stage: Stage) -> None:
+def make_pop(stage: Stage) -> _Pop:
+    """An RPOP of the topic, without its client."""
+
     class Front:
         owner = "node/gateway.0/boot"
         log = Log("gateway.0", str(stage.log))
@@ -147,11 +150,26 @@ def test_a_damaged_job_is_kept_when_somebody_pops_it(stage: Stage) -> None:
     class Target:
         queue, topic, route = "orders", "mail", stage.route
 
+    return _Pop(Session, Target)  # type: ignore[arg-type]
+
+
+def test_a_damaged_job_is_kept_when_somebody_pops_it(stage: Stage) -> None:
     stage.wait(stage.push())
-    pop = _Pop(Session, Target)  # type: ignore[arg-type]
+    pop = make_pop(stage)
     assert b"damaged" in pop.run()
     pop.after(True)
     assert stage.storage.depth(NAME).dead == 1
+
+
+def test_a_popped_job_whose_client_is_gone_waits_again_as_if_never_taken(stage: Stage) -> None:
+    body = Job(stage.ids.next(), "trace", b"content").encode()
+    stage.storage.push([Push(stage.ids.next(), body, (NAME,))])
+    pop = make_pop(stage)
+    assert b"content" in pop.run()
+    assert stage.storage.depth(NAME)[:3] == (0, 0, 1)
+    pop.after(False)
+    assert stage.storage.depth(NAME)[:3] == (1, 0, 0)
+    assert stage.storage.lease(NAME, 1, "node/w/boot")[0].attempt == 1
 
 
 def test_an_engine_of_another_package_has_a_lane_too(tmp_path: Path) -> None:
