@@ -23,16 +23,24 @@ Written from the commands themselves (`python -m pepperbus.cli.reference --write
 | exit status | meaning |
 | --- | --- |
 | 0 | done |
-| 1 | failed, or not found; `status`: something is wrong, said first; `ping`, `send`: the consumer would not |
+| 1 | failed, not found; `status`: something is wrong; `ping`, `send`: it would not; `doctor`, `check fpm`: it hurts |
 | 2 | wrong usage |
 | 3 | the bus is not reachable, or cannot start |
 
 Root acts as `[bus] user` wherever a command touches storages or the journal, so no file is left that the daemon cannot open.
 `replay`, `purge` and `queue rm` ask first; without a terminal they want `--yes`. `--dry-run` shows what would happen. A time is
 `30m`, `2h`, `1d` (ago), a date (`2026-01-31T12:00`) or unix seconds. Progress bars appear on a terminal only.
+
+Completion of commands and options: one line in the shell's start file.
+
+```sh
+eval "$(_PEPPERBUS_COMPLETE=bash_source pepperbus)"           # ~/.bashrc
+eval "$(_PEPPERBUS_COMPLETE=zsh_source pepperbus)"            # ~/.zshrc
+_PEPPERBUS_COMPLETE=fish_source pepperbus | source            # ~/.config/fish/config.fish
+```
 """
 _EXAMPLES = {
-    "check": "pepperbus -c etc/pepperbus.conf check",
+    "check": "pepperbus -c etc/pepperbus.conf check\npepperbus check fpm php",
     "push": "pepperbus push orders '{\"id\": 7}'\npepperbus push orders jobs.txt\n"
     "mysql -N -e 'SELECT …' | pepperbus push orders -",
     "job": "pepperbus job 13617011263929843714",

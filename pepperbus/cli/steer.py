@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import click
 
-from pepperbus.cli.session import config_path, load_config, office, show, wants_json
+from pepperbus.cli.session import act_as_daemon, config_path, load_config, office, show, wants_json
 from pepperbus.errors import NotFound, PepperbusError
 from pepperbus.operations import steer
 from pepperbus.operations.results import Checked, Steered
 
 
 @click.command()
+@click.argument("what", type=click.Choice(["fpm"]), required=False)
+@click.argument("pool", required=False)
 @click.pass_context
-def check(ctx: click.Context) -> int:
-    """Say whether the configuration is right, or name every mistake: file, line, key, what was found, what is allowed."""
+def check(ctx: click.Context, what: str | None, pool: str | None) -> int:
+    """Say whether the configuration is right, or name every mistake: file, line, key, what was found, what is allowed.
+
+    `check fpm [POOL]`: what of php-fpm's pools (or of POOL) will hurt, each with the line to change. Exit status 1: something.
+    """
+    if what:
+        from pepperbus.cli.doctor import answer
+        from pepperbus.operations.doctor import check_fpm
+
+        with office(ctx) as opened:
+            act_as_daemon(opened.config.bus)
+            return answer(ctx, check_fpm(opened, pool or ""))
     checked = steer.check(config_path(ctx))
     show(ctx, checked, _checked)
     return 0 if checked.ok else 1

@@ -220,7 +220,7 @@ def _shown(path: KeyPath, value: str | list[str]) -> str:
 def _sounds_secret(key: str) -> bool:
     """Also a misspelled `password`, and what other programs call it: the value behind it is no less secret."""
     word = key.lower()
-    return any(part in word for part in ("pass", "pwd", "secret", "token")) or bool(
+    return any(part in word for part in ("pass", "pwd", "secret", "sign", "token")) or bool(
         get_close_matches(word, _SECRETS, 1, 0.6)
     )
 

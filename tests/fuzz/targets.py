@@ -152,7 +152,8 @@ def _exchange(cut: list[bytes]) -> tuple[Any, ...]:
         consumer.kill()
         connection.close()
         theirs.close()
-    assert answer.status is not None and 200 <= answer.status <= 999
+    assert answer.status is not None
+    assert 200 <= answer.status <= 999
     assert len(answer.body) <= KEEP_BODY
     return answer.transport, answer.status, answer.headers, answer.body
 
@@ -217,7 +218,7 @@ def _check_mistakes(error: ConfigError) -> None:
     for mistake in error.mistakes:
         assert mistake.isprintable(), f"a mistake that a terminal would obey: {mistake!r}"
         # A line that is no pair at all may be anything; what stands behind a key never shows.
-        assert CANARY not in mistake or "neither" in mistake and "=" not in mistake.split(": neither")[0], mistake
+        assert CANARY not in mistake or ("neither" in mistake and "=" not in mistake.split(": neither")[0]), mistake
 
 
 def option_values(data: bytes) -> None:
@@ -251,7 +252,8 @@ def journal_file(data: bytes) -> None:
     """Rows until the first broken record, never an exception; and rows in front of garbage are all read."""
     rows = list(journal_log.read(data))
     ends = [end for _, end in rows]
-    assert ends == sorted(set(ends)) and all(end <= len(data) for end in ends)
+    assert ends == sorted(set(ends))
+    assert all(end <= len(data) for end in ends)
     good = [row for row, _ in rows]
     before = [Row("attempt", 7, "orders/mail", 1), Row("dead", 8, "orders/mail", 2, body=b"\xff")]
     ours = b"".join(framed(msgspec.msgpack.encode(row)) for row in before)

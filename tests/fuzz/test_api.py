@@ -37,7 +37,8 @@ def _check(answer: Any) -> None:
     body = answer.get_json(silent=True)
     if answer.status_code >= 400:
         assert set(body) == {"error"}, answer.data[:200]
-        assert body["error"]["code"] and body["error"]["message"]
+        assert body["error"]["code"]
+        assert body["error"]["message"]
     assert answer.status_code < 500 or body["error"]["code"] in AWAY.get(answer.status_code, ()), answer.data[:300]
 
 
