@@ -23,9 +23,9 @@ Floors; a module imports from its own or below (checked by import-linter, see se
     6 entry      cli.*  mold
 
 Where does … go?
-    a new storage engine   one module in `storage/` that passes tests/contract, one line in `storage/__init__.py`
-    a new RESP command     one function in `gateway/commands.py` and its line in the table at its end
-    a new verdict rule     one row in `delivery/verdict.py` and its case in tests/unit/test_verdict.py
+    a new storage engine   a module in `storage/` that passes tests/contract, its name in `storage/__init__.py` and `config/values.py`
+    a new RESP command     one function in `gateway/` and its line in the table at the end of `gateway/commands.py`
+    a new verdict rule     one function and its line in `RULES` of `delivery/verdict.py`, a case in tests/unit/test_verdict.py
     a new option           `config/schema.ini` (its comment is its help) and a field in `config/model.py`
     a new thing to do      a function in `operations/`; the CLI, the API and the pages are skins over it
 
@@ -34,7 +34,7 @@ The life of a job
     2 gateway.commit stores all pending pushes in one transaction or pipeline, then answers each
     3 worker.pump leases a batch, up to the target's window; the attempt is counted before it is sent
     4 delivery sends it; delivery.verdict turns the answer into done, retry, dead or back
-    5 worker.pump settles in batches, then journals the attempt
+    5 worker.lane settles in batches, worker.attempt journals the attempt
     6 operations finds it by id in any state, with its whole history
 
 Read in this order: job.py, storage/contract.py, delivery/contract.py, delivery/verdict.py, gateway/commands.py,
