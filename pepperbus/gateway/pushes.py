@@ -125,12 +125,16 @@ def _push_many(
     dues = times or [0] * len(values)
     success = resp.integer(len(values)) if target.plain else _job_list(numbers, trace)
     size = sum(map(len, bodies))
-    jobs = [Push(n, body, (), due, ahead) for n, body, due in zip(numbers, bodies, dues, strict=True)]
+    topics = route.lanes[0][1] if len(route.lanes) == 1 else ()  # several storages: `_submit` fills them in
+    jobs = [Push(n, body, topics, due, ahead) for n, body, due in zip(numbers, bodies, dues, strict=True)]
     if session.transaction is not None:
         return _queue(session.transaction, route, jobs, success, size)
     failure = _plain_failure if target.plain else _JsonFailure(trace)
     submission = Submission(((route, len(jobs)),), session.waiter, success, failure, session.arrived, size)
-    _submit(submission, [(route, jobs)])
+    if topics:
+        route.lanes[0][0].add(submission, jobs)
+    else:
+        _submit(submission, [(route, jobs)])
     return submission
 
 
