@@ -25,7 +25,7 @@ Floors; a module imports from its own or below (checked by import-linter, see se
 Where does … go?
     a new storage engine   a module that passes tests/contract, its name in `storage/__init__.py` and `config/values.py`
     a new RESP command     one function in `gateway/` and its line in the table at the end of `gateway/commands.py`
-    a new verdict rule     a function and its line in `RULES` of `delivery/verdict.py`, a case in tests/unit/test_verdict.py
+    a new verdict rule     a function and its line in `RULES` of `delivery/verdict.py`, a case in test_verdict.py
     a new option           `config/schema.ini` (its comment is its help) and a field in `config/model.py`
     a new thing to do      a function in `operations/`; the CLI, the API and the pages are skins over it
 

@@ -163,6 +163,13 @@ def test_pausing_pushing_in_many_ways_and_purging(bus: Bus, consumer: Consumer, 
     assert b"later" in consumer.bodies[0]
 
 
+def test_a_job_that_is_too_large_is_named_with_both_sizes(bus: Bus, tmp_path: Any) -> None:
+    (tmp_path / "large").write_bytes(b"x" * ((8 << 20) + 1))
+    done = bus.cli("push", "orders", "--whole", "-f", str(tmp_path / "large"))
+    assert done.returncode == 1
+    assert "a job of 8388609 bytes is larger than [gateway] max_bulk allows (8388608)" in done.stderr
+
+
 def test_a_slow_stream_is_pushed_as_it_comes_and_ctrl_c_tells_how_far_it_came(bus: Bus) -> None:
     command = [sys.executable, "-m", "pepperbus.cli", "-c", str(bus.config), "push", "orders", "-"]
     child = subprocess.Popen(
