@@ -6,7 +6,14 @@ from pepperbus.operations.status import problems
 
 def status(asks: str, gives: str) -> Status:
     queue = QueueStatus("orders", durability=asks, topics=[TopicStatus("orders/mail", "shared")])
-    return Status("node", 0, queues=[queue], storages=[StorageStatus("shared", "redis", True, durability=gives)])
+    return Status(
+        "node",
+        0,
+        True,
+        master={"ready": True},
+        queues=[queue],
+        storages=[StorageStatus("shared", "redis", True, durability=gives)],
+    )
 
 
 def test_a_queue_that_asks_for_more_than_its_storage_gives() -> None:
