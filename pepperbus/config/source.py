@@ -212,6 +212,8 @@ def _shown(path: KeyPath, value: str | list[str]) -> str:
     if value and (_sounds_secret(path[-1]) or any(section in _SECRET_SECTIONS for section in path[:-1])):
         return "***"
     text = ", ".join(value) if isinstance(value, list) else value
+    if "=" in text and _sounds_secret(text):  # two keys in one line
+        return "***"
     text = re.sub(r"://[^/@\s]*@", "://***@", text)
     text = _printable(text)
     return text if len(text) <= 80 else text[:77] + "..."
