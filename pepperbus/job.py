@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 import struct
-from dataclasses import dataclass
 from enum import StrEnum
 from json.encoder import encode_basestring  # the C one: 1 µs, leaves non-ASCII as it is
+from typing import NamedTuple
 
 _HEAD = struct.Struct("<BQQHB")
 _VERSION = 1
@@ -25,8 +25,7 @@ class State(StrEnum):
     DEAD = "dead"
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """One accepted job. `content` is bytes as the producer sent them; times are wall time in ms."""
 
     id: int

@@ -110,7 +110,8 @@ class Record:
 
     def add(self, counter: str, n: int = 1) -> None:
         i = _INDEX[counter]
-        self._words[i] = max(self._words[i] + n, 0)
+        value = self._words[i] + n
+        self._words[i] = value if value > 0 else 0
 
     def set(self, counter: str, value: int) -> None:
         """For the gauges."""

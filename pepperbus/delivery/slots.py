@@ -44,7 +44,10 @@ class Slots:
     @property
     def window(self) -> int:
         """How many of the places may be used now: 1..n."""
-        return max(1, min(self.n, (self.words[WINDOW] or self.n * 1000) // 1000))
+        thousandths = self.words[WINDOW]
+        if not thousandths or thousandths >= self.n * 1000:
+            return self.n
+        return thousandths // 1000 or 1
 
     @property
     def used(self) -> int:

@@ -102,7 +102,8 @@ class Pump:
 
     def turn(self) -> None:
         """Start what may start, then see that enough is leased ahead."""
-        while self._ahead and self._startable():
+        most = self.target.topic.n  # with so many under way their ends ask again: no need to look for a place
+        while self._ahead and len(self._exchanges) < most and self._startable():
             places = self.target.take(self.turn)
             if places is None:
                 if not self._exchanges:  # other processes hold the places and cannot call us
@@ -297,6 +298,9 @@ class Pump:
         self.turn()
 
     def _report(self, answer: Answer, verdict: Verdict) -> None:
+        if verdict.effect is TargetEffect.FINE and not (answer.reconnected or verdict.pause):
+            self.target.report(verdict.effect)
+            return
         log = self._parts.log
         was = self.target.closed()
         if verdict.act is Act.UNREGISTERED:
