@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 IDLE_S = 1.0
 #: With `guard = auto`: one request of so many is guarded, and all of them for so many seconds after the pool was full.
 _SAMPLE, _FULL_S = 16, 5.0
-#: A free child takes a request within this (seconds), also on a machine that has other things to do; 5 ms was not enough
-#: there, and every request was guarded although children were free.
-PROMPT_S = 0.02
+#: A free child takes a request within this (seconds). More than this would let jobs that wait behind a killed php-fpm
+#: count as begun.
+PROMPT_S = 0.005
 #: Answers that came before, byte for byte, need no parsing. How many of them are remembered, and how large ones.
 _KNOWN, MOST_KNOWN = 256, 1024
 #: Seconds a looked-up host name is used again.

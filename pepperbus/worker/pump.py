@@ -79,6 +79,7 @@ class Pump:
         self._look_for_due = True
         self._due_timer: gevent.Greenlet | None = None
         self.was_closed = False
+        self.was_paused = False
         self._hungry = Event()
         self._second_chance: set[int] = set()
         self._greenlet = gevent.spawn(self._lease_loop)
@@ -371,6 +372,16 @@ class Pump:
             return replace(verdict, act=Act.RETRY, spent=True)
         self._second_chance.add(job_id)
         return replace(verdict, act=Act.BACK, spent=False)
+
+    @property
+    def paused(self) -> bool:
+        return self.name in self.lane.paused
+
+    @property
+    def resting(self) -> bool:
+        """Nothing to do, nothing closed, and paused or not as when it was last attended to."""
+        busy = self._ahead or self._exchanges or self.was_closed or self.target.closed()
+        return not busy and self.was_paused == self.paused
 
     def state(self) -> int:
         """The `state` gauge of stats.COUNTERS."""
