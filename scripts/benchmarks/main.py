@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.benchmarks import table
+from scripts.benchmarks import growth, table
 from scripts.benchmarks.bench import Bench
+from scripts.benchmarks.peers import contest
 from scripts.benchmarks.rows import all_rows
 from scripts.benchmarks.table import CannotRun, Row
 
@@ -23,7 +24,7 @@ VAR = ROOT / "var" / "bench"
 def main(argv: list[str] | None = None) -> int:
     given = _arguments(argv)
     rows = [row for row in all_rows() if _chosen(row, given)]
-    if not rows:
+    if not (rows or given.peers or given.growth):
         print(f"bench: no such row: {given.rows}", file=sys.stderr)
         return 2
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         about = {**bench.about(), "rounds": given.rounds, "size": given.size}
         measure(bench, rows, given.rounds)
         show(rows, about, time.monotonic() - began)
-        table.write_json(given.json, rows, about, {})
+        table.write_json(given.json, rows, about, _further(bench, given))
         print(f"\nfigures of every round: {given.json}")
     finally:
         if bench is not None:
@@ -52,11 +53,20 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     extent.add_argument("--quick", action="store_true", help="the chief rows in under two minutes (default)")
     extent.add_argument("--full", action="store_true", help="every row, at least five rounds")
     parser.add_argument("--rows", help="only these, such as P1,P4")
+    parser.add_argument("--peers", action="store_true", help="what users would pick instead (part of --full)")
+    parser.add_argument("--growth", help=f"plots, with commas or all (part of --full): {','.join(growth.PLOTS)}")
+    parser.add_argument("--plots", type=Path, default=VAR / "plots", help="the directory they are drawn in")
     parser.add_argument("--engine", choices=("embedded", "redis"), help="only rows of this storage")
     parser.add_argument("--rounds", type=int, help="of each row (quick 2, full 5)")
     parser.add_argument("--size", type=float, help="how much load a round is (quick 0.25, full 1)")
     parser.add_argument("--json", type=Path, default=VAR / "bench.json", help="where the figures go")
     given = parser.parse_args(argv)
+    if given.full and not given.rows:
+        given.peers, given.growth = True, given.growth or "all"
+    names = list(growth.PLOTS) if given.growth == "all" else (given.growth or "").split(",") if given.growth else []
+    if unknown := set(names) - set(growth.PLOTS):
+        parser.error(f"no such plot: {', '.join(sorted(unknown))}")
+    given.growth = names
     given.rounds = given.rounds or (5 if given.full else 2)
     given.size = given.size or (1.0 if given.full else 0.25)
     return given
@@ -67,6 +77,8 @@ def _chosen(row: Row, given: argparse.Namespace) -> bool:
         return False
     if given.rows:
         return row.id in given.rows.split(",")
+    if (given.peers or given.growth) and not given.full and not given.quick:
+        return False
     return given.full or row.quick
 
 
@@ -90,6 +102,19 @@ def _round(row: Row, figures: Iterator[tuple[float, float | None]]) -> bool:
         return False
     print(f"  {row.id:4} {row.engine:9} {row.title:34} {table.number(row.figures[-1])}", file=sys.stderr)
     return True
+
+
+def _further(bench: Bench, given: argparse.Namespace) -> dict[str, object]:
+    """Peers and growth, shown and for the JSON file."""
+    figures: dict[str, object] = {}
+    if given.peers:
+        scores, skipped = contest.contest(bench, VAR)
+        print(f"\nwhat users would pick instead, a job that does nothing\n{contest.text(scores, skipped)}")
+        figures["peers"] = {"scores": contest.as_dicts(scores), "skipped": skipped}
+    if given.growth:
+        figures["growth"] = growth.grow(bench, given.growth, given.plots)
+        print(f"\nplots: {given.plots}")
+    return figures
 
 
 def show(rows: list[Row], about: dict[str, object], seconds: float) -> None:

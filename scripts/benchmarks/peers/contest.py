@@ -232,7 +232,9 @@ PEERS: dict[str, Callable[..., Peer]] = {
     "php-cli loop, BRPOPLPUSH + LREM": php_loop("safe"),
     "beanstalkd": beanstalkd,
     "Symfony Messenger": messenger,
-    "RQ": python_peer("rq", "pool of 2", 600, "rq", "worker-pool", "-n", "2", "-u", "URL", "-q", "-w", "rq.worker.SimpleWorker"),
+    "RQ": python_peer(
+        "rq", "pool of 2", 600, "rq", "worker-pool", "-n", "2", "-u", "URL", "-q", "-w", "rq.worker.SimpleWorker"
+    ),
     "Celery": python_peer(
         "celery", "prefork 4", 5000, "celery", "-A", "with_celery", "worker", "-P", "prefork", "-c", "4",
         "-l", "ERROR", "--without-gossip", "--without-mingle", "--without-heartbeat",
