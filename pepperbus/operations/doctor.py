@@ -117,7 +117,9 @@ def topics(config: Config) -> Iterator[Finding]:
                 change = f"queue {queue.name}, [[{topic.name}]]: consumer = yes, or a tag of this node"
                 yield Finding("stop", f"{topic.full_name}: this node does not feed it", change)
             elif topic.timeout > config.bus.grace and topic.attempts == 1:
-                what = f"{topic.full_name}: one attempt of up to {topic.timeout:g} s, a stop waits {config.bus.grace:g} s"
+                what = (
+                    f"{topic.full_name}: one attempt of up to {topic.timeout:g} s, a stop waits {config.bus.grace:g} s"
+                )
                 yield Finding("loss", what, f"[bus] grace = {topic.timeout:g}s, or attempts = 2")
     for pool in config.pools.values():
         if (wanted := sum(t.concurrency for t in _of(config, pool))) > pool.max_connections:

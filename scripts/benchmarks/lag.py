@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from scripts.benchmarks import work
+from scripts.benchmarks import bare, work
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.load import connect, paced, packed, percentile, read_reply
 from scripts.benchmarks.servers import wait_until
+from scripts.benchmarks.stage import CHILDREN
 from scripts.benchmarks.table import Side
 
 
@@ -45,6 +46,8 @@ def _full_rate(bench: Bench, queue: str) -> float:
 
 
 def _empty(bench: Bench) -> Path:
+    """A fresh file, and every child of php-fpm free: other rows keep connections, which hold children for a second."""
+    bare.loop(str(bench.fpm.socket), bench.fpm.script("work.php"), CHILDREN, CHILDREN, keep=False)
     file = bench.fpm.scripts / "lag.txt"
     file.unlink(missing_ok=True)
     return file
