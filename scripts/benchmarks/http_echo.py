@@ -52,8 +52,13 @@ def _serve(listener: socket.socket, answer: bytes) -> None:
                 selector.register(sock, selectors.EVENT_READ, sock)
                 continue
             sock = key.data
-            data = held.pop(sock.fileno(), b"") + sock.recv(1 << 16)
-            if not data:
+            data = held.pop(sock.fileno(), b"")
+            try:
+                more = sock.recv(1 << 16)
+            except ConnectionResetError:  # the bare loop leaves with an answer unread
+                more = b""
+            data += more
+            if not more:
                 selector.unregister(sock)
                 sock.close()
             elif _is_whole(data):
