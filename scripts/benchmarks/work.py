@@ -38,6 +38,8 @@ def through(stage: Stage, queue: str, jobs: int, depth: int = 0) -> Work:
         if time.perf_counter() - began > 120:
             raise SystemExit(f"bench: {topic} does not end: {done - first} done")
     took, used = time.perf_counter() - began, processes.cpu_s(pids) - cpu
+    if done == first:
+        raise SystemExit(f"bench: {jobs} jobs of {topic} are too few to be timed: give a larger --size")
     if not depth:
         wait_until(lambda: stage.count(topic, "done") >= before + jobs, 60, f"{topic} ends", _EVERY_S)
     return Work((done - first) / took, used / (done - first) * 1e6)

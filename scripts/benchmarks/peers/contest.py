@@ -85,7 +85,7 @@ def ourselves(bench: Bench, engine: str, queue: str, jobs: int) -> Score:
     pids = [*bench.usual.pids, *processes.family(bench.fpm.pid)]
     pids += [bench.redis.process.pid] if engine == "redis" else []
     pushes = latencies(bench.usual.gateway, f"push-{engine}/x", bench.n(3000))
-    jobs = bench.n(jobs, 2000)
+    jobs = bench.n(jobs, 2000 if queue == "work" else 10_000)
     before = processes.cpu_s(pids)
     found = work.through(bench.usual, f"{queue}-{engine}", jobs)
     used = processes.cpu_s(pids) - before
