@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gevent import get_hub
-from gevent.hub import Waiter
+from gevent.event import AsyncResult
 
 from pepperbus.config.model import Config, Topic
 from pepperbus.delivery import form
@@ -43,21 +43,21 @@ class FastcgiConsumer:
 
     def call(self, request: Request) -> Answer:
         """The same, waiting in the calling greenlet. If that is killed the exchange is cut."""
-        waiter: Waiter[Answer] = Waiter()
-        exchange = self._begin(request, waiter.switch)
+        answer: AsyncResult[Answer] = AsyncResult()  # unlike a Waiter, `close` may set it from any greenlet
+        exchange = self._begin(request, answer.set)
         try:
-            return waiter.get()
+            return _said(answer)
         finally:
             if exchange is not None:
                 exchange.abandon()
 
     def reachable(self) -> bool:
         """Only connect and close again. For contracts without a ping: no request is ever invented."""
-        waiter: Waiter[Answer] = Waiter()
-        exchange = Exchange(self._pool, None, _REACH_S, waiter.switch, self._under_way)
+        answer: AsyncResult[Answer] = AsyncResult()
+        exchange = Exchange(self._pool, None, _REACH_S, answer.set, self._under_way)
         try:
             exchange.start()
-            return waiter.get().transport is Transport.ANSWERED
+            return _said(answer).transport is Transport.ANSWERED
         finally:
             exchange.abandon()
 
@@ -78,3 +78,9 @@ class FastcgiConsumer:
         exchange = Exchange(self._pool, flights, request.deadline_s, done, self._under_way)
         exchange.start()
         return exchange
+
+
+def _said(answer: AsyncResult[Answer]) -> Answer:
+    found = answer.get()
+    assert found is not None
+    return found

@@ -571,6 +571,16 @@ def test_close_cuts_what_is_under_way_and_reports_each_once(fpm: MakeFpm) -> Non
     assert waiting.wait().transport is Transport.BUSY
 
 
+def test_close_ends_a_call_that_waits_in_another_greenlet(fpm: MakeFpm) -> None:
+    """A worker that leaves while one of its greenlets pings: `close` runs in the worker's main greenlet, not in the hub."""
+    server = fpm(children=1)
+    to = consumer(server, "slow.php", SLOW)
+    calling = gevent.spawn(to.call, request(b"1"))
+    until(server.ledger)
+    to.close()
+    assert calling.get(timeout=5).transport is Transport.CUT
+
+
 def test_a_killed_caller_lets_go_of_its_connection(fpm: MakeFpm) -> None:
     server = fpm(children=1)
     to = consumer(server, "slow.php", SLOW)
