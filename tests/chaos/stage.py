@@ -24,7 +24,8 @@ from tests.fixtures.fpm import Fpm
 HERE = Path(__file__).parent
 CONCURRENCY = 4
 WORKERS = 2
-#: What a fault may repeat: what runs on the node (two topics), and what each worker had answered but not yet stored.
+#: What a fault may repeat: what runs on the node (two topics), and what each worker had answered but not yet stored (the
+#: worker's own limit, 32). The second part dominates, so this bound is loose: the reported number of duplicates says more.
 IN_FLIGHT = 2 * CONCURRENCY + WORKERS * 32
 
 CONF = """
