@@ -101,6 +101,14 @@ class FastcgiPool:
 
 
 @dataclass(frozen=True)
+class Http:
+    """Where HTTP consumers may be; what the words mean is `config.reach`'s."""
+
+    allow: tuple[str, ...] = ()  # empty = everywhere that is not denied
+    deny: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Login:
     name: str
     password: Secret
@@ -206,6 +214,7 @@ class Config:
     logins: dict[str, Login]
     queues: dict[str, Queue]
     generation: int = 0
+    http: Http = Http()
 
     def topic(self, full_name: str) -> Topic | None:
         """`queue/topic` -> its Topic, None when there is none."""

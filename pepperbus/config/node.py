@@ -22,6 +22,7 @@ from pepperbus.config.model import (
     Config,
     FastcgiPool,
     Gateway,
+    Http,
     Journal,
     Log,
     Login,
@@ -58,6 +59,7 @@ def build(document: Document) -> Config:
         pools=_pools(document, values, base),
         logins=_logins(document, values),
         queues={},
+        http=Http(**section("http")),
     )
     _check_listeners(document, config)
     return config

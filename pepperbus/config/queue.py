@@ -9,10 +9,12 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pepperbus.config.check import Values, complete, given
 from pepperbus.config.model import Config, Queue, Topic
 from pepperbus.config.node import unknown_name
+from pepperbus.config.reach import refusal
 from pepperbus.config.source import Document, KeyPath
 from pepperbus.config.spec import Spec, schema
 from pepperbus.names import NAME_RULE, is_name
@@ -101,6 +103,7 @@ def _topic(document: Document, path: KeyPath, queue: str, values: Values, node: 
     _check_params(document, (*path, "params"), params)
     _check_headers(document, (*path, "headers"), headers)
     urls = full.pop("url")
+    _check_reach(document, path, urls or (), node)
     return Topic(
         queue=queue, name=path[-1], urls=urls, params=tuple(params.items()), headers=tuple(headers.items()), **full
     )
@@ -140,6 +143,14 @@ def _absent(document: Document, path: KeyPath, key: str) -> bool:
     """Not written anywhere it could stand (a wrong value was noted already), and no unreadable line may hold it."""
     texts: list[Any] = [document.value((*path, key)), document.value((key,))]
     return not document.broken and all(text in (None, "") for text in texts)
+
+
+def _check_reach(document: Document, path: KeyPath, urls: tuple[str, ...], node: Config) -> None:
+    """What is already known to be refused; a name's addresses are judged at each connect."""
+    where = (*path, "url") if document.value((*path, "url")) is not None else ("url",)
+    for url in urls:
+        if why := refusal(node.http, urlsplit(url).hostname or "", ""):
+            document.mistake(where, why)
 
 
 def _check_params(document: Document, path: KeyPath, params: dict[str, str]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from pepperbus.config.model import Backoff, Login, Secret
+from pepperbus.config.reach import place
 from pepperbus.names import NAME_RULE, is_name
 
 Raw = str | list[str]
@@ -250,6 +251,11 @@ def storage_url(value: Raw) -> Secret:
     return Secret(found)
 
 
+def places(value: Raw) -> tuple[str, ...]:
+    """Host names, `*.example.com`, addresses and networks."""
+    return tuple(place(one) for one in texts(value))
+
+
 def script(value: Raw) -> str:
     """A path as php-fpm sees it, maybe on another host: never looked at from here."""
     found = text(value)
@@ -293,6 +299,6 @@ CHECKS: dict[str, Callable[..., Any]] = {
     check.__name__: check
     for check in (
         text, texts, secret, signing, name, names, integer, integers, boolean, option, engine, duration, size, backoff, address,
-        addresses, urls, storage_url, script, host, login, later,
+        addresses, urls, places, storage_url, script, host, login, later,
     )
 }  # fmt: skip

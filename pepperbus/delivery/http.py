@@ -63,6 +63,7 @@ class HttpConsumer:
         self._requests = Requests(topic)
         self._endpoints = [_Endpoint(Url.parse(text)) for text in topic.urls]
         self.address = ", ".join(endpoint.url.shown for endpoint in self._endpoints)
+        self._http = config.http
         self._most_idle = topic.concurrency
         self._turn = 0
         self._active: set[Connection] = set()
@@ -81,7 +82,7 @@ class HttpConsumer:
         """Whether any of the URLs takes a connection now; nothing is sent."""
         for endpoint in self._endpoints:
             try:
-                self._give(endpoint, connect(endpoint.url, monotonic() + 60.0))
+                self._give(endpoint, connect(endpoint.url, monotonic() + 60.0, self._http))
             except Failed:
                 endpoint.refused()
             else:
@@ -131,7 +132,7 @@ class HttpConsumer:
         began = monotonic()
         connection, reconnected = endpoint.take_idle()
         if connection is None:
-            connection = connect(endpoint.url, end)
+            connection = connect(endpoint.url, end, self._http)
         connect_ms = (monotonic() - began) * 1000
         if self._closed:  # meanwhile
             connection.close()

@@ -17,6 +17,8 @@ import h11
 from gevent import monkey, socket
 from gevent import ssl as tls
 
+from pepperbus.config.model import Http
+from pepperbus.config.reach import refusal
 from pepperbus.delivery.contract import Answer, Transport
 from pepperbus.delivery.http_request import Url
 
@@ -201,13 +203,17 @@ class Connection:
         self.idle_since = monotonic()
 
 
-def connect(url: Url, end: float) -> Connection:
-    """Connect by `end` or within CONNECT_S. Raises Failed; nothing was sent then."""
+def connect(url: Url, end: float, http: Http) -> Connection:
+    """Connect by `end` or within CONNECT_S. Raises Failed; nothing was sent then.
+
+    The name is asked for once, and only an address that `http` lets through is connected to: what the name says a
+    moment later does not matter.
+    """
     seconds = max(min(CONNECT_S, end - monotonic()), 0.001)
     sock: Any = None
     try:
         with gevent.Timeout(seconds, TimeoutError):
-            sock = socket.create_connection((url.host, url.port), seconds)
+            sock = _open(url, http, seconds)
             _tune(sock)
             if url.tls:
                 sock = _secure(sock, url.host)
@@ -218,6 +224,21 @@ def connect(url: Url, end: float) -> Connection:
             raise Failed(_row(error), f"{url.shown}: {_words(error)}") from None
         raise
     return Connection(url, sock)
+
+
+def _open(url: Url, http: Http, seconds: float) -> Any:
+    """A socket connected to the first permitted address that takes it. Raises Failed (none is permitted), OSError."""
+    found = [str(where[0]) for *_, where in socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)]
+    permitted = [address for address in found if not refusal(http, url.host, address)]
+    if found and not permitted:
+        raise Failed(Transport.FORBIDDEN, f"{url.shown}: {refusal(http, url.host, found[0])}")
+    failure = OSError(errno.EHOSTUNREACH, "the name has no address")
+    for address in permitted:
+        try:
+            return socket.create_connection((address, url.port), seconds)  # numeric: nobody is asked again
+        except OSError as error:
+            failure = error
+    raise failure
 
 
 def _tune(sock: Any) -> None:

@@ -85,6 +85,7 @@ def _work(config: Config, group: str) -> tuple[object, ...] | None:
         [config.storages.get(topic.storage) for topic in topics],
         [config.consumes(topic) for topic in topics],
         config.journal,
+        config.http,
     )
 
 

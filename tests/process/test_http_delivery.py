@@ -15,13 +15,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
 import gevent
 import pytest
 
-from pepperbus.config.model import Config, Secret, Topic
+from pepperbus.config.model import Config, Http, Secret, Topic
 from pepperbus.delivery.contract import Act, Answer, Delivered, Request, Transport
 from pepperbus.delivery.http import HttpConsumer
 from pepperbus.delivery.http_connection import KEEP_BODY, trust
@@ -41,7 +42,7 @@ def topic(*urls: str, **keys: Any) -> Topic:
 
 
 def consumer(*urls: str, **keys: Any) -> HttpConsumer:
-    return HttpConsumer(topic(*urls, **keys), cast(Config, None))
+    return HttpConsumer(topic(*urls, **keys), cast(Config, SimpleNamespace(http=Http())))
 
 
 def request(content: bytes = b"hello", deadline_s: float = 5.0, ping: bool = False) -> Request:

@@ -110,7 +110,10 @@ NODE_CASES = {
     ],
     "[web]\npublic = yes": ["2: [web] public = yes: not yet known to this version; remove it"],
     "[alarms]\nx = y": ["1: [alarms]: not yet known to this version; remove it"],
-    "[http]\nallow = 10.0.0.0/8": ["1: [http]: not yet known to this version; remove it"],
+    "[http]\nallow = 10.0.0.1/8": [
+        "2: [http] allow = 10.0.0.1/8: '10.0.0.1/8': a host name, *.example.com, an address or a network such as "
+        "10.0.0.0/8 is wanted: 10.0.0.1/8 has host bits set"
+    ],
     "[log]\nlevel = warn": [
         "2: [log] level = warn: allowed: debug, info, warning, error; did you mean warning? (default info)"
     ],
