@@ -1,20 +1,31 @@
 """The judge: reads ledgers and the final listing of dead and waiting jobs, and nothing else of the bus.
 
-`P` producers' ledgers, `X` the consumer's, `N` the nemesis'. With A accepted, E definite errors, X ended, D dead, Q waiting:
-lost = A - (X + D + Q); stuck = A in Q at rest; liar = E that ran; phantom = ran, never sent; torn = a body that arrived
-cut and was not refused by the consumer; recount = an attempt number that began twice; duplicates = ends beyond the first, each
-of which must fall to a fault, and no fault may explain more than what was in flight.
+With A accepted, E definite errors, X ended, D dead, Q waiting: lost = A - (X + D + Q); stuck = A in Q at rest; liar = E that
+ran; phantom = ran, never sent; corrupt = a body that arrived cut and was accepted all the same; recount = an attempt
+number that began twice; duplicates = ends beyond the first, each of which must fall to a fault (`blame`), and no fault may
+explain more than `bounds` allows; overlap = two runs of one job at once, only behind a worker that died or hung.
 """
 
 from __future__ import annotations
 
-import bisect
-from collections import defaultdict
-from collections.abc import Iterable
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-TOPICS = ("a", "b")
+from tests.chaos.blame import Blame, blame, recovery
+from tests.chaos.bounds import ATTEMPTS, HIGHEST_ATTEMPT, MAY_REPEAT, RECOVERED_S, TOPICS
+from tests.chaos.ledger import Ledgers, read
+
+_HEAD = "| fault | struck | repeated jobs, in all | most at once | may repeat | back after p50 / p95 / most |"
+
+
+class Dead(NamedTuple):
+    """A dead job as the bus lists it."""
+
+    reason: str
+    attempts: int = ATTEMPTS
 
 
 @dataclass
@@ -29,14 +40,18 @@ class Report:
     stuck: list[str] = field(default_factory=list)
     liars: list[str] = field(default_factory=list)
     phantoms: list[str] = field(default_factory=list)
+    corrupt: list[str] = field(default_factory=list)
     torn: int = 0
     recounted: list[str] = field(default_factory=list)
+    overrun: list[str] = field(default_factory=list)
     wrong_dead: list[str] = field(default_factory=list)
-    duplicates: int = 0
-    unexplained: list[str] = field(default_factory=list)
-    crowded: list[str] = field(default_factory=list)
+    blame: Blame = field(default_factory=Blame)
+    ran_once: int = 0
     overspent: int = 0
+    displaced: int = 0
     faults: int = 0
+    recovery: dict[str, list[float]] = field(default_factory=dict)
+    leaks: list[str] = field(default_factory=list)
 
     @property
     def verdict(self) -> list[str]:
@@ -46,93 +61,119 @@ class Report:
             ("stuck", self.stuck),
             ("liars (definite error, yet it ran)", self.liars),
             ("phantoms (ran, never sent)", self.phantoms),
+            ("corrupt (a torn body was accepted)", self.corrupt),
             ("attempt numbers that began twice", self.recounted),
+            ("jobs that began more often than attempts allow", self.overrun),
             ("dead without a reason of their own", self.wrong_dead),
-            ("duplicates that no fault explains", self.unexplained),
-            ("faults with more duplicates than jobs in flight", self.crowded),
+            ("duplicates that no fault explains", self.blame.unexplained),
+            ("duplicates beyond what their fault may repeat", self.blame.crowded),
+            ("runs of one job at once behind a living worker", self.blame.illegal_overlaps),
+            ("resources not given back", self.leaks),
         ]
         return [f"{len(items)} {name}: {', '.join(items[:5])}" for name, items in found if items]
 
+    @property
+    def slow(self) -> list[str]:
+        """Kinds of fault whose recovery missed the bar. Not part of the verdict: a laden machine is no bug."""
+        missed = [(kind, at(times, 0.95), RECOVERED_S.get(kind)) for kind, times in self.recovery.items()]
+        return [f"{kind}: p95 {took:.2f} s, the bar is {bar:g} s" for kind, took, bar in missed if bar and took > bar]
+
     def __str__(self) -> str:
+        once = 100 * self.ran_once / max(1, self.done)
         numbers = (
             f"sent {self.sent}, accepted {self.accepted}, refused {self.refused}, unknown {self.unknown}; "
-            f"per topic: done {self.done}, dead {self.dead}; faults {self.faults}, duplicates {self.duplicates}, "
-            f"attempts spent without a begin {self.overspent}"
+            f"per topic: done {self.done} ({once:.3f} % ran only once), dead {self.dead}; faults {self.faults}, "
+            f"duplicates {self.blame.duplicates} ({self.blame.overlaps} at once), torn and refused {self.torn}, "
+            f"attempts spent without a begin {self.overspent}, first attempts out of order by at most {self.displaced}"
         )
-        return "\n".join([numbers, *self.verdict])
+        return "\n".join([numbers, *self.table(), *(f"slow: {line}" for line in self.slow), *self.verdict])
+
+    def table(self) -> list[str]:
+        """One line per kind of fault, as in docs/RELIABILITY.md."""
+        rows = [_HEAD, "|---|---|---|---|---|---|"]
+        for kind, counts in sorted(self.blame.by_kind.items()):
+            took = self.recovery.get(kind, [])
+            back = " / ".join(f"{at(took, share):.2f}" for share in (0.5, 0.95, 1.0)) + " s" if took else "-"
+            most = MAY_REPEAT.get(kind, 0)
+            rows.append(f"| {kind} | {len(counts)} | {sum(counts)} | {max(counts)} | {most} | {back} |")
+        return rows
 
 
-def lines(paths: Iterable[Path]) -> Iterable[list[str]]:
-    for path in paths:
-        for line in path.read_text(errors="replace").splitlines():
-            yield line.split(" ")
+def at(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def check(
     producers: Iterable[Path],
     consumer: Path,
     nemesis: Path,
-    dead: dict[str, dict[str, str]],
-    waiting: dict[str, set[str]],
-    in_flight: int,
+    dead: Mapping[str, Mapping[str, Dead]],
+    waiting: Mapping[str, set[str]],
 ) -> Report:
-    """`dead` and `waiting` by topic, the job ids at the end (dead ones with their reason). `in_flight`: the node's limit."""
-    report = Report()
-    ids: dict[str, str] = {}
-    sent: set[str] = set()
-    definite: set[str] = set()
-    for kind, n, *rest in lines(producers):
-        if kind == "S":
-            sent.add(n)
-        elif kind == "A":
-            ids[n] = rest[0]
-        elif kind == "E":
-            definite.add(n)
-    begins: dict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
-    ends: dict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
-    for kind, n, topic, attempt, _id, at, *rest in lines([consumer]):
-        (begins if kind == "B" else ends)[n, topic].append((float(at), int(attempt)))
-        report.torn += rest == ["TORN"]
-    faults = sorted(float(at) for _, at, *_ in lines([nemesis]))
-    report.faults = len(faults)
-    report.sent, report.accepted, report.refused = len(sent), len(ids), len(definite)
+    """`dead` and `waiting` by topic, the job ids at the end."""
+    ledgers = read(producers, consumer, nemesis)
+    report = Report(faults=len(ledgers.faults), sent=len(ledgers.sent))
+    report.accepted, report.refused = len(ledgers.accepted), len(ledgers.refused)
     report.unknown = report.sent - report.accepted - report.refused
-    _account(report, ids, ends, dead, waiting)
-    report.liars = sorted({n for n, _ in begins if n in definite})
-    report.phantoms = sorted({n for n, _ in begins if n not in sent})
-    per_fault: dict[float, int] = defaultdict(int)
-    for key, starts in begins.items():
-        numbers = [attempt for _, attempt in starts]
-        if len(set(numbers)) != len(numbers):
-            report.recounted.append(f"{key[0]}/{key[1]} {sorted(numbers)}")
-        report.overspent += max(0, max(numbers) - len(numbers))
-        _explain(report, key, sorted(starts), sorted(ends.get(key, [])), faults, per_fault)
-    report.crowded = [f"{at:.3f}: {n} > {in_flight}" for at, n in per_fault.items() if n > in_flight]
+    _account(report, ledgers, dead, waiting)
+    began = {n for n, _ in ledgers.attempts}
+    report.liars = sorted(began & ledgers.refused)
+    report.phantoms = sorted(began - ledgers.sent.keys())
+    _attempts(report, ledgers)
+    report.displaced = displacement(ledgers)
+    report.blame = blame(ledgers)
+    report.recovery = recovery(ledgers)
     return report
 
 
-def _account(report: Report, ids, ends, dead, waiting) -> None:  # type: ignore[no-untyped-def]
-    for n, job_id in ids.items():
+def _account(
+    report: Report, ledgers: Ledgers, dead: Mapping[str, Mapping[str, Dead]], waiting: Mapping[str, set[str]]
+) -> None:
+    for n, job_id in ledgers.accepted.items():
         for topic in TOPICS:
-            if (n, topic) in ends:
+            ends = sum(1 for run in ledgers.attempts.get((n, topic), ()) if run.ended)
+            if ends:
                 report.done += 1
+                report.ran_once += ends == 1
             elif job_id in dead[topic]:
                 report.dead += 1
-                if not dead[topic][job_id]:
-                    report.wrong_dead.append(f"{n}/{topic}")
+                if not _died_rightly(dead[topic][job_id]):
+                    report.wrong_dead.append(f"{n}/{topic}: {dead[topic][job_id]}")
             elif job_id in waiting[topic]:
                 report.stuck.append(f"{n}/{topic}")
             else:
                 report.lost.append(f"{n}/{topic}")
 
 
-def _explain(report: Report, key, starts, finished, faults, per_fault) -> None:  # type: ignore[no-untyped-def]
-    """Every end beyond the first falls to the last fault before the extra attempt began and after the first one began."""
-    for _extra_at, attempt in finished[1:]:
-        report.duplicates += 1
-        began = next((at for at, number in starts if number == attempt), _extra_at)
-        i = bisect.bisect_right(faults, began) - 1
-        if i >= 0 and faults[i] >= starts[0][0] - 5.0:
-            per_fault[faults[i]] += 1
-        else:
-            report.unexplained.append(f"{key[0]}/{key[1]}")
+def _died_rightly(dead: Dead) -> bool:
+    """With a reason, and only when its attempts were used up or its worker died three times."""
+    return bool(dead.reason) and (dead.attempts >= ATTEMPTS or "died" in dead.reason)
+
+
+def _attempts(report: Report, ledgers: Ledgers) -> None:
+    for (n, topic), runs in ledgers.attempts.items():
+        numbers = [run.number for run in runs]
+        if len(set(numbers)) != len(numbers):
+            report.recounted.append(f"{n}/{topic} {sorted(numbers)}")
+        if max(numbers) > HIGHEST_ATTEMPT:
+            report.overrun.append(f"{n}/{topic} {sorted(numbers)}")
+        report.overspent += max(0, max(numbers) - len(numbers))
+        report.torn += sum(run.torn for run in runs)
+        report.corrupt += [f"{n}/{topic}" for run in runs if run.torn and run.ended]
+
+
+def displacement(ledgers: Ledgers) -> int:
+    """By how many places a first attempt began late at most, by its id. Order is best effort: a figure, no crime."""
+    most = 0
+    for topic in TOPICS:
+        firsts = [
+            (runs[0].began, ledgers.accepted[n])
+            for (n, of), runs in ledgers.attempts.items()
+            if of == topic and runs[0].number == 1 and n in ledgers.accepted
+        ]
+        seen: list[int] = []
+        for _, job_id in sorted(firsts):
+            most = max(most, len(seen) - bisect_left(seen, int(job_id)))
+            insort(seen, int(job_id))
+    return most

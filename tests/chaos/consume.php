@@ -25,6 +25,9 @@ foreach ($jobs as $job) {
     $topic = $_POST['topic'];
     $attempt = $job['RetryTimes'];
     ledger(sprintf('B %d %s %d %s %.6f %s', $n, $topic, $attempt, $job['id'], microtime(true), $whole ? 'whole' : 'TORN'));
+    if (file_exists(getenv('CHAOS_SLOW'))) {
+        usleep(50000);
+    }
     if (!$whole) {
         header('Code: 500');
         header('Error-Code: torn body');

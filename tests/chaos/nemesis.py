@@ -1,7 +1,8 @@
 """The nemesis: one fault after the other, chosen by a seed, each written to the ledger at the moment it strikes.
 
-A line is `fault time name detail`. A fault is a function of the `Stage`; what it breaks it mends again before it returns, so
-that faults do not pile up into something nobody can tell apart. Waiting here is for the length of a fault.
+Lines are `fault time name` and, when it is over, `over time name`. A fault is a function of the `Stage`; what it breaks it
+mends again before it returns, so that faults do not pile up into something nobody can tell apart. Waiting here is for the
+length of a fault.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
+import redis
+
+from tests.chaos import wire
 from tests.chaos.stage import Stage
 
 Fault = Callable[[Stage, random.Random], str]
@@ -89,11 +94,126 @@ def hup(stage: Stage, chance: random.Random) -> str:
     return stage.edit_and_hup(chance)
 
 
+def fpm_kill(stage: Stage, chance: random.Random) -> str:
+    """kill -9 of its master: orphans go on serving, and nobody listens when they are gone."""
+    stage.fpm.kill_master()
+    time.sleep(chance.uniform(0.2, 1.0))
+    stage.fpm.kill_children()
+    stage.fpm.start()
+    return "kill -9 of the master, then of its orphans, started again"
+
+
+def fpm_freeze(stage: Stage, chance: random.Random) -> str:
+    seconds, children = chance.uniform(0.5, 3.0), stage.fpm.children()
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        if number == signal.SIGSTOP:
+            time.sleep(seconds)
+    return f"{len(children)} children for {seconds:.1f} s"
+
+
+def fpm_slow(stage: Stage, chance: random.Random) -> str:
+    seconds = chance.uniform(1.0, 3.0)
+    stage.slow.touch()
+    time.sleep(seconds)
+    stage.slow.unlink()
+    return f"every job 50 ms longer for {seconds:.1f} s"
+
+
+def moved_away(what: str) -> Fault:
+    """The script as in a half-done deployment, or the socket: gone, and back a moment later."""
+
+    def strike(stage: Stage, chance: random.Random) -> str:
+        path = Path(stage.script) if what == "script" else stage.fpm.socket
+        seconds = chance.uniform(0.3, 2.0)
+        path.rename(path.with_suffix(".away"))
+        time.sleep(seconds)
+        path.with_suffix(".away").rename(path)
+        return f"{path.name} for {seconds:.1f} s"
+
+    return strike
+
+
+def no_descriptors(role: str) -> Fault:
+    """The process may open nothing more for a while (prlimit)."""
+
+    def strike(stage: Stage, chance: random.Random) -> str:
+        seconds = chance.uniform(0.5, 2.0)
+        held: dict[int, tuple[int, int]] = {}
+        for pid in stage.pids(role):
+            with contextlib.suppress(OSError):
+                held[pid] = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+                used = len(os.listdir(f"/proc/{pid}/fd"))
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, held[pid][1]))
+        time.sleep(seconds)
+        for pid, limits in held.items():
+            with contextlib.suppress(OSError):
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        return f"{len(held)} processes for {seconds:.1f} s"
+
+    return strike
+
+
+def disk_full(stage: Stage, chance: random.Random) -> str:
+    seconds = chance.uniform(0.5, 2.0)
+    taken = stage.disk.fill()
+    time.sleep(seconds)
+    stage.disk.free()
+    ended = ""
+    if stage.engine != "embedded":
+        time.sleep(0.1)  # with appendfsync always it ends itself rather than lie; its supervisor starts it again
+        if stage.redis_is_dead():
+            stage.redis_start()
+            ended = ", Redis had ended itself and was started again"
+    return f"{taken} MiB taken for {seconds:.1f} s{ended}"
+
+
+def bad_wire(which: str, mode: str) -> Fault:
+    """`which`: wire (bus to Redis) or front (a producer to the gateway)."""
+
+    def strike(stage: Stage, chance: random.Random) -> str:
+        one: wire.Wire = getattr(stage, which)
+        seconds = chance.uniform(0.5, 3.0)
+        one.mode = mode
+        time.sleep(seconds)
+        one.mode = wire.PASS
+        return f"{seconds:.1f} s"
+
+    return strike
+
+
+def cut_wire(which: str) -> Fault:
+    def strike(stage: Stage, chance: random.Random) -> str:
+        one: wire.Wire = getattr(stage, which)
+        counts = []
+        for _ in range(chance.randrange(1, 6)):
+            counts.append(one.cut())
+            time.sleep(chance.uniform(0.0, 0.2))
+        return f"{counts} connections reset"
+
+    return strike
+
+
+def hup_storm(stage: Stage, chance: random.Random) -> str:
+    for _ in range(20):
+        stage.edit_and_hup(chance, may_break=False)
+        time.sleep(0.05)
+    return "20 in a second"
+
+
 def redis_kill(stage: Stage, chance: random.Random) -> str:
     stage.redis_kill()
     time.sleep(chance.uniform(0.0, 1.0))
     stage.redis_start()
     return "kill -9, started again"
+
+
+def redis_restart(stage: Stage, chance: random.Random) -> str:
+    stage.redis_kill(signal.SIGTERM)
+    stage.redis_start()
+    return "TERM, started again"
 
 
 def redis_freeze(stage: Stage, chance: random.Random) -> str:
@@ -104,12 +224,35 @@ def redis_freeze(stage: Stage, chance: random.Random) -> str:
     return f"{seconds:.1f} s"
 
 
-def redis_full(stage: Stage, chance: random.Random) -> str:
-    seconds = chance.uniform(0.5, 2.0)
-    stage.redis_config("maxmemory", "1mb")
-    time.sleep(seconds)
-    stage.redis_config("maxmemory", "0")
-    return f"maxmemory 1mb for {seconds:.1f} s"
+def redis_setting(name: str, bad: str, good: str) -> Fault:
+    """A setting that makes it refuse writes for a while."""
+
+    def strike(stage: Stage, chance: random.Random) -> str:
+        seconds = chance.uniform(0.5, 2.0)
+        stage.redis_ask("CONFIG", "SET", name, bad)
+        time.sleep(seconds)
+        stage.redis_ask("CONFIG", "SET", name, good)
+        return f"{name} {bad} for {seconds:.1f} s"
+
+    return strike
+
+
+def redis_cut(stage: Stage, chance: random.Random) -> str:
+    with contextlib.suppress(redis.RedisError):  # our own connection may be among them
+        return f"{stage.redis_ask('CLIENT', 'KILL', 'TYPE', 'normal')!r} connections closed"
+    return "connections closed"
+
+
+def clock(seconds: float) -> Fault:
+    """The wall clock of the bus jumps, and back again."""
+
+    def strike(stage: Stage, chance: random.Random) -> str:
+        stage.clock_ms(int(seconds * 1000))
+        time.sleep(1.0)
+        stage.clock_ms(0)
+        return f"{seconds:+g} s for 1 s"
+
+    return strike
 
 
 FAULTS: dict[str, Fault] = {
@@ -123,28 +266,89 @@ FAULTS: dict[str, Fault] = {
     "restart bus": restart_bus,
     "stop worker": stop_and_continue("worker", 1.0),
     "stop gateway": stop_and_continue("gateway", 1.0),
+    "stop ticker": stop_and_continue("ticker", 2.0),
+    "stop web": stop_and_continue("web", 2.0),
+    "stop mold": stop_and_continue("mold", 2.0),
     "stop master": stop_and_continue("master", 2.0),
     "hang worker": stop_and_continue("worker", 8.0),
+    "hang gateway": stop_and_continue("gateway", 8.0),
+    "no descriptors worker": no_descriptors("worker"),
+    "no descriptors gateway": no_descriptors("gateway"),
+    "producer wire slow": bad_wire("front", wire.SLOW),
+    "producer wire split": bad_wire("front", wire.SPLIT),
+    "producer wire cut": cut_wire("front"),
+    "disk full": disk_full,
+    "script away": moved_away("script"),
+    "socket away": moved_away("socket"),
     "fpm down": fpm_down,
+    "fpm kill": fpm_kill,
     "fpm reload": fpm_reload,
     "fpm child": fpm_child,
+    "fpm freeze": fpm_freeze,
+    "fpm slow": fpm_slow,
     "hup": hup,
+    "hup storm": hup_storm,
 }
-REDIS_FAULTS: dict[str, Fault] = {"redis kill": redis_kill, "redis freeze": redis_freeze, "redis full": redis_full}
+REDIS_FAULTS: dict[str, Fault] = {
+    "redis kill": redis_kill,
+    "redis restart": redis_restart,
+    "redis freeze": redis_freeze,
+    "redis full": redis_setting("maxmemory", "1mb", "0"),
+    "redis without replicas": redis_setting("min-replicas-to-write", "1", "0"),
+    "redis password": redis_setting("requirepass", "changed", ""),
+    "redis cut": redis_cut,
+    "redis wire slow": bad_wire("wire", wire.SLOW),
+    "redis wire split": bad_wire("wire", wire.SPLIT),
+    "redis wire silent": bad_wire("wire", wire.SILENT),
+    "redis wire cut": cut_wire("wire"),
+}
+CLOCK_FAULTS: dict[str, Fault] = {
+    "clock ahead": clock(20.0),
+    "clock behind": clock(-20.0),
+    "clock far behind": clock(-3600.0),
+}
 
 
-def run(stage: Stage, ledger: Path, faults: int, seed: int, until: Callable[[], bool], gap_s: float) -> None:
-    """Strike `faults` times, every kind at least once if there are enough, until `until()` says the load is over."""
-    chance = random.Random(seed)
-    known = dict(FAULTS) | (REDIS_FAULTS if stage.engine != "embedded" else {})
-    names = list(known)
+def plan(stage: Stage, faults: int, chance: random.Random, only: Collection[str] = ()) -> list[str]:
+    """The names, every kind at least once if there are enough; with `only` no others. ValueError for an unknown name."""
+    known = dict(FAULTS)
+    if stage.engine != "embedded":
+        known |= REDIS_FAULTS
+    if stage.clock:
+        known |= CLOCK_FAULTS
+    if not stage.disk.can_fill:
+        stage.say(f"no disk full: {stage.disk.why}")
+        del known["disk full"]
+    unknown = set(only) - known.keys()
+    if unknown:
+        raise ValueError(f"no such fault here: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+    names = [name for name in known if not only or name in only]
     chance.shuffle(names)
-    plan = (names * (faults // len(names) + 1))[:faults]
+    return (names * (faults // len(names) + 1))[:faults]
+
+
+def run(
+    stage: Stage,
+    ledger: Path,
+    faults: int,
+    seed: int,
+    until: Callable[[], bool],
+    gap_s: float,
+    only: Collection[str] = (),
+) -> None:
+    """Strike `faults` times, or until `until()` says the load is over."""
+    chance = random.Random(seed)
     with ledger.open("a", buffering=1) as out:
-        for name in plan:
+        for name in plan(stage, faults, chance, only):
             if until():
                 break
             time.sleep(chance.uniform(0.3, 1.0) * gap_s)
             out.write(f"fault {time.time():.6f} {name.replace(' ', '_')}\n")
-            detail = known[name](stage, chance)
+            detail = strike(stage, name, chance)
+            out.write(f"over {time.time():.6f} {name.replace(' ', '_')}\n")
             stage.say(f"{name}: {detail}")
+
+
+def strike(stage: Stage, name: str, chance: random.Random) -> str:
+    """One fault by its name."""
+    return {**FAULTS, **REDIS_FAULTS, **CLOCK_FAULTS}[name](stage, chance)

@@ -1,6 +1,6 @@
 """A producer that writes down what it was told: one line before a push, one after its answer.
 
-Knows the Redis protocol and nothing of the bus's code, so that no bug is shared. Lines: `S n time` sent, then `A n id`
+Knows the Redis protocol and nothing of the bus's code, so that no bug is shared. Lines: `S n time mode` sent, then `A n id`
 accepted, `E n text` definite error, `U n text` unknown (UNKNOWN answer, or the connection was lost after sending).
 """
 
@@ -44,16 +44,18 @@ class Connection:
         self._socket.close()
 
 
-def content(n: int, chance: random.Random) -> bytes:
+def content(n: int, chance: random.Random, slow: float) -> bytes:
     """A job that carries its own length and digest. The mix: mostly quick, some slow, failing, large or binary."""
     roll = chance.random()
-    mode = "slow" if roll < 0.01 else "twice" if roll < 0.03 else "never" if roll < 0.035 else "ok"
+    mode = "twice" if roll < 0.02 else "never" if roll < 0.025 else "slow" if roll < 0.025 + slow else "ok"
     size = 300_000 if chance.random() < 0.001 else chance.randrange(0, 200)
     payload = chance.randbytes(size) if chance.random() < 0.1 else b"x" * size
     return b"%d|%s|%d|%s|%s" % (n, mode.encode(), size, hashlib.sha256(payload).hexdigest().encode(), payload)
 
 
-def run(address: tuple[str, int], first: int, count: int, per_second: float, ledger: Path, seed: int) -> None:
+def run(
+    address: tuple[str, int], first: int, count: int, per_second: float, ledger: Path, seed: int, slow: float
+) -> None:
     chance = random.Random(seed)
     connection: Connection | None = None
     started = time.monotonic()
@@ -63,13 +65,13 @@ def run(address: tuple[str, int], first: int, count: int, per_second: float, led
             behind = started + i / per_second - time.monotonic()
             if behind > 0:
                 time.sleep(behind)  # the load is paced, so that faults fall into it
-            value = content(n, chance)
+            value = content(n, chance, slow)
             while connection is None:
                 try:
                     connection = Connection(address, "chaos:secret")
                 except OSError:
                     time.sleep(0.02)
-            out.write(f"S {n} {time.time():.6f}\n")
+            out.write(f"S {n} {time.time():.6f} {value.split(b'|', 2)[1].decode()}\n")
             try:
                 answer = connection.command(b"LPUSH", b"chaos/x", value)
                 reply = json.loads(answer)
@@ -93,6 +95,7 @@ if __name__ == "__main__":
     parser.add_argument("--per-second", type=float, required=True)
     parser.add_argument("--ledger", type=Path, required=True)
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--slow", type=float, default=0.01)
     given = parser.parse_args()
-    run(("127.0.0.1", given.port), given.first, given.count, given.per_second, given.ledger, given.seed)
+    run(("127.0.0.1", given.port), given.first, given.count, given.per_second, given.ledger, given.seed, given.slow)
     sys.exit(0)

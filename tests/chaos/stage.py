@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -19,20 +20,24 @@ import redis
 
 from pepperbus.errors import NotReachable
 from pepperbus.master.control import ask
+from tests.chaos.bounds import ATTEMPTS, CONCURRENCY, WORKERS
+from tests.chaos.disk import SmallDisk
+from tests.chaos.wire import Wire
 from tests.fixtures.fpm import Fpm
 
 HERE = Path(__file__).parent
-CONCURRENCY = 4
-WORKERS = 2
-#: What a fault may repeat: what runs on the node (two topics), and what each worker had answered but not yet stored (the
-#: worker's own limit, 32). The second part dominates, so this bound is loose: the reported number of duplicates says more.
-IN_FLIGHT = 2 * CONCURRENCY + WORKERS * 32
+ROOT = HERE.parents[1]
+#: `pepperbus serve` with other mains than its own: those of `mains`, which change something in a process and go on.
+_WITH_MAINS = (
+    "import sys; from pathlib import Path; from pepperbus.master import run; from pepperbus.master.mold import ROLES;"
+    "sys.exit(run(Path(sys.argv[1]), {role: f'tests.chaos.mains:{role}' for role in ROLES}))"
+)
 
 CONF = """
 queue_files = queues.d/*.conf
 [bus]
     node = chaos
-    data_dir = data
+    data_dir = {data}
     run_dir = run
     grace = 5s
 [gateway]
@@ -84,25 +89,37 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str) -> No
 
 
 class Stage:
-    """Everything that runs, and how to break it. `engine`: embedded, redis or pika."""
+    """Everything that runs, and how to break it. `engine`: embedded, redis or pika.
 
-    def __init__(self, directory: Path, engine: str, seed: int, verbose: bool = False) -> None:
+    `mutant` and `clock` start the bus with the mains of `mains`: with a crime in it, or with a wall clock that
+    `clock_ms` moves.
+    """
+
+    def __init__(
+        self, directory: Path, engine: str, seed: int, verbose: bool = False, mutant: str = "", clock: bool = False
+    ) -> None:
         self.directory = directory
         self.engine = engine
         self.verbose = verbose
+        self.mutant = mutant
+        self.clock = directory / "clock" if clock else None
         self.consumer_ledger = directory / "consumer.ledger"
         self.consumer_ledger.touch()
         self.gateway, self.web, self.redis_port = free_port(), free_port(), free_port()
         self.config = directory / "pepperbus.conf"
         self.log = directory / "bus.log"
+        self.slow = directory / "slow"
         self._bus: subprocess.Popen[bytes] | None = None
         self._redis: subprocess.Popen[bytes] | None = None
+        self.disk = SmallDisk(directory / "disk")
+        self.wire = Wire(("127.0.0.1", self.redis_port), seed)
+        self.front = Wire(("127.0.0.1", self.gateway), seed)
         (directory / "fpm").mkdir()
         php = {"display_errors": 0, "opcache.enable": 1}
-        env = {"env[CHAOS_LEDGER]": self.consumer_ledger}
+        env = {"env[CHAOS_LEDGER]": self.consumer_ledger, "env[CHAOS_SLOW]": self.slow}
         self.fpm = Fpm(directory / "fpm", children=8, pool=env, php=php)
         self.script = self.fpm.script("chaos.php", (HERE / "consume.php").read_text())
-        self._settings = {"attempts": 4, "timeout": 20}
+        self._settings = {"attempts": ATTEMPTS, "timeout": 20}
         self._write_config()
 
     def say(self, text: str) -> None:
@@ -113,16 +130,24 @@ class Stage:
 
     def _write_config(self) -> None:
         storage = "type = embedded" if self.engine == "embedded" else self._redis_lines()
-        text = CONF.format(gateway=self.gateway, web=self.web, log=self.log, storage=storage, fpm=self.fpm.address)
+        text = CONF.format(
+            gateway=self.gateway,
+            web=self.web,
+            log=self.log,
+            storage=storage,
+            fpm=self.fpm.address,
+            data=self.disk.path / "data",
+        )
         self.config.write_text(text)
         (self.directory / "queues.d").mkdir(exist_ok=True)
         self.write_queue()
 
     def _redis_lines(self) -> str:
         mode = "\n        mode = pika" if self.engine == "pika" else ""
-        return f"type = redis\n        url = redis://127.0.0.1:{self.redis_port}/0{mode}"
+        return f"type = redis\n        url = redis://127.0.0.1:{self.wire.port}/0{mode}"
 
     def write_queue(self) -> None:
+        # A redis-server under `mode = pika` can say nothing about Pika's own durability.
         durability = "memory" if self.engine == "pika" else "process"
         text = QUEUE.format(
             script=self.script,
@@ -138,6 +163,8 @@ class Stage:
     def start_bus(self) -> None:
         """Start and wait until a push would be accepted."""
         command = [sys.executable, "-m", "pepperbus.cli", "-c", str(self.config), "serve"]
+        if self.mutant or self.clock:
+            command = [sys.executable, "-c", _WITH_MAINS, str(self.config)]
 
         def up() -> bool:
             nonlocal tries
@@ -158,8 +185,11 @@ class Stage:
         wait_until(up, 30, "the gateway answers")
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+        env = {"CHAOS_MUTANT": self.mutant, "CHAOS_CLOCK": str(self.clock or ""), "CHAOS_DIR": str(self.directory)}
         with (self.directory / "serve.log").open("ab") as out:
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            return subprocess.Popen(
+                command, cwd=ROOT, env=os.environ | env, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            )
 
     def stop_bus(self) -> None:
         if self._bus is not None:
@@ -199,12 +229,12 @@ class Stage:
         if self._bus is not None:
             self._bus.wait()
 
-    def edit_and_hup(self, chance: random.Random) -> str:
+    def edit_and_hup(self, chance: random.Random, may_break: bool = True) -> str:
         """A random edit of the queue file, one in three of them broken; a broken one must change nothing."""
         if not self._bus:
             return "no bus"
         path = self.directory / "queues.d" / "chaos.conf"
-        if chance.random() < 0.34:
+        if may_break and chance.random() < 0.34:
             good = path.read_text()
             path.write_text(good.replace("run = fastcgi", "run = fastkgi"))
             with contextlib.suppress(NotReachable):
@@ -220,7 +250,7 @@ class Stage:
     # -- redis -------------------------------------------------------------------------------------------------------
 
     def redis_start(self) -> None:
-        folder = self.directory / "redis"
+        folder = self.disk.path / "redis"
         folder.mkdir(exist_ok=True)
         command = ["redis-server", "--port", str(self.redis_port), "--bind", "127.0.0.1", "--dir", str(folder)]
         command += ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--logfile", str(folder / "log")]
@@ -235,23 +265,46 @@ class Stage:
         wait_until(up, 20, "redis answers")
         client.close()
 
-    def redis_kill(self) -> None:
+    def redis_kill(self, number: int = signal.SIGKILL) -> None:
         assert self._redis is not None
-        self._redis.kill()
-        self._redis.wait()
+        self._redis.send_signal(number)
+        self._redis.wait(20)
+
+    def redis_is_dead(self) -> bool:
+        return self._redis is not None and self._redis.poll() is not None
 
     def redis_signal(self, number: int) -> None:
         assert self._redis is not None
         self._redis.send_signal(number)
 
-    def redis_config(self, name: str, value: str) -> None:
+    def redis_ask(self, *words: str) -> object:
+        """One command past the wire, so that it arrives whatever is wrong with that."""
         client = redis.Redis(port=self.redis_port, retry=None, protocol=2, socket_timeout=5)
-        client.config_set(name, value)
-        client.close()
+        try:
+            return client.execute_command(*words)
+        finally:
+            client.close()
 
     # -- beginning and end ---------------------------------------------------------------------------------------------
 
+    def clock_ms(self, ahead: int) -> None:
+        """Move the wall clock of every process of the bus, if it was started for that."""
+        assert self.clock is not None
+        self.clock.with_suffix(".new").write_bytes(struct.pack("<q", ahead))
+        self.clock.with_suffix(".new").replace(self.clock)
+
+    def descriptors(self) -> dict[str, int]:
+        """Open files of each process by name."""
+        found = {}
+        with contextlib.suppress(NotReachable, psutil.NoSuchProcess):
+            for process in self.status()["processes"]:
+                if process["pid"]:
+                    found[process["name"]] = psutil.Process(process["pid"]).num_fds()
+        return found
+
     def open(self) -> None:
+        if self.clock:
+            self.clock_ms(0)
         if self.engine != "embedded":
             self.redis_start()
         self.fpm.start()
@@ -264,8 +317,12 @@ class Stage:
         self.kill_everything()
         self.fpm.stop()
         if self._redis is not None:
-            self._redis.send_signal(signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):
+                self._redis.send_signal(signal.SIGCONT)
             self.redis_kill()
+        self.wire.close()
+        self.front.close()
+        self.disk.close()
 
     def _tail(self, name: str) -> str:
         path = self.directory / name
