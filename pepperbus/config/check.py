@@ -5,10 +5,13 @@ Floor 1. Looks at one option at a time; what several options mean together is `l
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
+from pepperbus.config.references import KINDS, referred_file, resolve
 from pepperbus.config.source import Document, KeyPath
 from pepperbus.config.spec import Option, Spec
 from pepperbus.config.values import later as refuse
@@ -34,10 +37,20 @@ def given(document: Document, spec: Spec, path: KeyPath = ()) -> Values:
             document.mistake(here, _unknown_key(spec, key))
             continue
         try:
-            found[key] = option.value(value)
+            found[key] = option.value(_revealed(document, option, value))
         except ValueError as error:
             document.mistake(here, f"{error}{_default(option)}")
     return found
+
+
+def _revealed(document: Document, option: Option, value: str | list[str]) -> str | list[str]:
+    """`value`, or what it refers to. Raises ValueError."""
+    if option.kind not in KINDS:
+        return value
+    base = Path(os.path.abspath(document.file)).parent
+    if (file := referred_file(value, base)) is not None:
+        document.secret_files.append(file)
+    return resolve(value, base, document.environ)
 
 
 def complete(values: Values, spec: Spec) -> Values:

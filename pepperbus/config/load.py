@@ -41,7 +41,7 @@ def find(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> P
 
 def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
     """The whole configuration. Raises ConfigError with every mistake of every file."""
-    main = read(find(path, environ))
+    main = read(find(path, environ), environ)
     if main.broken and not main.tree:  # all else that seems wrong would follow from it
         raise ConfigError(*main.mistakes)
     config = node.build(main)
@@ -49,14 +49,15 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> C
     documents: dict[str, Document] = {}
     queues: dict[str, Queue] = {}
     for file in files:
-        documents[file.stem] = read(file)
+        documents[file.stem] = read(file, environ)
         queues[file.stem] = queue.build(documents[file.stem], file.stem, config)
     _check_keys(documents, queues)
     _check_logins(main, config, queues)
     mistakes = [mistake for document in (main, *documents.values()) for mistake in document.mistakes]
     if mistakes:
         raise ConfigError(*mistakes)
-    return replace(config, queues=queues)
+    secret_files = {file: None for document in (main, *documents.values()) for file in document.secret_files}
+    return replace(config, queues=queues, secret_files=tuple(secret_files))
 
 
 def load_queue_text(text: str, name: str, config: Config) -> Queue:

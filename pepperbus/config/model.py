@@ -169,6 +169,7 @@ class Topic:
     dead_on: tuple[int, ...] = (400, 413, 415, 422)
     params: tuple[tuple[str, str], ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
+    hidden: tuple[str, ...] = ()  # params and headers whose values came by reference and are not shown
 
     @property
     def full_name(self) -> str:
@@ -215,6 +216,7 @@ class Config:
     queues: dict[str, Queue]
     generation: int = 0
     http: Http = Http()
+    secret_files: tuple[Path, ...] = ()  # what `file:` named
 
     def topic(self, full_name: str) -> Topic | None:
         """`queue/topic` -> its Topic, None when there is none."""

@@ -15,6 +15,7 @@ from pepperbus.config.check import Values, complete, given
 from pepperbus.config.model import Config, Queue, Topic
 from pepperbus.config.node import unknown_name
 from pepperbus.config.reach import refusal
+from pepperbus.config.references import is_reference
 from pepperbus.config.source import Document, KeyPath
 from pepperbus.config.spec import Spec, schema
 from pepperbus.names import NAME_RULE, is_name
@@ -104,9 +105,14 @@ def _topic(document: Document, path: KeyPath, queue: str, values: Values, node: 
     _check_headers(document, (*path, "headers"), headers)
     urls = full.pop("url")
     _check_reach(document, path, urls or (), node)
-    return Topic(
-        queue=queue, name=path[-1], urls=urls, params=tuple(params.items()), headers=tuple(headers.items()), **full
-    )
+    hidden = tuple(name for name in (*params, *headers) if _is_referred(document, path, name))
+    full |= {"params": tuple(params.items()), "headers": tuple(headers.items()), "hidden": hidden}
+    return Topic(queue=queue, name=path[-1], urls=urls, **full)
+
+
+def _is_referred(document: Document, path: KeyPath, name: str) -> bool:
+    places = [(*around, section, name) for around in (path, ()) for section in ("params", "headers")]
+    return any(is_reference(document.value(place)) for place in places)
 
 
 def _storage(document: Document, path: KeyPath, storage: str, node: Config) -> str:

@@ -7,7 +7,9 @@ reaches it.
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -34,8 +36,10 @@ class Document:
     `broken`: some line could not be read, so something that seems to be missing may only be misspelled.
     """
 
-    def __init__(self, file: Path, text: str) -> None:
+    def __init__(self, file: Path, text: str, environ: Mapping[str, str] = os.environ) -> None:
         self.file = file
+        self.environ = environ
+        self.secret_files: list[Path] = []  # files that hold a secret for this one
         self._mistakes: list[tuple[int, str]] = []
         self._repeated: list[KeyPath] = []
         self.broken = False
@@ -149,7 +153,7 @@ class Document:
         self.lines.setdefault(path, number)
 
 
-def read(file: Path) -> Document:
+def read(file: Path, environ: Mapping[str, str] = os.environ) -> Document:
     """The file as a document; one that cannot be read has one mistake and an empty tree."""
     text, trouble = "", ""
     try:
@@ -166,7 +170,7 @@ def read(file: Path) -> Document:
         trouble = f"cannot be read: {error}"
     if not trouble and "\0" in text:
         text, trouble = "", f"NUL byte in line {text[: text.index(chr(0))].count(chr(10)) + 1}; this is no text file"
-    document = Document(file, text)
+    document = Document(file, text, environ)
     if trouble:
         document.unreadable(trouble)
     return document

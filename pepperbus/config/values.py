@@ -48,6 +48,11 @@ def secret(value: Raw) -> Secret:
     return Secret(text(value))
 
 
+def private(value: Raw) -> str:
+    """Text that may hold a secret, and may say `env:NAME` or `file:/path` instead."""
+    return text(value)
+
+
 def signing(value: Raw) -> Secret:
     """A key as it stands, or `whsec_` and the key in base64 (Standard Webhooks)."""
     found = text(value)
@@ -279,7 +284,7 @@ def login(value: Raw) -> Login:
         raise ValueError(shape)
     rights = {word.strip() for word in parts[1].split("|")}
     if not rights <= {"push", "pop"}:
-        raise ValueError(f"{parts[1]!r} is no right: push, pop or push|pop; {shape}")
+        raise ValueError(f"the second word is a right: push, pop or push|pop; {shape}")
     return Login("", Secret(parts[0]), "push" in rights, "pop" in rights, parts[2:])
 
 
@@ -298,7 +303,7 @@ def _meant(found: str, words: tuple[str, ...]) -> str:
 CHECKS: dict[str, Callable[..., Any]] = {
     check.__name__: check
     for check in (
-        text, texts, secret, signing, name, names, integer, integers, boolean, option, engine, duration, size, backoff, address,
-        addresses, urls, places, storage_url, script, host, login, later,
+        text, texts, secret, private, signing, name, names, integer, integers, boolean, option, engine, duration,
+        size, backoff, address, addresses, urls, places, storage_url, script, host, login, later,
     )
 }  # fmt: skip

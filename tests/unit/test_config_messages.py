@@ -164,7 +164,7 @@ NODE_CASES = {
         "shop = s3cret, push, orders*, mail"
     ],
     "[logins]\nshop = pw, pull, *": [
-        "2: [logins] shop = ***: 'pull' is no right: push, pop or push|pop; NAME = password, push|pop, queue patterns is "
+        "2: [logins] shop = ***: the second word is a right: push, pop or push|pop; NAME = password, push|pop, queue patterns is "
         "wanted, such as: shop = s3cret, push, orders*, mail"
     ],
     "queue_files = nowhere/*.conf": [
