@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +90,15 @@ def run(
     clock: bool = False,
     rest_s: float = REST_S,
     slow: float = 0.01,
+    consumer: Callable[[str], str] | None = None,
 ) -> Report:
-    """The whole run; the ledgers stay in `directory`."""
+    """The whole run; the ledgers stay in `directory`. `consumer` may rewrite the consumer's script."""
     stage = Stage(directory, engine, seed, verbose, mutant, clock)
     producers: list[subprocess.Popen[bytes]] = []
     nemesis_ledger = directory / "nemesis.ledger"
     nemesis_ledger.touch()
+    if consumer is not None:
+        Path(stage.script).write_text(consumer(Path(stage.script).read_text()))
     try:
         stage.open()
         before = stage.descriptors()

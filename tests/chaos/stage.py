@@ -290,8 +290,8 @@ class Stage:
     def clock_ms(self, ahead: int) -> None:
         """Move the wall clock of every process of the bus, if it was started for that."""
         assert self.clock is not None
-        self.clock.with_suffix(".new").write_bytes(struct.pack("<q", ahead))
-        self.clock.with_suffix(".new").replace(self.clock)
+        with self.clock.open("r+b" if self.clock.exists() else "wb") as file:  # in place: the processes have it mapped
+            file.write(struct.pack("<q", ahead))
 
     def descriptors(self) -> dict[str, int]:
         """Open files of each process by name."""
