@@ -28,6 +28,7 @@ COMMANDS = {
     "serve": _Entry("serve", "Run the bus in the foreground."),
     "check": _Entry("steer", "Say whether the configuration is right, or what does not fit php-fpm (`check fpm`)."),
     "reload": _Entry("steer", "Let the running bus read its configuration anew."),
+    "upgrade": _Entry("steer", "Let the running bus become the code on disk, without an end of service."),
     "stop": _Entry("steer", "Stop the running bus."),
     "fpm-pool": _Entry("steer", "Print a php-fpm pool file made for the bus."),
     "push": _Entry("push", "Push jobs through the gateway."),

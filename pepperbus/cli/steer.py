@@ -1,4 +1,4 @@
-"""`pepperbus check`, `reload`, `stop`, `fpm-pool`: what needs no storage."""
+"""`pepperbus check`, `reload`, `upgrade`, `stop`, `fpm-pool`: what needs no storage."""
 
 from __future__ import annotations
 
@@ -61,6 +61,20 @@ def reload(ctx: click.Context) -> None:
 
 
 @click.command()
+@click.pass_context
+def upgrade(ctx: click.Context) -> None:
+    """Let the running bus become the code on disk, without an end of service.
+
+    First a process of the new code tries everything: imports, configuration, storages. If that fails nothing changes. Then
+    the master goes on as the new code, with the same pid and sockets, and its processes are replaced one by one; old workers
+    finish what they run. Waits until all are replaced.
+    """
+    with office(ctx, queues=False) as opened:
+        steered = steer.upgrade(opened)
+    _steered(ctx, steered)
+
+
+@click.command()
 @click.option("--now", is_flag=True, help="Give running attempts no grace; what runs then counts as cut after sending.")
 @click.pass_context
 def stop(ctx: click.Context, now: bool) -> None:
@@ -82,6 +96,12 @@ def _done(steered: Steered) -> None:
         click.echo("stopped")
         return
     answer = steered.answer
+    if steered.op == "upgrade":
+        versions = (
+            f"{answer['before']} to {answer['after']}" if answer["before"] != answer["after"] else answer["after"]
+        )
+        click.echo(f"upgraded: version {versions}; processes replaced: {answer['replaced']}")
+        return
     for key, text in (
         ("added", "added"),
         ("changed", "changed"),

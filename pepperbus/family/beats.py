@@ -21,7 +21,9 @@ SLOTS = 4096
 
 
 class Beats:
-    """The shared page. The master makes it; the mold maps the descriptor it was passed; children inherit the map."""
+    """The shared page. The master makes it, or is handed its predecessor's; the mold maps the descriptor it was passed;
+    children inherit the map.
+    """
 
     def __init__(self, fd: int | None = None) -> None:
         if fd is None:

@@ -62,9 +62,14 @@ class Outbox:
 class Inbox:
     """Bytes and descriptors in, whole messages out."""
 
-    def __init__(self) -> None:
-        self._buffer = bytearray()
+    def __init__(self, read: bytes = b"") -> None:
+        self._buffer = bytearray(read)
         self._fds: list[int] = []
+
+    @property
+    def unread(self) -> bytes:
+        """The start of a message whose rest has not come yet."""
+        return bytes(self._buffer)
 
     def read(self, sock: socket.socket) -> bool:
         """One read. False at the end of the stream; BlockingIOError passes through."""

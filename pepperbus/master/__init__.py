@@ -1,6 +1,6 @@
 """The master: one plain process that keeps all others alive. `run` is `pepperbus serve`.
 
-Reading order: children.py (who should live), loop.py (one turn), births.py, reload.py, requests.py.
+Reading order: children.py (who should live), loop.py (one turn), births.py, reload.py, upgrade.py, requests.py.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from setproctitle import setproctitle
@@ -17,6 +18,7 @@ from setproctitle import setproctitle
 from pepperbus.config.load import load
 from pepperbus.errors import PepperbusError
 from pepperbus.log import Log
+from pepperbus.master import handover
 from pepperbus.master.loop import Master
 from pepperbus.master.mold import ROLES
 from pepperbus.master.opened import open_all
@@ -33,13 +35,16 @@ def run(config_path: Path | None, roles: Mapping[str, str] = ROLES) -> int:
     os.umask(0o027)
     _allow_descriptors()
     try:
+        handed = handover.take()
         config = load(config_path)
         _adopt_grandchildren()
-        opened = open_all(config)
+        if handed:
+            config = replace(config, generation=handed.generation + 1)
+        opened = handed.opened if handed else open_all(config)
         setproctitle(f"pepperbus: master {config.bus.node}")
         log = Log("master", config.log.file, config.log.level, config.log.format, config.log.errors)
         try:
-            return Master(config, opened, log, dict(roles)).run()
+            return Master(config, opened, log, dict(roles), handed).run()
         finally:
             opened.close()
     except PepperbusError as error:

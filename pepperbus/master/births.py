@@ -16,7 +16,8 @@ from pepperbus.family.spec import Spec
 from pepperbus.log import Log
 from pepperbus.master.children import Place
 from pepperbus.master.events import Events, MoldTold
-from pepperbus.master.lines import Line, new_wake
+from pepperbus.master.handover import Handed
+from pepperbus.master.lines import Line, new_line, new_wake
 from pepperbus.master.mold import Mold, preload
 from pepperbus.master.opened import Opened
 
@@ -28,17 +29,19 @@ _MOLD_BACKOFF_CAP_S = 30.0
 class Births:
     """`boot` names this start of the bus; every child's incarnation begins with it."""
 
-    def __init__(self, opened: Opened, roles: dict[str, str], events: Events, log: Log) -> None:
-        self.boot = f"{time.time_ns() // 1_000_000:x}-{os.getpid():x}"
-        self.page = beats.Beats()
+    def __init__(
+        self, opened: Opened, roles: dict[str, str], events: Events, log: Log, handed: Handed | None = None
+    ) -> None:
+        self.boot = handed.boot if handed else f"{time.time_ns() // 1_000_000:x}-{os.getpid():x}"
+        self.count = handed.births if handed else 0
+        self.wakes: dict[str, int] = handed.wakes if handed else {}
+        self.page = beats.Beats(handed.beats if handed else None)
         self._opened = opened
         self._roles = roles
         self._events = events
         self._log = log
         self._mold: Mold | None = None
-        self._wakes: dict[str, int] = {}
         self._mold_since = 0.0
-        self._count = 0
         self._tokens, self._tokens_at = _RESTARTS_PER_S, 0.0
         self._failures, self._next_mold, self._reason = 0, 0.0, ""
 
@@ -64,7 +67,7 @@ class Births:
         for role, socks in self._opened.listeners.items():
             mold.listen(role, {address: sock.fileno() for address, sock in socks.items()})
         self._add_wakes(config)
-        mold.take_wakes(self._wakes)
+        mold.take_wakes(self.wakes)
         mold.take_config(config)
         self._events.watch(mold.line, MoldTold)
 
@@ -117,19 +120,19 @@ class Births:
         return True
 
     def new_boot(self) -> str:
-        self._count += 1
-        return f"{self.boot}.{self._count}"
+        self.count += 1
+        return f"{self.boot}.{self.count}"
 
     def start(self, place: Place) -> Line:
         """Have `place` born as `place.boot`; it says so with its pid on the returned line. Raises OSError."""
         assert self._mold is not None
-        line = Line(place.name)
+        line, theirs = new_line(place.name)
         # Before the fork: a child that hangs in its boot must be found as well.
         self.page.promise(place.beat, beats.BOOT_LIMIT_S)
         self._mold.spawn(
-            Spec(place.role, place.name, place.index, place.group, place.boot, self.boot, place.beat), line
+            Spec(place.role, place.name, place.index, place.group, place.boot, self.boot, place.beat), theirs.fileno()
         )
-        line.theirs.close()
+        theirs.close()
         return line
 
     def take_config(self, config: Config) -> dict[str, int]:
@@ -145,8 +148,8 @@ class Births:
 
     def _add_wakes(self, config: Config) -> dict[str, int]:
         """An eventfd for every group. They are never closed: a group that comes back finds its own again."""
-        new = {group: new_wake() for group in config.groups() if group not in self._wakes}
-        self._wakes.update(new)
+        new = {group: new_wake() for group in config.groups() if group not in self.wakes}
+        self.wakes.update(new)
         return new
 
     def close(self) -> None:

@@ -91,11 +91,11 @@ def listen(run_dir: Path) -> socket.socket:
 class Client:
     """One connection to the control socket, seen from the master."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, read: bytes = b"", unsent: bytes = b"") -> None:
         sock.setblocking(False)
         self.sock = sock
-        self._in = bytearray()
-        self._out = bytearray()
+        self._in = bytearray(read)
+        self._out = bytearray(unsent)
 
     @property
     def is_allowed(self) -> bool:
@@ -106,6 +106,14 @@ class Client:
     @property
     def has_unsent(self) -> bool:
         return bool(self._out)
+
+    @property
+    def unread(self) -> bytes:
+        return bytes(self._in)
+
+    @property
+    def unsent(self) -> bytes:
+        return bytes(self._out)
 
     def read(self) -> bool:
         """False when the other side is gone or talks nonsense without end."""

@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,16 +46,18 @@ Event = signal.Signals | Told | MoldTold | Requested
 class Events:
     """The one queue. `sleep` waits for the next thing and turns it into events."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, clients: Sequence[Client] = ()) -> None:
         self._queue: deque[Event] = deque()
         self._lines: set[Line] = set()
-        self._clients: set[Client] = set()
+        self.clients: set[Client] = set()
         self._selector = selectors.DefaultSelector()
         self._signals = signals.hear()
         self._control = control
         self._accept_again = 0.0
         self._selector.register(self._signals, selectors.EVENT_READ, lambda mask: self._read_signals())
         self._listen()
+        for client in clients:
+            self._welcome(client)
 
     def _listen(self) -> None:
         self._selector.register(self._control, selectors.EVENT_READ, lambda mask: self._accept())
@@ -96,7 +98,7 @@ class Events:
         if self._accept_again and time.monotonic() >= self._accept_again:
             self._accept_again = 0.0
             self._listen()
-        ends: list[Line | Client] = [*self._lines, *self._clients]
+        ends: list[Line | Client] = [*self._lines, *self.clients]
         for end in ends:
             key = self._selector.get_key(end.sock)
             want = selectors.EVENT_READ | (selectors.EVENT_WRITE if end.has_unsent else 0)
@@ -122,8 +124,11 @@ class Events:
         if not client.is_allowed:
             sock.close()
             return
-        self._clients.add(client)
-        self._selector.register(sock, selectors.EVENT_READ, lambda mask: self._serve(client, mask))
+        self._welcome(client)
+
+    def _welcome(self, client: Client) -> None:
+        self.clients.add(client)
+        self._selector.register(client.sock, selectors.EVENT_READ, lambda mask: self._serve(client, mask))
 
     def _serve(self, client: Client, mask: int) -> None:
         if mask & selectors.EVENT_WRITE:
@@ -138,5 +143,5 @@ class Events:
                 self._queue.append(Requested(request, client.answer))
         if not is_open:
             self._selector.unregister(client.sock)
-            self._clients.discard(client)
+            self.clients.discard(client)
             client.sock.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Sequence
-from itertools import count
 from typing import Any
 
 from pepperbus.family.channel import FDS_PER_MESSAGE, Inbox, Outbox, pack_down, unpack_up
@@ -14,22 +13,32 @@ Reply = Callable[[dict[str, Any]], None]
 
 
 class Line:
-    """One socketpair. `name` is whose it is, in logs."""
+    """The master's end of one socketpair. `name` is whose it is, in logs.
 
-    def __init__(self, name: str) -> None:
+    `read` and `asked` are what a master before this one had already read and how many commands it had sent.
+    """
+
+    def __init__(self, name: str, sock: socket.socket, read: bytes = b"", asked: int = 0) -> None:
         self.name = name
-        self.sock, theirs = socket.socketpair()
-        self.theirs = theirs  # until it was passed on
+        self.sock = sock
         self.sock.setblocking(False)
-        self._inbox = Inbox()
+        self._inbox = Inbox(read)
         self._outbox = Outbox()
-        self._numbers = count(1)
+        self.asked = asked  # commands so far; the next one's number is one higher
         self._asked: dict[int, tuple[Reply, float]] = {}
         self.is_open = True
 
     @property
     def has_unsent(self) -> bool:
         return bool(self._outbox)
+
+    @property
+    def has_unanswered(self) -> bool:
+        return bool(self._asked)
+
+    @property
+    def unread(self) -> bytes:
+        return self._inbox.unread
 
     def tell(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         if self.is_open:
@@ -62,7 +71,7 @@ class Line:
 
     def ask(self, command: dict[str, Any], reply: Reply, until: float) -> None:
         """Relay a command; `reply` gets the answer, or an error after `until` (monotonic) or the end of the line."""
-        number = next(self._numbers)
+        number = self.asked = self.asked + 1
         self._asked[number] = (reply, until)
         self.tell({"op": "command", "id": number, "command": command})
 
@@ -82,7 +91,12 @@ class Line:
         self.give_up(0.0)
         self._outbox.drop()
         self.sock.close()
-        self.theirs.close()
+
+
+def new_line(name: str) -> tuple[Line, socket.socket]:
+    """A line, and its other end: to be passed on and closed here."""
+    ours, theirs = socket.socketpair()
+    return Line(name, ours), theirs
 
 
 def new_wake() -> int:

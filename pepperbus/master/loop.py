@@ -18,11 +18,12 @@ from pepperbus.errors import BootError
 from pepperbus.family import beats
 from pepperbus.family.spec import ORPHAN_S
 from pepperbus.log import Log
-from pepperbus.master import memory, reload, requests
+from pepperbus.master import memory, reload, requests, upgrade
 from pepperbus.master.births import Births, describe
 from pepperbus.master.changes import wanted
 from pepperbus.master.children import Children, Phase, Place
 from pepperbus.master.events import Event, Events, MoldTold, Requested, Told
+from pepperbus.master.handover import Handed
 from pepperbus.master.lines import Line
 from pepperbus.master.notify import Notifier
 from pepperbus.master.opened import Opened
@@ -42,7 +43,9 @@ _LAST = ("ticker", "web")  # these drain after all others have left
 class Master:
     """One running bus. `opened`: lock and sockets. `roles`: the mold's table, role -> "module:function"."""
 
-    def __init__(self, config: Config, opened: Opened, log: Log, roles: dict[str, str]) -> None:
+    def __init__(
+        self, config: Config, opened: Opened, log: Log, roles: dict[str, str], handed: Handed | None = None
+    ) -> None:
         self.config = config
         self.opened = opened
         self.log = log
@@ -50,18 +53,39 @@ class Master:
         self.since = time.time()
         self.gateways = config.gateway.processes
         self.children = Children()
-        self.events = Events(opened.control)
-        self.births = Births(opened, roles, self.events, log)
+        self.events = Events(opened.control, handed.clients if handed else ())
+        self.births = Births(opened, roles, self.events, log, handed)
         self.notifier = Notifier()
         self.reloads = reload.Reloads()
+        self.upgrades = upgrade.Upgrades()
         self.lines: dict[str, Line] = {}
         self.stopping = False
         self.was_ready = False
         self.fatal = ""  # why serve must end with status 3
         self._unclaimed: dict[int, int] = {}  # exit statuses of pids nobody has announced yet
+        self._strangers: set[int] = set()  # pids whose ends mean nothing here
         self._last_turn = time.monotonic()
         self._excused_until = 0.0
         self._next_fat = self._next_family = self._next_watchdog = 0.0
+
+        if handed:
+            self._adopt(handed)
+
+    def _adopt(self, handed: Handed) -> None:
+        """Go on where the master before this one stopped: it was the same process, so its children are ours."""
+        self.since, self.was_ready = handed.since, True
+        if self.config.gateway.processes == handed.processes:
+            self.gateways = handed.gateways
+        self.children.places = handed.places
+        self.reloads.last = handed.last_reload
+        self._strangers = handed.strangers
+        for name, line in handed.lines.items():
+            self._listen_to(self.children.places[name], line)
+        upgrade.resume(self, handed.upgrade)
+
+    def _listen_to(self, place: Place, line: Line) -> None:
+        self.lines[place.name] = line
+        self.events.watch(line, lambda message: Told(place, message))
 
     def run(self) -> int:
         """Until everything has ended. The exit status of `serve`. Raises BootError when the bus cannot boot."""
@@ -91,6 +115,7 @@ class Master:
         self.kill_overdue(now)
         self.tell_family(now)
         self.give_up_waiting(now)
+        upgrade.go_on(self, now)
         self.look_whether_ready()
         self.feed_watchdog(now)
         self.sleep_until_next_deadline()
@@ -105,6 +130,8 @@ class Master:
                 reload.begin(self, lambda answer: None)
             case signal.SIGUSR1:
                 self.reopen_logs()
+            case signal.SIGUSR2:
+                upgrade.begin(self, lambda answer: None)
             case signal.SIGTTIN:
                 self.scale(self.gateways + 1)
             case signal.SIGTTOU:
@@ -164,6 +191,10 @@ class Master:
                 break
             if pid == self.births.mold_pid:
                 self._mold_ended(status)
+            elif self.upgrades.trial is not None and pid == self.upgrades.trial.pid:
+                upgrade.trial_ended(self, status)
+            elif pid in self._strangers:
+                self._strangers.discard(pid)
             else:
                 self._unclaimed[pid] = status
         for pid in list(self._unclaimed):
@@ -217,12 +248,12 @@ class Master:
                 continue
             self.children.start(place, self.births.new_boot(), self.config.generation, now)
             try:
-                line = self.lines[place.name] = self.births.start(place)
+                line = self.births.start(place)
             except OSError as error:  # no descriptor to be had: those that live go on
                 self.children.exit(place, error.strerror or str(error), now, random.random())
                 self.log.error("child_not_started", place.reason, name=place.name)
                 continue
-            self.events.watch(line, lambda message, place=place: Told(place, message))  # type: ignore[misc]
+            self._listen_to(place, line)
 
     def kill_overdue(self, now: float) -> None:
         """End what is silent (first with a traceback, then for sure) and what drains beyond its limit."""

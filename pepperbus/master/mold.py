@@ -13,9 +13,9 @@ import pepperbus
 from pepperbus.config.model import Config
 from pepperbus.family.beats import Beats
 from pepperbus.family.spec import Spec
-from pepperbus.master.lines import Line
+from pepperbus.master.lines import new_line
 
-_ROOT = str(Path(pepperbus.__file__).parent.parent)
+ROOT = str(Path(pepperbus.__file__).parent.parent)
 # -P: the directory it is started in must not be able to slip modules in.
 _CODE = "import sys; sys.path.append(sys.argv[1]); from pepperbus.mold import main; main(int(sys.argv[2]))"
 
@@ -32,16 +32,15 @@ class Mold:
     """One mold process. `lock_fd` goes into every process of the family."""
 
     def __init__(self, roles: dict[str, str], preload: list[str], beats: Beats, lock_fd: int) -> None:
-        self.line = Line("mold")
-        self.is_ready = False
-        fd = self.line.theirs.fileno()
+        self.line, theirs = new_line("mold")
+        fd = theirs.fileno()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _CODE, _ROOT, str(fd)],
+            [sys.executable, "-P", "-c", _CODE, ROOT, str(fd)],
             pass_fds=(fd, lock_fd),
             process_group=0,  # Ctrl-C at the terminal is for the master alone
             stdin=subprocess.DEVNULL,
         )
-        self.line.theirs.close()
+        theirs.close()
         self.line.tell({"op": "hello", "roles": roles, "preload": preload}, [beats.fd])
 
     @property
@@ -57,9 +56,9 @@ class Mold:
     def take_config(self, config: Config) -> None:
         self.line.tell({"op": "config", "config": config})
 
-    def spawn(self, spec: Spec, line: Line) -> None:
-        """Have a child forked; it says `born` with its pid on its own line."""
-        self.line.tell({"op": "spawn", "spec": spec}, [line.theirs.fileno()])
+    def spawn(self, spec: Spec, line_fd: int) -> None:
+        """Have a child forked; it says `born` with its pid on its own line, whose end is passed here."""
+        self.line.tell({"op": "spawn", "spec": spec}, [line_fd])
 
     def ended(self, status: int) -> None:
         """The loop reaped it: Popen must not wait for that pid again, it may be somebody else's by now."""

@@ -22,6 +22,8 @@ class Notifier:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
             self._socket.settimeout(_PATIENCE_S)
             self._address = "\0" + address[1:] if address[0] == "@" else address
+        #: The variables as they were, for the master that takes over this process.
+        self.variables = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": watchdog_us}
         #: How often WATCHDOG=1 is due, in seconds (half of what systemd allows); 0.0 = not asked for.
         self.watchdog_every = int(watchdog_us) / 2e6 if self._socket and watchdog_us.isdigit() else 0.0
 

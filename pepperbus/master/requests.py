@@ -4,6 +4,7 @@ Every answer has `ok`; when it is false `error` (or `mistakes`) says why.
 
     {"op": "status"}                                  who lives, since when, what happened to whom
     {"op": "reload"}                                  answered when every child has the new configuration
+    {"op": "upgrade"}                                 answered after the trial; the rest is in `status`
     {"op": "stop", "grace": 30}                       grace in seconds, default [bus] grace
     {"op": "reopen"}                                  log files, after rotation
     {"op": "scale", "gateways": 2} or {"by": 1}       gateway processes, 1 to 15
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pepperbus import __version__
-from pepperbus.master import reload
+from pepperbus.master import reload, upgrade
 from pepperbus.master.children import Phase, Place
 from pepperbus.master.lines import Reply
 from pepperbus.master.memory import Usage
@@ -49,7 +50,8 @@ def _status(master: Master, request: dict[str, Any], reply: Reply) -> None:
 def status(master: Master) -> dict[str, Any]:
     places = sorted(master.children, key=lambda place: (place.role, place.group, place.index))
     _usage.keep_only({place.pid for place in places} | {os.getpid(), master.births.mold_pid})
-    counted = [place for place in places if not place.retired]
+    replacing = master.upgrades.replacing
+    awaited = [place for place in places if not (place.retired or replacing.covers(place))]
     return {
         "version": __version__,
         "node": master.config.bus.node,
@@ -59,8 +61,9 @@ def status(master: Master) -> dict[str, Any]:
         "config": str(master.config.file),
         "generation": master.config.generation,
         "state": "draining" if master.stopping else "running" if master.was_ready else "starting",
-        "ready": master.was_ready and not master.stopping and all(place.phase is Phase.READY for place in counted),
+        "ready": master.was_ready and not master.stopping and all(place.phase is Phase.READY for place in awaited),
         "last_reload": master.reloads.last,
+        "upgrade": master.upgrades.facts(),
         "gateways": master.gateways,
         "listeners": {role: list(socks) for role, socks in master.opened.listeners.items()},
         "processes": [
@@ -102,6 +105,10 @@ def _process(place: Place) -> dict[str, Any]:
 
 def _reload(master: Master, request: dict[str, Any], reply: Reply) -> None:
     reload.begin(master, reply)
+
+
+def _upgrade(master: Master, request: dict[str, Any], reply: Reply) -> None:
+    upgrade.begin(master, reply)
 
 
 def _stop(master: Master, request: dict[str, Any], reply: Reply) -> None:
@@ -152,6 +159,7 @@ def _tell(master: Master, request: dict[str, Any], reply: Reply) -> None:
 _VERBS: dict[str, Callable[[Master, dict[str, Any], Reply], None]] = {
     "status": _status,
     "reload": _reload,
+    "upgrade": _upgrade,
     "stop": _stop,
     "reopen": _reopen,
     "scale": _scale,

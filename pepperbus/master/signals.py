@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 HEARD = (
     signal.SIGTERM,
@@ -14,6 +16,7 @@ HEARD = (
     signal.SIGQUIT,
     signal.SIGHUP,
     signal.SIGUSR1,
+    signal.SIGUSR2,
     signal.SIGTTIN,
     signal.SIGTTOU,
     signal.SIGCHLD,
@@ -28,9 +31,21 @@ def hear() -> socket.socket:
     signal.set_wakeup_fd(python.detach(), warn_on_full_buffer=False)
     for number in HEARD:
         signal.signal(number, lambda *_: None)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # its default would end the bus
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
     return ours
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """What arrives waits in the kernel, also over an exec, until somebody hears again: handlers do not survive an exec,
+    and without one most of these would end the process.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
 
 
 def take(sock: socket.socket) -> list[signal.Signals]:

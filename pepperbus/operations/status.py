@@ -181,6 +181,9 @@ def problems(status: Status) -> list[str]:
     found = [f"storage {s.name}: {s.detail or 'does not answer'}" for s in status.storages if not s.alive]
     if status.running and not status.master.get("ready"):
         found.append(f"the bus is {status.master.get('state', 'not ready')}")
+    upgrade = status.master.get("upgrade", {})
+    if upgrade.get("state") == "failed":
+        found.append(f"upgrade {upgrade['number']} failed: {upgrade['reason']}")
     found += [
         f"process {process['name']}: {process['state']}: {process.get('reason') or 'no reason known'}"
         for process in status.processes

@@ -1,4 +1,4 @@
-"""Check a configuration; tell the running master to reload, stop, reopen its logs, change its gateways.
+"""Check a configuration; tell the running master to reload, upgrade, stop, reopen its logs, change its gateways.
 
 Floor 4. The master's answers are taken as they come: `ok` and a line, and whatever else it says.
 """
@@ -17,6 +17,7 @@ from pepperbus.operations.office import Office
 from pepperbus.operations.results import Checked, Steered
 
 _LEAVE_S = 20.0  # over the grace: for the processes to go
+_REPLACED_S = 60.0  # for one process; the master gives up before
 
 
 def check(path: Path | None, environ: Mapping[str, str] = os.environ) -> Checked:
@@ -32,6 +33,28 @@ def check(path: Path | None, environ: Mapping[str, str] = os.environ) -> Checked
 def reload(office: Office) -> Steered:
     """The running bus reads its files anew; waits until it took them or refused them. Raises NotReachable."""
     return _steer(office, {"op": "reload"})
+
+
+def upgrade(office: Office) -> Steered:
+    """The running bus becomes the code on disk; waits until every process is replaced, or says why not.
+
+    Raises NotReachable.
+    """
+    steered = _steer(office, {"op": "upgrade"})
+    if not steered.ok:
+        return steered
+    facts = steered.answer["upgrade"]
+    number, left, deadline = facts["number"], -1, 0.0
+    while facts["number"] == number and facts["state"] in ("resting", "replacing"):
+        if facts["left"] != left:
+            left, deadline = facts["left"], time.monotonic() + _REPLACED_S
+        elif time.monotonic() > deadline:
+            return Steered("upgrade", False, f"the upgrade stands still: {facts['state']}, {left} left", facts)
+        time.sleep(0.1)
+        facts = office.ask({"op": "status"}).get("upgrade", {"number": 0})
+    if facts["number"] != number:
+        return Steered("upgrade", False, "the bus was started anew meanwhile", facts)
+    return Steered("upgrade", facts["state"] == "done", facts["reason"], facts)
 
 
 def stop(office: Office, now: bool = False, wait: bool = True) -> Steered:
