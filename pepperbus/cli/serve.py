@@ -13,7 +13,8 @@ def serve(ctx: click.Context) -> int:
     """Run the bus in the foreground until TERM or INT.
 
     TERM drains (running attempts get `[bus] grace`), INT and QUIT give work back at once, HUP reloads, USR1 reopens
-    the logs, USR2 upgrades to the code on disk, TTIN and TTOU start or end a gateway process. Exit status: 0 ended as told, 3 could not start, 1 a bug.
+    the logs, USR2 upgrades to the code on disk, TTIN and TTOU start or end a gateway process. Exit status: 0 ended as
+    told, 3 could not start, 1 a bug.
     """
     from pepperbus.master import run
 
