@@ -90,8 +90,10 @@ def objection(report: dict[str, Any], config: Config) -> str:
     """Why a version that works all the same cannot take over from this one; empty when it can."""
     if report["handover"] != handover.VERSION:
         return f"version {report['version']} takes over in another form than this one hands over: restart the bus"
-    here, there = handover.fixed(config), report["fixed"]
-    differ = [key for key, value in here.items() if there.get(key, value) != value]
-    if differ:
-        return f"changed, but needs a restart: {', '.join(differ)}"
-    return ""
+    return restart_needed(report["fixed"], config)
+
+
+def restart_needed(there: dict[str, str], config: Config) -> str:
+    """Which settings that are fixed while the bus runs differ from those it runs with; empty when none does."""
+    differ = [key for key, value in handover.fixed(config).items() if there.get(key, value) != value]
+    return f"changed, but needs a restart: {', '.join(differ)}" if differ else ""

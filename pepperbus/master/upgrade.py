@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pepperbus import __version__
+from pepperbus.config.load import load
+from pepperbus.errors import ConfigError
 from pepperbus.master import handover, signals
 from pepperbus.master.lines import Reply
 from pepperbus.master.replacing import Replacing
-from pepperbus.master.trial import Trial, objection
+from pepperbus.master.trial import Trial, objection, restart_needed
 
 if TYPE_CHECKING:
     from pepperbus.master.loop import Master
@@ -168,6 +170,10 @@ def _restless(master: Master) -> str:
 
 def _take_over(master: Master) -> None:
     """Become the new code. Returns only when the system would not."""
+    trouble = _edited_since(master)
+    if trouble:
+        _fail(master, f"nothing has changed: {trouble}")
+        return
     master.log.info("upgrade_exec", before=master.upgrades.before, after=master.upgrades.after)
     master.notifier.reloading()
     try:
@@ -177,6 +183,14 @@ def _take_over(master: Master) -> None:
     except OSError as error:
         master.notifier.ready(master.summary())
         _fail(master, f"{sys.executable} cannot be executed, nothing has changed: {error.strerror or error}")
+
+
+def _edited_since(master: Master) -> str:
+    """What an edit of the configuration after the trial has broken; the new code would end over it, with nobody behind it."""
+    try:
+        return restart_needed(handover.fixed(load(master.config.file)), master.config)
+    except ConfigError as error:
+        return f"the configuration was edited after the trial: {error.mistakes[0]}"
 
 
 def resume(master: Master, facts: dict[str, Any]) -> None:
