@@ -8,7 +8,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from pepperbus.log import Log
-from pepperbus.web import api, guard, health, page
+from pepperbus.web import api, frame, guard, health, pages
 from pepperbus.web.desk import Desk
 from pepperbus.web.metrics import CONTENT_TYPE, Exposition
 
@@ -17,7 +17,7 @@ MOST_BODY = 32 << 20
 
 def create_app(desk: Desk, log: Log) -> Flask:
     """The whole sidecar as a WSGI application; `desk.monitor.run` must be running for rates."""
-    app = Flask("pepperbus.web", static_url_path="/static")
+    app = Flask("pepperbus.web", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MOST_BODY
     exposition = Exposition(desk)
 
@@ -40,11 +40,14 @@ def create_app(desk: Desk, log: Log) -> Flask:
 
     app.add_url_rule("/metrics", "metrics", metrics)
     app.add_url_rule("/global/metrics", "global_metrics", metrics)
-    app.add_url_rule("/", "status_page", lambda: page.render(desk))
     app.register_blueprint(api.blueprint(desk))
+    frame.install(app)
+    pages.install(app, desk)
 
     @app.errorhandler(HTTPException)
     def http_error(failure: HTTPException) -> Any:
+        if pages.answers.wants_page():
+            return pages.answers.http_error(failure)
         code = (failure.name or "error").lower().replace(" ", "_")
         return api.error(failure.code or 500, code, failure.description or "")
 

@@ -14,6 +14,7 @@ from flask import Request, Response
 from pepperbus.config.model import Config
 
 _UNSAFE = ("POST", "PUT", "DELETE")
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -31,7 +32,10 @@ def refusal(request: Request, config: Config) -> str:
         return f"requests from {origin} are not served"
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         return "requests from other sites are not served"
-    if request.mimetype != "application/json":
+    ours = (
+        origin is not None or request.headers.get("Sec-Fetch-Site") == "same-origin"
+    )  # a browser says so of our own pages
+    if request.mimetype != "application/json" and not (ours and request.mimetype in _FORMS):
         return f"{request.method} wants Content-Type: application/json"
     return ""
 

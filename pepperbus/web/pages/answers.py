@@ -1,0 +1,66 @@
+"""What a page answers to a click, and to what went wrong. Floor 5.
+
+With htmx a click changes nothing but a toast and the live part, which is fetched anew; a plain form gets a redirect back.
+"""
+
+from __future__ import annotations
+
+import json
+
+from flask import Blueprint, Response, redirect, render_template, request
+from werkzeug.exceptions import HTTPException
+
+from pepperbus import errors
+from pepperbus.web.words import _
+
+
+def is_htmx() -> bool:
+    return request.headers.get("HX-Request") == "true"
+
+
+def did(text: str, back: str = "", *, good: bool = True, go: bool = False) -> Response:
+    """Say what was done. `go`: leave for `back` also under htmx (the page one was on has no meaning any more)."""
+    if not is_htmx():
+        return redirect(back or request.form.get("back") or "/", 303)  # type: ignore[return-value]
+    events = {"toast": {"text": text, "kind": "good" if good else "bad"}, "done": True}
+    response = Response(status=204)
+    if go:
+        response.headers["HX-Redirect"] = back
+    response.headers["HX-Trigger"] = json.dumps(events)
+    return response
+
+
+def fragment(template: str, status: int = 200, **facts: object) -> Response:
+    """A piece of a page for htmx, also when it says what is wrong."""
+    response = Response(render_template(template, **facts), status, mimetype="text/html")
+    response.headers["X-Swap"] = "yes"
+    return response
+
+
+def trouble(failure: errors.PepperbusError) -> str:
+    """An error for a person: ConfigError's mistakes each on a line."""
+    return "\n".join(failure.mistakes) if isinstance(failure, errors.ConfigError) else str(failure)
+
+
+def error_page(status: int, title: str, text: str) -> Response:
+    return Response(render_template("error.html", title=title, text=text, status=status), status, mimetype="text/html")
+
+
+def wants_page() -> bool:
+    """Whether a person looks at the answer."""
+    return not request.path.startswith("/api/") and "text/html" in request.headers.get("Accept", "")
+
+
+def http_error(failure: HTTPException) -> Response:
+    title = _("There is no such page") if failure.code == 404 else failure.name or "error"
+    return error_page(failure.code or 500, title, failure.description or "")
+
+
+def register(pages: Blueprint) -> None:
+    @pages.errorhandler(errors.PepperbusError)
+    def failed(failure: errors.PepperbusError) -> Response:
+        missing = isinstance(failure, errors.NotFound)
+        status = 404 if missing else 400 if isinstance(failure, errors.UsageError) else 409
+        if is_htmx() or request.method != "GET":
+            return Response(trouble(failure), status, mimetype="text/plain")
+        return error_page(status, _("Not found") if missing else _("This did not work"), trouble(failure))

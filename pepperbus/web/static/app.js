@@ -1,0 +1,201 @@
+// What a page does by itself: the live stream, dialogs, the menu, copying, toasts. Everything works without it, only by hand.
+"use strict";
+
+const byId = (id) => document.getElementById(id);
+
+// -- live: one stream per page, closed while nobody looks -------------------------------------------------------------
+
+let stream = null;
+let again = 0;
+
+function put(target, html) {
+  const fresh = `<div id="live" data-live>${html}</div>`;
+  if (!window.Idiomorph) { target.innerHTML = html; return; }
+  Idiomorph.morph(target, fresh, {
+    morphStyle: "outerHTML",
+    ignoreActiveValue: true,
+    callbacks: {
+      beforeNodeMorphed: (old) => !(old.nodeType === 1 && (old.hasAttribute("data-keep") || old.tagName === "DIALOG")),
+      beforeAttributeUpdated: (name, node) =>
+        !(["open", "checked", "value"].includes(name) && ["DETAILS", "INPUT", "SELECT", "TEXTAREA"].includes(node.tagName)),
+    },
+  });
+  if (window.htmx) htmx.process(byId("live"));
+}
+
+async function refresh() {
+  // After a click, without waiting for the stream's next turn.
+  try {
+    const answer = await fetch(location.href, { cache: "no-store" });
+    const next = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("live");
+    if (next && byId("live")) put(byId("live"), next.innerHTML);
+    document.dispatchEvent(new Event("live"));
+  } catch { banner("gone"); }
+}
+
+function banner(kind) {
+  const box = byId("banner");
+  if (!box) return;
+  box.hidden = !kind;
+  box.textContent = kind ? box.dataset[kind] : "";
+  if (kind === "out") {
+    const link = document.createElement("a");
+    link.href = `/login?next=${encodeURIComponent(location.pathname + location.search)}`;
+    link.textContent = box.dataset.in;
+    box.append(" ", link);
+  }
+  byId("live")?.classList.toggle("stale", Boolean(kind));
+}
+
+async function whyGone() {
+  // The stream only says that it ended. A plain request tells whether we are signed out or the server is away.
+  try {
+    const answer = await fetch(location.href, { cache: "no-store", headers: { "X-Asks": "why" } });
+    if (answer.redirected && new URL(answer.url).pathname.startsWith("/login")) return "out";
+    return answer.status === 401 ? "out" : "gone";
+  } catch { return "gone"; }
+}
+
+function listen() {
+  clearTimeout(again);
+  if (stream || document.hidden || !byId("live")?.hasAttribute("data-live")) return;
+  stream = new EventSource(location.pathname + location.search);
+  stream.onopen = () => banner("");
+  stream.onmessage = (event) => {
+    banner("");
+    if (document.querySelector("[data-hold-live]:hover")) return; // somebody is about to click there
+    put(byId("live"), event.data);
+    document.dispatchEvent(new Event("live"));
+  };
+  stream.onerror = async () => {
+    if (stream?.readyState !== EventSource.CLOSED) { banner("gone"); return; } // the browser tries again by itself
+    deafen();
+    const why = await whyGone();
+    banner(why);
+    if (why !== "out") again = setTimeout(listen, 5000);
+  };
+}
+
+function deafen() {
+  stream?.close();
+  stream = null;
+}
+
+document.addEventListener("visibilitychange", () => (document.hidden ? deafen() : listen()));
+addEventListener("pagehide", deafen);
+addEventListener("pageshow", listen);
+
+// -- toasts -----------------------------------------------------------------------------------------------------------
+
+function toast(text, kind = "good") {
+  const box = document.createElement("div");
+  box.className = `toast-box ${kind}`;
+  box.textContent = text;
+  byId("toasts")?.append(box);
+  setTimeout(() => box.remove(), kind === "good" ? 4000 : 12000);
+}
+
+// -- htmx: the token on every request, and errors that are seen ------------------------------------------------------
+
+document.addEventListener("htmx:configRequest", (event) => {
+  const token = document.querySelector('meta[name="csrf-token"]');
+  if (token) event.detail.headers["X-CSRF-Token"] = token.content;
+});
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { xhr } = event.detail;
+  if (xhr.status === 401 || (xhr.responseURL && new URL(xhr.responseURL).pathname.startsWith("/login"))) {
+    event.detail.shouldSwap = false;
+    banner("out");
+    return;
+  }
+  if (xhr.status >= 400) {
+    const kind = xhr.getResponseHeader("Content-Type") || "";
+    if (kind.startsWith("text/html") && xhr.getResponseHeader("X-Swap")) { event.detail.shouldSwap = true; return; }
+    let text = xhr.responseText || xhr.statusText;
+    try { text = JSON.parse(text).error.message; } catch { /* plain text */ }
+    toast(text.slice(0, 600), "bad");
+  }
+});
+document.addEventListener("htmx:sendError", () => banner("gone"));
+document.addEventListener("toast", (event) => toast(event.detail.text, event.detail.kind));
+document.addEventListener("done", () => { byId("dialog").close(); refresh(); });
+document.addEventListener("htmx:afterSwap", (event) => {
+  if (event.detail.target.id === "dialog" && byId("dialog").innerHTML.trim()) {
+    const dialog = byId("dialog");
+    if (!dialog.open) dialog.showModal();
+    dialog.querySelector("[autofocus], input:not([type=hidden]), textarea")?.focus();
+  }
+  document.dispatchEvent(new Event("live"));
+});
+
+// -- clicks -----------------------------------------------------------------------------------------------------------
+
+async function copy(text, said) {
+  try { await navigator.clipboard.writeText(text); } catch {
+    const area = document.createElement("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+  toast(said || text);
+}
+
+document.addEventListener("click", (event) => {
+  const menu = event.target.closest("[data-menu]");
+  if (menu) {
+    const open = menu.getAttribute("aria-expanded") !== "true";
+    menu.setAttribute("aria-expanded", String(open));
+    document.body.classList.toggle("menu-open", open);
+  }
+  const copied = event.target.closest("[data-copy]");
+  if (copied) {
+    const source = copied.dataset.copy.startsWith("#") ? document.querySelector(copied.dataset.copy)?.textContent : copied.dataset.copy;
+    copy(source || "", copied.dataset.said);
+  }
+  if (event.target.closest("[data-close]") || event.target === byId("dialog")) byId("dialog").close();
+  const all = event.target.closest("[data-all]");
+  if (all) for (const box of document.querySelectorAll(`input[name="${all.dataset.all}"]`)) box.checked = all.checked;
+});
+document.addEventListener("toggle", (event) => {
+  // One menu at a time.
+  if (!event.target.matches?.("details.drop") || !event.target.open) return;
+  for (const other of document.querySelectorAll("details.drop[open]")) if (other !== event.target) other.open = false;
+}, true);
+document.addEventListener("click", (event) => {
+  for (const drop of document.querySelectorAll("details.drop[open]")) if (!drop.contains(event.target)) drop.open = false;
+});
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.matches?.("input, textarea, select, [contenteditable]");
+  if (event.key === "/" && !typing) {
+    const find = document.querySelector("[data-find]");
+    if (find) { event.preventDefault(); find.focus(); find.select?.(); } else { location.href = "/search"; }
+  }
+  if (event.key === "Escape") for (const drop of document.querySelectorAll("details.drop[open]")) drop.open = false;
+});
+document.addEventListener("change", (event) => {
+  if (event.target.matches("select[data-go]")) location.href = event.target.value;
+  if (event.target.matches("[data-submit]") && !window.htmx) event.target.form.submit();
+});
+
+// -- JSON helper of the test console ---------------------------------------------------------------------------------
+
+document.addEventListener("click", (event) => {
+  const tidy = event.target.closest("[data-tidy]");
+  if (!tidy) return;
+  const area = document.querySelector(tidy.dataset.tidy);
+  try {
+    area.value = JSON.stringify(JSON.parse(area.value), null, 2);
+    area.setCustomValidity("");
+  } catch (error) { toast(error.message, "bad"); }
+});
+document.addEventListener("click", (event) => {
+  const use = event.target.closest("[data-use]");
+  if (!use) return;
+  const area = document.querySelector(use.dataset.into);
+  area.value = use.dataset.use;
+  area.focus();
+});
+
+listen();

@@ -1,0 +1,78 @@
+// Charts: every [data-chart] asks its address for columns of numbers and draws them with uPlot; newer points are added.
+"use strict";
+
+const charts = new Map();
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim() || "#888";
+}
+
+const UNITS = {
+  rate: (v) => (v == null ? "–" : v < 10 ? v.toFixed(2).replace(/\.?0+$/, "") : Math.round(v).toLocaleString("en").replaceAll(",", "\u202f")),
+  count: (v) => (v == null ? "–" : Math.round(v).toLocaleString("en").replaceAll(",", "\u202f")),
+  time: (v) => {
+    if (v == null) return "–";
+    if (v < 0.001) return `${Math.round(v * 1e6)} µs`;
+    if (v < 1) return `${(v * 1e3).toPrecision(3).replace(/\.?0+$/, "")} ms`;
+    return v < 120 ? `${v.toPrecision(3).replace(/\.?0+$/, "")} s` : `${Math.round(v / 60)} min`;
+  },
+};
+
+function draw(box, answer) {
+  const unit = UNITS[box.dataset.unit] || UNITS.count;
+  const known = charts.get(box);
+  if (known && known.labels === answer.series.map((s) => s.label).join()) {
+    known.plot.setData(answer.data);
+    return;
+  }
+  known?.plot.destroy();
+  const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
+  const two = (n) => String(n).padStart(2, "0");
+  const clock = (s) => { const d = new Date(s * 1000); return `${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())}`; };
+  const day = (s) => { const d = new Date(s * 1000); return `${two(d.getMonth() + 1)}-${two(d.getDate())}`; };
+  const plot = new uPlot({
+    width: box.clientWidth || 300,
+    height: Number(box.dataset.height || 180),
+    cursor: { sync: { key: box.dataset.sync || "page" }, drag: { x: true, y: false } },
+    legend: { live: true },
+    scales: { x: { time: true }, y: { range: (u, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
+    axes: [
+      { ...axis, values: (u, splits, index, space, step) => splits.map((s) => (step >= 86400 ? day(s) : step >= 60 ? clock(s).slice(0, 5) : clock(s))) },
+      { ...axis, size: 64, values: (u, splits) => splits.map(unit) },
+    ],
+    series: [
+      { value: (u, v) => (v == null ? "" : `${day(v)} ${clock(v)}`), label: answer.time || "" },
+      ...answer.series.map((s) => ({
+        label: s.label, stroke: colour(`--${s.colour}`), width: 1.75, points: { show: false }, spanGaps: false,
+        fill: s.fill ? `color-mix(in srgb, ${colour(`--${s.colour}`)} 14%, transparent)` : undefined, value: (u, v) => unit(v),
+      })),
+    ],
+  }, answer.data, box);
+  charts.set(box, { plot, labels: answer.series.map((s) => s.label).join() });
+}
+
+async function load(box) {
+  if (document.hidden || !window.uPlot || !box.isConnected) return;
+  try {
+    const answer = await fetch(box.dataset.chart, { cache: "no-store" });
+    if (answer.ok) draw(box, await answer.json());
+  } catch { /* the banner tells */ }
+}
+
+function loadAll() {
+  for (const [box, known] of charts) if (!box.isConnected) { known.plot.destroy(); charts.delete(box); }
+  for (const box of document.querySelectorAll("[data-chart]")) load(box);
+}
+
+addEventListener("resize", () => {
+  for (const [box, known] of charts) known.plot.setSize({ width: box.clientWidth, height: known.plot.height });
+});
+new MutationObserver(() => {
+  for (const known of charts.values()) known.plot.destroy();
+  charts.clear();
+  loadAll();
+}).observe(document.documentElement, { attributes: true, attributeFilter: ["data-bs-theme"] });
+document.addEventListener("visibilitychange", loadAll);
+const often = Number(document.querySelector("[data-chart]")?.dataset.every || 2000);
+setInterval(loadAll, often);
+loadAll();
