@@ -22,6 +22,7 @@ from pepperbus.journal.log import LogWriter
 from pepperbus.names import split_owner
 from pepperbus.storage import open_storage
 from pepperbus.storage.contract import Storage
+from pepperbus.ticker.history import History
 from pepperbus.worker.inflight import forget, tables
 from pepperbus.worker.reclaim import take_back
 
@@ -63,6 +64,7 @@ class Ticker:
             gevent.spawn(self._every, _INGEST_S, self._ingest),
             gevent.spawn(self._every, _RETENTION_S, self._retain),
             gevent.spawn(self._every, _RETENTION_S, self._keep_up),
+            gevent.spawn(History(lambda: self._config, self._storages, self._in_thread).run, self.child.log),
         ]
         self._leaving.wait()
         for loop in loops:
