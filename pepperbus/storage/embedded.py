@@ -1,7 +1,7 @@
 """The default storage: one LMDB file on this node, every answered push on the disk (durability `power`).
 
-Floor 3. A face of the contract over `embedded_engine` (thread, group commit), `embedded_work` (changes) and
-`embedded_look` (reading). `embedded_layout` describes the file.
+Floor 3. A face of the contract over `embedded_engine` (group commit), `embedded_work` (changes) and `embedded_look`
+(reading). `embedded_layout` describes the file.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class EmbeddedStorage:
         with self._engine.look() as look:
             if n < 1 or not look.has_ready(topic):
                 return []
-        return self._engine.write(lambda work: work.lease(topic, n, owner))
+        return self._engine.write(lambda work: work.lease(topic, n, owner), durable=False)
 
     def settle(self, owner: str, batch: Sequence[Settle]) -> int:
-        return self._engine.write(lambda work: work.settle(owner, batch)) if batch else 0
+        return self._engine.write(lambda work: work.settle(owner, batch), durable=False) if batch else 0
 
     def release(self, owner: str, started: Collection[tuple[str, int]] | None) -> list[Released]:
         return self._engine.write(lambda work: work.release(owner, started))
@@ -72,7 +72,7 @@ class EmbeddedStorage:
             return [name for name, _, _ in look.owners()]
 
     def heartbeat(self, node: str) -> None:
-        self._engine.write(lambda work: work.heartbeat(node))
+        self._engine.write(lambda work: work.heartbeat(node), durable=False)
 
     def lost_nodes(self, older_ms: int) -> list[str]:
         with self._engine.look() as look:
