@@ -239,6 +239,17 @@ def take_from_the_living() -> None:
     replace(Ticker, "_is_dead_here", is_dead)
 
 
+def sync_nothing() -> None:
+    """What is committed reaches the disk whenever the kernel likes."""
+    import lmdb
+
+    class Lazy(lmdb.Environment):
+        def sync(self, force: bool = False) -> None:
+            note()
+
+    replace(lmdb, "open", lambda *args, **more: Lazy(*args, **(more | {"sync": False})))
+
+
 #: name -> (the process that commits it, what is done there)
 CRIMES: dict[str, tuple[str, Callable[[], None]]] = {
     "answers before it has stored": ("gateway", lambda: bend_storage(AnswersFirst)),
@@ -259,6 +270,7 @@ CRIMES: dict[str, tuple[str, Callable[[], None]]] = {
     "sends a torn body": ("worker", lambda: bend_consumer(Cuts)),
     "sends again after a reset": ("worker", send_again_after_a_reset),
     "takes from the living": ("ticker", take_from_the_living),
+    "syncs nothing": ("gateway", sync_nothing),
     "nothing": ("", lambda: None),
 }
 

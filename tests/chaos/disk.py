@@ -1,10 +1,11 @@
-"""A small disk of the run's own that can be filled to the last byte, or a plain directory where none may be mounted."""
+"""Disks of a run's own: one small enough to be filled to the last byte, one in an image that can be copied as it is."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -51,3 +52,42 @@ class SmallDisk:
         self.free()
         if self.can_fill:
             subprocess.run(["umount", "-l", str(self.path)], check=False)
+
+
+class LoopDisk:
+    """An ext4 in an image file, mounted at `path`; made anew unless `image` is a copy of another's."""
+
+    can_fill = False
+    why = "the disk of a power cut is not filled"
+
+    def __init__(self, path: Path, image: Path | None = None, mib: int = 192) -> None:
+        self.path = path
+        self.image = image or path.with_suffix(".img")
+        path.mkdir()
+        if image is None:
+            with self.image.open("wb") as file:
+                file.truncate(mib * _MIB)
+            _run("mkfs.ext4", "-q", "-F", "-m", "0", str(self.image))
+        _run("mount", "-o", "loop", str(self.image), str(path))
+
+    @staticmethod
+    def unavailable() -> str:
+        """Why there can be none here; "" when there can."""
+        if os.geteuid() != 0:
+            return "mounting an image needs root"
+        if missing := [name for name in ("mkfs.ext4", "losetup", "mount") if not shutil.which(name)]:
+            return f"not installed: {', '.join(missing)}"
+        free = subprocess.run(["losetup", "-f"], capture_output=True, text=True, check=False)
+        return "" if free.returncode == 0 else f"no loop device: {free.stderr.strip()}"
+
+    def copy(self, to: Path) -> None:
+        """The image as the block device has it now; what lies in the page cache of the file system is not in it."""
+        _run("cp", "--sparse=always", str(self.image), str(to))
+
+    def close(self) -> None:
+        subprocess.run(["umount", "-l", str(self.path)], check=False)
+        self.image.unlink(missing_ok=True)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL)

@@ -51,7 +51,8 @@ MUTANTS = {
     "sends again after a reset": Mutant("began twice", ("fpm down",), slow=0.08),
     "takes from the living": Mutant("behind a living worker", ("hup",), slow=0.2),
 }
-assert MUTANTS.keys() == CRIMES.keys()
+#: Only a power cut brings this one to light: tests/chaos/test_power.py.
+assert MUTANTS.keys() == CRIMES.keys() - {"syncs nothing"}
 
 
 def examine(name: str, directory: Path, seed: int, seconds: float = 9.0) -> str:

@@ -21,7 +21,7 @@ import redis
 from pepperbus.errors import NotReachable
 from pepperbus.master.control import ask
 from tests.chaos.bounds import ATTEMPTS, CONCURRENCY, WORKERS
-from tests.chaos.disk import SmallDisk
+from tests.chaos.disk import LoopDisk, SmallDisk
 from tests.chaos.wire import Wire
 from tests.fixtures.fpm import Fpm
 
@@ -96,7 +96,16 @@ class Stage:
     """
 
     def __init__(
-        self, directory: Path, engine: str, seed: int, verbose: bool = False, mutant: str = "", clock: bool = False
+        self,
+        directory: Path,
+        engine: str,
+        seed: int,
+        verbose: bool = False,
+        mutant: str = "",
+        clock: bool = False,
+        disk: SmallDisk | LoopDisk | None = None,
+        durability: str = "process",
+        fsync: str = "always",
     ) -> None:
         self.directory = directory
         self.engine = engine
@@ -111,7 +120,9 @@ class Stage:
         self.slow = directory / "slow"
         self._bus: subprocess.Popen[bytes] | None = None
         self._redis: subprocess.Popen[bytes] | None = None
-        self.disk = SmallDisk(directory / "disk")
+        self.disk = disk or SmallDisk(directory / "disk")
+        self._durability = durability
+        self._fsync = fsync
         self.wire = Wire(("127.0.0.1", self.redis_port), seed)
         self.front = Wire(("127.0.0.1", self.gateway), seed)
         (directory / "fpm").mkdir()
@@ -148,7 +159,7 @@ class Stage:
 
     def write_queue(self) -> None:
         # A redis-server under `mode = pika` can say nothing about Pika's own durability.
-        durability = "memory" if self.engine == "pika" else "process"
+        durability = "memory" if self.engine == "pika" else self._durability
         text = QUEUE.format(
             script=self.script,
             concurrency=CONCURRENCY,
@@ -253,7 +264,7 @@ class Stage:
         folder = self.disk.path / "redis"
         folder.mkdir(exist_ok=True)
         command = ["redis-server", "--port", str(self.redis_port), "--bind", "127.0.0.1", "--dir", str(folder)]
-        command += ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--logfile", str(folder / "log")]
+        command += ["--appendonly", "yes", "--appendfsync", self._fsync, "--save", "", "--logfile", str(folder / "log")]
         self._redis = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         client = redis.Redis(port=self.redis_port, retry=None, protocol=2, socket_timeout=2)
 
@@ -302,12 +313,22 @@ class Stage:
                     found[process["name"]] = psutil.Process(process["pid"]).num_fds()
         return found
 
-    def open(self) -> None:
+    def freeze(self, number: int) -> None:
+        """SIGSTOP or SIGCONT for all that writes to the disk."""
+        for process in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+        if self._redis is not None:
+            self._redis.send_signal(number)
+
+    def open(self, consumer: bool = True) -> None:
+        """Start everything; without `consumer` nobody listens where php-fpm should, and all jobs wait."""
         if self.clock:
             self.clock_ms(0)
         if self.engine != "embedded":
             self.redis_start()
-        self.fpm.start()
+        if consumer:
+            self.fpm.start()
         self.start_bus()
 
     def close(self) -> None:
