@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import base64
 import struct
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from itertools import count
 from json.encoder import encode_basestring  # the C one: 1 µs, leaves non-ASCII as it is
 from typing import NamedTuple
 
 _HEAD = struct.Struct("<BQQHB")
 _VERSION = 1
+ID_DIGITS = 20  # of every id this bus makes
 
 
 class State(StrEnum):
@@ -67,31 +70,57 @@ def stored_form(job_id: int, trace: bytes, content: bytes, accepted_ms: int, cli
     )
 
 
-def content_json(content: bytes) -> tuple[str, bool]:
+class Stamp:
+    """The parts of the stored form that are the same in all jobs of one client; for the push path."""
+
+    __slots__ = ("_client_length", "_middle", "_trace_length")
+
+    def __init__(self, trace_tail: bytes, client: bytes) -> None:
+        """`trace_tail`: what follows the number in a trace id. `client`: 255 bytes at most."""
+        self._middle = trace_tail + client
+        self._trace_length = ID_DIGITS + len(trace_tail)
+        self._client_length = len(client)
+
+    def forms(self, first: int, contents: Sequence[bytes], accepted_ms: int) -> list[bytes]:
+        """`stored_form` of each: the first has the trace number `first` and the id behind it, the next the two behind."""
+        pack, trace, client, middle = _HEAD.pack, self._trace_length, self._client_length, self._middle
+        return [
+            b"%b%d%b%b" % (pack(_VERSION, number + 1, accepted_ms, trace, client), number, middle, content)
+            for number, content in zip(count(first, 2), contents, strict=False)
+        ]
+
+
+def content_json(content: bytes) -> tuple[bytes, bool]:
     """`content` as a JSON string, and whether it had to go base64 because it is not UTF-8 (docs/CONSUME.md)."""
     try:
-        return encode_basestring(content.decode()), False
+        return encode_basestring(content.decode()).encode(), False
     except UnicodeDecodeError:
-        return '"' + base64.b64encode(content).decode() + '"', True
+        return b'"%b"' % base64.b64encode(content), True
 
 
-def job_json(job: Job, attempt: int = 0, now_s: int = 0, retries: bool = False, residue_s: int = 0) -> str:
+def job_json(
+    job: Job,
+    attempt: int = 0,
+    now_s: int = 0,
+    retries: bool = False,
+    residue_s: int = 0,
+    escape: Callable[[bytes], bytes] = bytes,
+) -> bytes:
     """The job as consumers, RPOP and LRANGE show it; the key order is fixed (docs/CONSUME.md).
 
     `attempt` counts from 1; 0 means "not delivered by the bus" (RPOP, LRANGE). `residue_s` is what is left of
-    the topic's `max_age`.
+    the topic's `max_age`. `escape` is applied to what producers wrote: all else is letters, digits and `{":,}`.
     """
     text, is_base64 = content_json(job.content)
-    return '{"id":"%d","inTraceId":%s,"content":%s,"retrying":%d,"RetryTimes":%d,"RetryTime":%d%s%s%s' % (
+    return b'{"id":"%d","inTraceId":%b,"content":%b,"retrying":%d,"RetryTimes":%d,"RetryTime":%d%b%b%d%b' % (
         job.id,
-        encode_basestring(job.trace),
-        text,
-        max(attempt - 1, 0),
+        escape(encode_basestring(job.trace).encode()),
+        escape(text),
+        attempt - 1 if attempt else 0,
         attempt,
         now_s,
-        ',"IsRetry":true' if retries else ',"IsRetry":false',
-        ',"BeginRetry":true,"RetryResidueTime":%d' % residue_s
-        if attempt > 1
-        else ',"BeginRetry":false,"RetryResidueTime":%d' % residue_s,
-        ',"encoding":"base64"}' if is_base64 else "}",
+        b',"IsRetry":true' if retries else b',"IsRetry":false',
+        b',"BeginRetry":true,"RetryResidueTime":' if attempt > 1 else b',"BeginRetry":false,"RetryResidueTime":',
+        residue_s,
+        b',"encoding":"base64"}' if is_base64 else b"}",
     )

@@ -40,6 +40,7 @@ _WORDS = len(COUNTERS) + len(HISTOGRAMS) * _HISTOGRAM_WORDS
 _RECORD = _NAME_BYTES + _WORDS * 8
 _INDEX = {name: i for i, name in enumerate(COUNTERS)}
 _BASE = {name: len(COUNTERS) + i * _HISTOGRAM_WORDS for i, name in enumerate(HISTOGRAMS)}
+_IN_FLIGHT, _WAIT, _RUN = _INDEX["in_flight"], _BASE["wait"], _BASE["run"]
 
 
 def bucket(micros: float) -> int:
@@ -116,6 +117,30 @@ class Record:
     def set(self, counter: str, value: int) -> None:
         """For the gauges."""
         self._words[_INDEX[counter]] = max(value, 0)
+
+    def began(self, wait_s: float) -> None:
+        """One exchange began, `wait_s` after its job was due. With `ended` the hot path: two calls a job instead of five."""
+        self._words[_IN_FLIGHT] += 1
+        self._observe(_WAIT, wait_s)
+
+    def ended(self, run_s: float) -> None:
+        """One exchange ended `run_s` after it began."""
+        words = self._words
+        in_flight = words[_IN_FLIGHT]
+        words[_IN_FLIGHT] = in_flight - 1 if in_flight else 0
+        self._observe(_RUN, run_s)
+
+    def _observe(self, base: int, seconds: float) -> None:
+        micros = seconds * 1e6
+        if micros < 1.0:
+            micros = 0.0
+            at = base
+        else:
+            at = base + min(BUCKETS - 1, int(math.log2(micros) * PER_OCTAVE))
+        words = self._words
+        words[at] += 1
+        words[base + BUCKETS] += 1
+        words[base + BUCKETS + 1] += int(micros)
 
     def observe(self, histogram: str, seconds: float, n: int = 1) -> None:
         """Count `n` durations of `seconds`."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pepperbus.delivery.contract import Answer, Transport
 from pepperbus.delivery.fastcgi_deadlines import UnderWay
-from pepperbus.delivery.fastcgi_pool import MOST_KNOWN, PROMPT_S, Connection, Pool
+from pepperbus.delivery.fastcgi_pool import MOST_KNOWN, PROMPT_S, Connection, Parsed, Pool
 from pepperbus.errors import ProtocolError
 from pepperbus.wire import fastcgi
 
@@ -75,8 +75,10 @@ class Exchange:
         self._under_way.add(self, began + self._deadline_s)
         if self.pool.keepalive and self._flights:
             kept, self._reconnected = self.pool.take()
-            if kept is not None:
-                self._use(kept)
+            if kept is not None:  # it has its child already: nothing to wait for
+                self._connection, self._connected = kept, began
+                kept.reader = self._readable
+                self._write(b"".join(self._flights))
                 self._starting = False
                 return
         self._connect()
@@ -107,7 +109,7 @@ class Exchange:
         if sock is None:
             self._refused(refused)
             return
-        connection = Connection(sock, self.pool.loop)
+        connection = Connection(sock, self.pool)
         if refused == 0:
             self._use(connection)
             return
@@ -157,10 +159,10 @@ class Exchange:
         self._connected = time.monotonic()
         if self._flights is None:
             self._finish(Answer(Transport.ANSWERED))
-        elif not connection.reused and self.pool.guarded():  # a kept connection has its child already
+        elif self.pool.guarded():
             self._hold_back(connection, self._flights[0])
         else:
-            connection.watcher.start(self._readable)
+            connection.read_for(self._readable)
             self._write(b"".join(self._flights))
 
     def _hold_back(self, connection: Connection, opening: bytes) -> None:
@@ -175,7 +177,7 @@ class Exchange:
             self._lost(error.strerror or "")
             return
         connection.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, 1)
-        connection.watcher.start(self._readable)
+        connection.read_for(self._readable)
         self._writer = self.pool.loop.io(connection.sock.fileno(), _WRITE)
         self._writer.start(self._taken)
         self._after(BUSY_S, self._not_taken)
@@ -264,15 +266,27 @@ class Exchange:
         if self._reader is None:
             known = self.pool.known.get(data)
             if known is not None and self._sent and not self._rest:
-                if self.pool.keepalive:
-                    self._keep()
-                self._finish(Answer(Transport.ANSWERED, *known))
+                self._ended_as_known(connection, known)
                 return
             self._reader, self._reply = fastcgi.Reader(), fastcgi.Reply()
         try:
             self._take(data)
         except ProtocolError as error:
             self._finish(self._answer(Transport.CUT, str(error)))
+
+    def _ended_as_known(self, connection: Connection, known: Parsed) -> None:
+        """`_finish` for the answer nearly every job gets, in half the time; nothing else hangs on the exchange by now."""
+        if not self.pool.keepalive or self._step is not None or self._writer is not None:
+            self._finish(Answer(Transport.ANSWERED, *known))
+            return
+        self._connection = None
+        self.pool.give(connection)
+        self._under_way.discard(self)
+        done, self._done = self._done, None
+        if done is not None:
+            began, now = self._began, time.monotonic()
+            waited_ms = (self._connected - began) * 1000
+            done(Answer(Transport.ANSWERED, *known, b"", "", waited_ms, (now - began) * 1000, self._reconnected))
 
     def _take(self, data: bytes) -> None:
         reader, reply = self._reader, self._reply

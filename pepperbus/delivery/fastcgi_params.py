@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from pepperbus import __version__
 from pepperbus.config.model import Topic
 from pepperbus.delivery.contract import Request
-from pepperbus.errors import ConfigError, ProtocolError
+from pepperbus.errors import ConfigError
 from pepperbus.wire import fastcgi
 
 #: With a pool of our own these make an error visible on stderr and keep it out of the answer. They stick to the php-fpm
@@ -21,9 +21,7 @@ PINS = "display_errors=0\nlog_errors=1\nhtml_errors=0\noutput_buffering=65536"
 _FORM = "application/x-www-form-urlencoded"
 _RAW = "application/octet-stream"
 _OURS = ("REQUEST_METHOD", "CONTENT_LENGTH", "CONTENT_TYPE", "SCRIPT_FILENAME", "PHP_VALUE", "PHP_ADMIN_VALUE")
-_EACH = ("TRACE_ID", "DEADLINE", "LENGTH", "SHA256")
-_OF_A_JOB = ("JOB_ID", "ATTEMPT")
-_length = fastcgi.length
+_OF_AN_ATTEMPT = ("TRACE_ID", "DEADLINE", "LENGTH", "SHA256", "JOB_ID", "ATTEMPT")
 _TWINS = ("PEPPERBUS_", "HTTP_X_PEPPERBUS_")
 
 
@@ -34,44 +32,58 @@ class Params:
         for name, _ in topic.params:
             if name in _OURS or name.startswith(_TWINS):
                 raise ConfigError(f"topic {topic.full_name}: [[[params]]] must not set {name}, the bus sets it itself")
-        self._data = _template(_constants(topic, dedicated, topic.body == "raw"), _EACH + _OF_A_JOB)
-        self._ping = _template(_constants(topic, dedicated, False), _EACH)
+        self._of_jobs = fastcgi.pairs(_constants(topic, dedicated, topic.body == "raw").items())
+        self._of_a_ping = fastcgi.pairs(_constants(topic, dedicated, False).items())
+        self._of_one_job = _template(self._of_jobs)
 
     def of(self, request: Request, body: bytes) -> bytes:
         """All params, packed. With `chunk`, JOB_ID lists the ids with commas and ATTEMPT is the highest.
 
         Raises ProtocolError when a value cannot be sent.
         """
-        length = b"%d" % len(body)
         trace = request.trace.encode()
+        if len(request.jobs) != 1 or len(trace) > 127 or b"\0" in trace:
+            return self._one_by_one(request, body)
+        (delivered,) = request.jobs
+        length = b"%d" % len(body)
         deadline = b"%d" % (request.now_ms // 1000 + int(request.deadline_s))
-        digest = sha256(body).hexdigest().encode()
-        each: tuple[bytes, ...] = (
-            *(_length(len(trace)), trace),
-            *(_length(len(deadline)), deadline),
-            *(_length(len(length)), length),
-            *(b"\x40", digest),
+        job_id, attempt = b"%d" % delivered.job.id, b"%d" % delivered.attempt
+        each = (
+            *(len(trace), trace, len(deadline), deadline, len(length), length),
+            *(sha256(body).hexdigest().encode(), len(job_id), job_id, len(attempt), attempt),
         )
-        template = self._ping
+        return self._of_one_job % (len(length), length, *each, *each)
+
+    def _one_by_one(self, request: Request, body: bytes) -> bytes:
+        """The plain way: for pings and chunks, and what the template is tested against."""
+        values = {
+            "TRACE_ID": request.trace,
+            "DEADLINE": str(request.now_ms // 1000 + int(request.deadline_s)),
+            "LENGTH": str(len(body)),
+            "SHA256": sha256(body).hexdigest(),
+        }
         if request.jobs:
-            template = self._data
-            ids = b",".join([b"%d" % delivered.job.id for delivered in request.jobs])
-            attempt = b"%d" % max([delivered.attempt for delivered in request.jobs])
-            each += (_length(len(ids)), ids, _length(len(attempt)), attempt)
-        if b"\0" in trace:
-            raise ProtocolError("the trace id holds a NUL byte")
-        return template % (_length(len(length)), length, *each, *each)
+            values["JOB_ID"] = ",".join([str(delivered.job.id) for delivered in request.jobs])
+            values["ATTEMPT"] = str(max([delivered.attempt for delivered in request.jobs]))
+        return b"".join(
+            (
+                self._of_jobs if request.jobs else self._of_a_ping,
+                fastcgi.pair("CONTENT_LENGTH", values["LENGTH"]),
+                *(fastcgi.pair(prefix + name, value) for prefix in _TWINS for name, value in values.items()),
+            )
+        )
 
 
-def _template(constants: dict[str, str], names: tuple[str, ...]) -> bytes:
-    """The constant params, packed, and a place for the length and the value of every other one."""
-    parts = [fastcgi.pairs(constants.items()).replace(b"%", b"%%"), _place("CONTENT_LENGTH")]
-    parts += [_place(prefix + name) for prefix in _TWINS for name in names]
+def _template(constants: bytes) -> bytes:
+    """The params of one job with places for the values of an attempt, each with its length: 6 µs, packing them 25."""
+    parts = [constants.replace(b"%", b"%%"), _place("CONTENT_LENGTH")]
+    parts += [_place(prefix + name) for prefix in _TWINS for name in _OF_AN_ATTEMPT]
     return b"".join(parts)
 
 
 def _place(name: str) -> bytes:
-    return bytes((len(name),)) + b"%b" + name.encode() + b"%b"
+    length = b"\x40" if name.endswith("SHA256") else b"%c"
+    return bytes((len(name),)) + length + name.encode() + b"%b"
 
 
 def _constants(topic: Topic, dedicated: bool, raw: bool) -> dict[str, str]:

@@ -37,15 +37,31 @@ Parsed = tuple[int, dict[str, str], bytes]
 
 
 class Connection:
-    """A connected socket with the watcher that reads it, and what to do when there is something to read."""
+    """A connected socket, the watcher that reads it, and whom it reads for: an exchange, or nobody while it is idle.
 
-    __slots__ = ("reused", "since", "sock", "watcher")
+    The watcher stays started from one exchange to the next: starting it twice a job cost 3 µs.
+    """
 
-    def __init__(self, sock: _socket.socket, loop: _Loop) -> None:
+    __slots__ = ("_pool", "reader", "reused", "since", "sock", "watcher")
+
+    def __init__(self, sock: _socket.socket, pool: Pool) -> None:
         self.sock = sock
-        self.watcher: _IoWatcher = loop.io(sock.fileno(), 1)
+        self.watcher: _IoWatcher = pool.loop.io(sock.fileno(), 1)
         self.reused = False
         self.since = 0.0
+        self.reader: Callable[[], None] | None = None
+        self._pool = pool
+
+    def read_for(self, reader: Callable[[], None]) -> None:
+        """From now on call `reader` whenever there is something to read."""
+        self.reader = reader
+        self.watcher.start(self._readable)
+
+    def _readable(self) -> None:
+        if self.reader is not None:
+            self.reader()
+        else:
+            self._pool.discard(self)
 
     def close(self) -> None:
         self.watcher.stop()
@@ -65,6 +81,7 @@ class Pool:
         self._full_until = 0.0
         self._dispatched = 0
         self._idle: list[Connection] = []
+        self._sweeping = False
         self._sweep = self.loop.timer(IDLE_S / 2, IDLE_S / 2)  # a timer without a repeat, started again, fires at once
         self._hosts: list[str] = []
         self._hosts_until = 0.0
@@ -109,16 +126,15 @@ class Pool:
 
     def take(self) -> tuple[Connection | None, bool]:
         """An idle connection that is still alive, the last used first; and whether one was found closed on the way."""
-        found_closed = False
-        while self._idle:
-            connection = self._idle.pop()
+        idle, found_closed = self._idle, False
+        while idle:
+            connection = idle.pop()
+            connection.reused = True
             if connection.since == self.loop.now():  # read from in this turn of the hub: a second look finds nothing
-                connection.reused = True
                 return connection, found_closed
             try:
                 connection.sock.recv(1)  # EOF, or bytes nobody asked for: either way it is of no use
             except BlockingIOError:
-                connection.reused = True
                 return connection, found_closed
             except OSError:
                 pass
@@ -128,29 +144,34 @@ class Pool:
 
     def give(self, connection: Connection) -> None:
         """Keep a connection whose answer ended cleanly."""
-        connection.watcher.start(self._readable, connection)
+        connection.reader = None
         connection.since = self.loop.now()
         self._idle.append(connection)
-        if len(self._idle) == 1:
+        if not self._sweeping:
+            self._sweeping = True
             self._sweep.start(self._close_old)
+
+    def discard(self, connection: Connection) -> None:
+        """An idle connection never has anything to say: php-fpm closed it (reload, max_requests)."""
+        self._idle.remove(connection)
+        connection.close()
 
     def drop_idle(self) -> None:
         for connection in self._idle:
             connection.close()
         self._idle.clear()
-        self._sweep.stop()
-
-    def _readable(self, connection: Connection) -> None:
-        """An idle connection never has anything to say: php-fpm closed it (reload, max_requests)."""
-        self._idle.remove(connection)
-        connection.close()
+        self._stop_sweeping()
 
     def _close_old(self) -> None:
         oldest = self.loop.now() - IDLE_S
         while self._idle and self._idle[0].since < oldest:
             self._idle.pop(0).close()
         if not self._idle:
-            self._sweep.stop()
+            self._stop_sweeping()
+
+    def _stop_sweeping(self) -> None:
+        self._sweeping = False
+        self._sweep.stop()
 
 
 _pools: WeakValueDictionary[FastcgiPool, Pool] = WeakValueDictionary()

@@ -6,6 +6,8 @@ Fields and their order are fixed: existing SDKs read them (docs/CONSUME.md).
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from pepperbus.config.model import Topic
 from pepperbus.delivery.contract import Delivered, Request
 from pepperbus.job import job_json
@@ -15,7 +17,7 @@ RAW_TYPE = "application/octet-stream"
 _PING = b"type=ping&IS_PEPPER_BUS_REQUEST=true"
 
 
-def escape(text: str) -> bytes:
+def escape(text: bytes) -> bytes:
     """`text` as one form value: only what a form parser would take for syntax is escaped.
 
     JSON has no control characters, so `% & + ; =` and the blank are all there is; everything else, non-ASCII
@@ -23,8 +25,7 @@ def escape(text: str) -> bytes:
     it, and leaves room under the consumer's post_max_size.
     """
     return (
-        text.encode()
-        .replace(b"%", b"%25")
+        text.replace(b"%", b"%25")
         .replace(b"&", b"%26")
         .replace(b"+", b"%2B")
         .replace(b";", b"%3B")
@@ -37,28 +38,29 @@ def encode(request: Request, topic: Topic) -> bytes:
     """The form of a data call or a ping. A parser gives back every field byte for byte, whatever the content is."""
     if request.ping:
         return _PING
-    return b"type=data&queue=%b&topic=%b&outTraceId=%b&jobs=%b&IS_PEPPER_BUS_REQUEST=true" % (
-        escape(request.queue),
-        escape(request.topic),
-        escape(request.trace),
-        escape(jobs_json(request, topic)),
+    now_ms, retries = request.now_ms, topic.attempts > 1
+    jobs = [
+        job_json(one.job, one.attempt, now_ms // 1000, retries, residue_s(one, now_ms, topic), escape)
+        for one in request.jobs
+    ]
+    return b"%b%b&jobs=[%b]&IS_PEPPER_BUS_REQUEST=true" % (
+        _head(request.queue, request.topic),
+        escape(request.trace.encode()),
+        b",".join(jobs),
     )
 
 
-def jobs_json(request: Request, topic: Topic) -> str:
-    """The JSON array of a request's jobs."""
-    return "[" + ",".join([_job(delivered, request.now_ms, topic) for delivered in request.jobs]) + "]"
+@lru_cache(maxsize=4096)
+def _head(queue: str, topic: str) -> bytes:
+    return b"type=data&queue=%b&topic=%b&outTraceId=" % (escape(queue.encode()), escape(topic.encode()))
 
 
 def residue_s(delivered: Delivered, now_ms: int, topic: Topic) -> int:
     """Whole seconds left of the topic's `max_age`, counted from when the job was first due."""
-    due_ms = delivered.first_due_ms or delivered.job.accepted_ms or now_ms
-    return max(int(topic.max_age - max(now_ms - due_ms, 0) / 1000), 0)
-
-
-def _job(delivered: Delivered, now_ms: int, topic: Topic) -> str:
-    left = residue_s(delivered, now_ms, topic)
-    return job_json(delivered.job, delivered.attempt, now_ms // 1000, topic.attempts > 1, left)
+    due_ms = delivered.first_due_ms or delivered.job.accepted_ms
+    age_ms = now_ms - due_ms if due_ms else 0
+    left_s = int(topic.max_age - age_ms / 1000) if age_ms > 0 else int(topic.max_age)
+    return left_s if left_s > 0 else 0
 
 
 def body(request: Request, topic: Topic) -> tuple[bytes, str]:

@@ -43,7 +43,7 @@ class Slots:
 
     @property
     def window(self) -> int:
-        """How many of the places may be used now: 1..n."""
+        """How many of the places may be used now: 1..n. The word counts thousandths; 0: all of them."""
         thousandths = self.words[WINDOW]
         if not thousandths or thousandths >= self.n * 1000:
             return self.n
@@ -74,12 +74,22 @@ class Slots:
     def give(self, place: int) -> None:
         """Hand a place back; whoever waits in this process is called first."""
         self._used.discard(place)
-        if time.monotonic_ns() - self.words[WANTED] < _WANTED_NS or place >= self.window:
+        if self._is_wanted() or place >= self.window:
             self._lock(fcntl.F_UNLCK, place)
         else:
             self._warm.append(place)
         if self.waiting:
             self.waiting.popleft()()
+
+    def _is_wanted(self) -> bool:
+        """Whether a process found no place a moment ago. Wipes a mark that is older."""
+        wanted = self.words[WANTED]
+        if not wanted:
+            return False
+        if time.monotonic_ns() - wanted < _WANTED_NS:
+            return True
+        self.words[WANTED] = 0
+        return False
 
     def cool(self) -> None:
         """Unlock the places that are kept warm; call it when the process has had nothing to send for WARM_S."""
@@ -98,8 +108,9 @@ class Slots:
     def grow(self) -> None:
         """One success: after as many as the window is wide, it widens by one."""
         window = self.words[WINDOW]
-        if window and window < self.n * 1000:
-            self.words[WINDOW] = min(self.n * 1000, window + 1_000_000 // window)
+        if window:
+            window += 1_000_000 // window
+            self.words[WINDOW] = window if window < self.n * 1000 else 0
 
     def halve(self) -> None:
         """The target was full or slow: half as many from now on; at most once per 100 ms, for one fullness is seen by many."""

@@ -24,6 +24,8 @@ from pepperbus.delivery.slots import (
     REGISTERED,
     SPAN_START,
     TRIES,
+    WANTED,
+    WINDOW,
     Slots,
 )
 
@@ -122,13 +124,38 @@ class Target:
         )
         return max(0.0, (until - time.monotonic_ns()) / 1e9)
 
+    def hands_on(self) -> bool:
+        """Whether the places of an exchange that ended may go straight to the next job of this topic.
+
+        Only while nothing is closed, narrowed or wanted by anybody else; `give` and `take` are for all other cases. It
+        saves a third of what finding a place costs.
+        """
+        pool, topic = self.pool.words, self.topic.words
+        return not (
+            pool[CLOSED_KIND]
+            or topic[CLOSED_KIND]
+            or pool[WINDOW]
+            or topic[WINDOW]
+            or pool[WANTED]
+            or topic[WANTED]
+            or self.pool.waiting
+            or (self.needs_ping and not topic[REGISTERED])
+        )
+
+    def fine(self) -> None:
+        """An exchange was answered."""
+        pool, topic = self.pool.words, self.topic.words
+        if pool[WINDOW]:
+            self.pool.grow()
+        self._count(OK)
+        if pool[CLOSED_KIND] or pool[TRIES] or topic[CLOSED_KIND] or topic[TRIES] or self.why:
+            self._reopen()
+
     def report(self, effect: TargetEffect, reason: str = "") -> None:
         """What an exchange said about the target."""
         match effect:
             case TargetEffect.FINE:
-                self.pool.grow()
-                self._count(OK)
-                self._reopen()
+                self.fine()
             case TargetEffect.BUSY:
                 self.pool.halve()
                 self._close(self.pool, Closed.BUSY, reason)

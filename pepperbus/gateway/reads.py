@@ -92,7 +92,7 @@ class _Pop:
             job = self._job = Job.decode(self._leased.body)
         except ValueError:
             return resp.error(f"ERR job {self._leased.job_id} is damaged in the storage, it is kept as dead")
-        return resp.bulk(b'{"jobs":[%b]}' % job_json(job).encode())
+        return resp.bulk(b'{"jobs":[%b]}' % job_json(job))
 
     def after(self, written: bool) -> None:
         leased, front = self._leased, self._session.front
@@ -222,7 +222,7 @@ def lrange(session: Session, args: resp.Command) -> Answer:
         first = max(start if start >= 0 else total + start, 0)
         last = min(stop if stop >= 0 else total + stop, total - 1, first + MAX_LOOK - 1)
         jobs = _slice(storage, name, first, last)
-        return resp.array([resp.bulk(job_json(Job.decode(job.body), job.attempts).encode()) for job in jobs])
+        return resp.array([resp.bulk(job_json(Job.decode(job.body), job.attempts)) for job in jobs])
 
     return _guarded(read)
 

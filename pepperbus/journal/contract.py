@@ -47,8 +47,11 @@ class JournalWriter(Protocol):
 
     dropped: int
 
-    def add(self, row: Row) -> None:
-        """Remember a row; rows of one turn of the hub go to the file in one write."""
+    def add(self, row: Row, soon: bool = True) -> None:
+        """Remember a row; rows of one turn of the hub go to the file in one write, those not `soon` at the next `flush`."""
+
+    def flush(self) -> None:
+        """Write what is pending now."""
 
     def close(self) -> None:
         """Write out what is left."""

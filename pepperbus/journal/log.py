@@ -40,7 +40,7 @@ _decode = msgspec.msgpack.Decoder(Row).decode
 class LogWriter:
     """The end of the hot path; a `JournalWriter`. `add` never blocks on more than a page-cache write and never raises.
 
-    Rows of one turn of the hub are one `write`. What could not be written (full disk, directory gone) is counted in
+    Rows of one turn of the hub are one `write`; those added as not `soon` wait for the next `flush`. What could not be written (full disk, directory gone) is counted in
     `dropped` and forgotten. Make it after the fork. `content_cap` may be changed at any time (a reload).
     """
 
@@ -55,8 +55,8 @@ class LogWriter:
         self._fd = -1
         self._size = 0
 
-    def add(self, row: Row) -> None:
-        """Remember a row; it is in the file after this turn of the hub."""
+    def add(self, row: Row, soon: bool = True) -> None:
+        """Remember a row; it is in the file after this turn of the hub, or (not `soon`) after the caller's `flush`."""
         try:
             data = _encode(self._capped(row))
         except (TypeError, ValueError, OverflowError):
@@ -66,7 +66,7 @@ class LogWriter:
         self._pending_bytes += len(data) + _HEAD.size
         if self._pending_bytes > PENDING_CAP:
             self.flush()
-        elif not self._scheduled:
+        elif soon and not self._scheduled:
             self._scheduled = True
             gevent.get_hub().loop.run_callback(self._turn)
 

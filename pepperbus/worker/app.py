@@ -121,7 +121,15 @@ class Worker:
         if self._leaving.is_set():  # opened too late: nothing must be leased any more
             storage.close()
             return
-        lane = Lane(storage, self.child.owner, self._inflight, self.child.log, self._turn_all, self._wake_others)
+        lane = Lane(
+            storage,
+            self.child.owner,
+            self._inflight,
+            self.child.log,
+            self._turn_all,
+            self._wake_others,
+            self.journal.flush,
+        )
         self._storages[name], self._lanes[name] = storage, lane
         self._ask_paused(lane)
         storage.watch([topic.full_name for topic in topics], self._on_wake)

@@ -28,6 +28,10 @@ class Parts:
     journal: JournalWriter
     log: Log
 
+    def trace(self) -> str:
+        """A new trace id of one attempt."""
+        return f"{self.ids.next()}-{self.process}"
+
 
 def count_outcome(record: Record, settle: Settle) -> None:
     if settle.outcome is Outcome.DONE:

@@ -7,6 +7,7 @@ job run would be one more duplicate, so the lane closes with the first failed se
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 
 import gevent
 from gevent.event import Event
@@ -23,6 +24,7 @@ _MOST_UNSETTLED = 32
 #: it a quick storage got one or two at a time, which cost more than the jobs themselves.
 _GATHER_S, _GATHER = 0.002, 16
 _RETRY_S = (0.05, 1.0)  # first and longest wait after a settle that failed
+_BUGS = 3  # an engine that raises what the contract does not know so often does so for one outcome of the batch
 
 
 class Lane:
@@ -36,8 +38,12 @@ class Lane:
         log: Log,
         on_open: Callable[[], None],
         on_back: Callable[[set[str]], None] = lambda queues: None,
+        before: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_open`: jobs may start again. `on_back`: to these queues jobs were given back, for which others may be free."""
+        """`on_open`: jobs may start again. `on_back`: to these queues jobs were given back, for which others may be free.
+
+        `before`: called before outcomes are stored (the journal's rows are written, so that what is settled is told).
+        """
         self.storage = storage
         self.healthy = True
         self.paused: set[str] = set()
@@ -49,7 +55,8 @@ class Lane:
         self._unsettled = 0
         self._on_open = on_open
         self._on_back = on_back
-        self._work = Event()
+        self._before = before
+        self._gathering = gevent.get_hub().loop.timer(_GATHER_S)
         self._enough = Event()
         self._idle = Event()
         self._idle.set()
@@ -68,9 +75,11 @@ class Lane:
         self._unsettled += 1
         if mark is not None:
             self._marks.append(mark)
-        self._idle.clear()
-        self._work.set()
-        if len(self._batch) >= _GATHER:
+        gathered = len(self._batch)
+        if gathered == 1:
+            self._idle.clear()
+            self._gathering.start(self._enough.set)
+        elif gathered == _GATHER:
             self._enough.set()
 
     def flush(self, timeout: float) -> bool:
@@ -79,13 +88,13 @@ class Lane:
 
     def _run(self) -> None:
         while True:
-            self._work.wait()
-            self._enough.wait(_GATHER_S)
-            self._work.clear()
+            self._enough.wait()
+            self._gathering.stop()
             self._enough.clear()
             batch, self._batch = self._batch, []
             marks, self._marks = self._marks, []
             if batch:
+                self._before()
                 self._store(batch, marks)
                 try:
                     self._stored(batch, marks)
@@ -95,26 +104,42 @@ class Lane:
                     self._log.error("not_told", repr(error), storage=self.storage.name)
             if not self._batch:
                 self._idle.set()
-            else:
-                self._work.set()
 
     def _store(self, batch: list[Settle], marks: list[int]) -> None:
         """Until the storage says yes; what is handed in meanwhile joins the batch."""
         wait = _RETRY_S[0]
-        while True:
+        for attempt in count(1):
             try:
                 self.storage.settle(self._owner, batch)
                 return
             except Exception as error:  # definite, unknown or a bug of an engine: settling twice is harmless
+                known = isinstance(error, StorageError)
                 if self.healthy:
-                    text = str(error) if isinstance(error, StorageError) else repr(error)
+                    text = str(error) if known else repr(error)
                     self._log.warning("settle_failed", text, storage=self.storage.name, jobs=len(batch))
                 self.healthy = False
+                if not known and attempt >= _BUGS:
+                    self._drop_culprits(batch)
+                    return
                 gevent.sleep(wait)
                 wait = min(_RETRY_S[1], wait * 2)
                 batch += self._batch
                 marks += self._marks
                 self._batch, self._marks = [], []
+
+    def _drop_culprits(self, batch: list[Settle]) -> None:
+        """An engine cannot take something of this batch: one by one, so that one outcome does not hold up all others.
+
+        What cannot be settled stays leased until this worker is replaced, and then runs again.
+        """
+        for outcome in batch:
+            try:
+                self.storage.settle(self._owner, [outcome])
+            except StorageError:
+                gevent.sleep(_RETRY_S[1])
+                self.settle(outcome)
+            except Exception as error:
+                self._log.error("settle_gave_up", repr(error), topic=outcome.topic, job=outcome.job_id)
 
     def _stored(self, batch: list[Settle], marks: list[int]) -> None:
         """The batch is in the storage: let go of it, then tell those who waited for that."""
@@ -133,3 +158,5 @@ class Lane:
 
     def close(self) -> None:
         self._greenlet.kill()
+        self._gathering.stop()
+        self._gathering.close()

@@ -1,31 +1,29 @@
-"""One topic's loop: lease, deliver, settle. The heart of the bus.
+"""One topic's loop: when to lease, when to start, what the target's answers mean for the next. The heart of the bus.
 
 Floor 4: knows the contracts, never a back end. Everything runs as callbacks in the hub, except leasing (a storage call), which
 has a greenlet of its own. The order that keeps jobs safe: leased in the storage, marked as begun, sent, answered, judged,
-settled in the storage; a crash between any two steps leaves a lease that `reclaim` gives back.
+settled in the storage (see `exchange`); a crash between any two steps leaves a lease that `reclaim` gives back.
 """
 
 from __future__ import annotations
 
 import random
 from collections import deque
-from dataclasses import dataclass, replace
-from functools import partial
 
 import gevent
 from gevent.event import Event
 
 from pepperbus.config.model import Topic
-from pepperbus.delivery.contract import Act, Answer, Consumer, Delivered, Request, TargetEffect, Transport, Verdict
+from pepperbus.delivery.contract import Act, Answer, Consumer, Delivered, TargetEffect, Verdict
 from pepperbus.delivery.target import Closed, Target
-from pepperbus.delivery.verdict import judge
+from pepperbus.delivery.verdict import DONE
 from pepperbus.errors import StorageError
 from pepperbus.job import Job
 from pepperbus.stats import Record
 from pepperbus.storage.contract import Leased, Outcome, Settle
-from pepperbus.worker.attempt import Parts, attempt_row, count_outcome, log_failure
+from pepperbus.worker.attempt import Parts
+from pepperbus.worker.exchange import Exchange
 from pepperbus.worker.lane import Lane
-from pepperbus.worker.outcome import decide
 
 #: Never more than this many jobs leased ahead, and only as many as will start within _AHEAD_S: a job held here
 #: cannot be run by another worker.
@@ -33,22 +31,9 @@ _MOST_AHEAD = 64
 _AHEAD_S = 0.05
 #: And no more bytes than these, as large as jobs were of late; one exchange's jobs always.
 _AHEAD_BYTES = 16 << 20
-#: A job whose fate could not even be decided is tried again after this (ms).
-_CONFUSED_MS = 60_000
 #: Once nothing has ended or begun for this long, what is held goes back.
 _DRAGS_S = 0.3
 _STATES = {Closed.BUSY: 1, Closed.UNREGISTERED: 5, Closed.DOWN: 4, Closed.STRAINED: 4, Closed.ABSENT: 5}
-
-
-@dataclass(slots=True)
-class Exchange:
-    """One request under way."""
-
-    places: tuple[int, int]
-    marks: list[int]
-    jobs: list[tuple[Leased, Job]]
-    request: Request
-    started: float
 
 
 class Pump:
@@ -64,12 +49,13 @@ class Pump:
         self.consumer = consumer
         self.draining = False
         self.next_due_ms = 0
-        self._record = record
+        self.record = record
         self._owner = owner
-        self._parts = parts
+        self.parts = parts
         self._ahead: deque[Leased] = deque()
-        self._exchanges: dict[int, Exchange] = {}
-        self._count = 0
+        self.under_way = 0  # exchanges
+        self._started_at = 0.0  # monotonic, of the youngest
+        self._low = 0  # with more than this ahead there is no need to think of leasing
         self._run_s = 0.0  # how long exchanges take, a moving average; 0: none has ended yet
         self._job_bytes = 1.0  # how large jobs are: as the largest of late
         self._may_hold_more = True
@@ -81,7 +67,7 @@ class Pump:
         self.was_closed = False
         self.was_paused = False
         self._hungry = Event()
-        self._second_chance: set[int] = set()
+        self.second_chance: set[int] = set()  # jobs whose 404 cost nothing once
         self._greenlet = gevent.spawn(self._lease_loop)
         self.idle = Event()
         self.idle.set()
@@ -104,10 +90,10 @@ class Pump:
     def turn(self) -> None:
         """Start what may start, then see that enough is leased ahead."""
         most = self.target.topic.n  # with so many under way their ends ask again: no need to look for a place
-        while self._ahead and len(self._exchanges) < most and self._startable():
+        while self._ahead and self.under_way < most and self._startable():
             places = self.target.take(self.turn)
             if places is None:
-                if not self._exchanges:  # other processes hold the places and cannot call us
+                if not self.under_way:  # other processes hold the places and cannot call us
                     self._later(random.uniform(0.004, 0.012))
                 break
             self._start(places)
@@ -125,21 +111,30 @@ class Pump:
 
     def _startable(self) -> bool:
         closed = self.target.closed()
-        if closed and not (self.target.trial and not self._exchanges):
+        if closed and not (self.target.trial and not self.under_way):
             if closed is Closed.BUSY:  # it opens by itself, and nobody says so when another process found it full
                 self._later(self.target.probe_in() + 0.001)
             return False
-        if self._parts.inflight.free < self.topic.chunk:
-            return False
-        return self.lane.open and not self.draining and self.name not in self.lane.paused
+        return self._may_start()
+
+    def _may_start(self) -> bool:
+        """Whether anything but the target forbids to start a job."""
+        lane, parts = self.lane, self.parts
+        return (
+            lane.open and parts.inflight.free >= self.topic.chunk and not self.draining and self.name not in lane.paused
+        )
 
     def _feed(self) -> None:
         """Ask for jobs when the target could take twice as many as are held: a lease is a round trip, so half a room at once.
 
-        Asking whenever one place was free made a lease of every third job.
+        Asking whenever one place was free made a lease of every third job; reckoning the room for every job cost 8 µs.
         """
-        wanting = self._may_hold_more and not self._leasing and self._startable()
-        if wanting and self._room() >= max(1, 2 * len(self._ahead)):
+        held = len(self._ahead)
+        if held > self._low or self._leasing or not self._may_hold_more or not self._startable():
+            return
+        room = self._room()
+        self._low = room // 2
+        if room and held <= self._low:
             self._leasing = True
             self._hungry.set()
 
@@ -147,24 +142,23 @@ class Pump:
         """How many jobs to hold beyond those under way: the free places, and what will start within _AHEAD_S."""
         if self.target.trial:
             return 1
-        free = max(0, min(self.target.topic.window, self.target.pool.window) - len(self._exchanges))
+        free = max(0, min(self.target.topic.window, self.target.pool.window) - self.under_way)
         return min((free + self._soon()) * self.topic.chunk, max(self.topic.chunk, int(_AHEAD_BYTES / self._job_bytes)))
 
     def _soon(self) -> int:
-        """How many exchanges will find a place within _AHEAD_S. While even the youngest one drags on: none."""
+        """How many exchanges will find a place within _AHEAD_S. While even the youngest one drags on: few or none."""
         if not self._run_s:
             return 0
         places = min(self.target.topic.n, self.target.pool.n)
         return min(_MOST_AHEAD, int(places * _AHEAD_S / max(self._run_s, self._youngest_s())))
 
     def _youngest_s(self) -> float:
-        if not self._exchanges:
-            return 0.0
-        return self._parts.clock.monotonic() - self._exchanges[next(reversed(self._exchanges))].started
+        """Since when nothing has begun, while something is under way."""
+        return self.parts.clock.monotonic() - self._started_at if self.under_way else 0.0
 
     def let_others(self) -> None:
         """Give back what was leased ahead and cannot start soon after all: a slow job came in between."""
-        if self._ahead and self._exchanges and self._youngest_s() > _DRAGS_S:
+        if self._ahead and self.under_way and self._youngest_s() > _DRAGS_S:
             self.return_ahead()
 
     def _lease_loop(self) -> None:
@@ -178,21 +172,21 @@ class Pump:
             except Exception as error:  # StorageError, or a bug of an engine: this loop is the topic's life
                 if not self._lease_failed:  # once an outage, not three times a second
                     text = str(error) if isinstance(error, StorageError) else repr(error)
-                    self._parts.log.warning("lease_failed", text, topic=self.name)
+                    self.parts.log.warning("lease_failed", text, topic=self.name)
                 self._lease_failed = True
                 gevent.sleep(random.uniform(0.2, 0.5))
                 self._may_hold_more = True
             self._leasing = False
             if self.draining:
                 self._give_back(leased)
-                if not self._exchanges:
+                if not self.under_way:
                     self.idle.set()
                 continue
             self._ahead.extend(leased)
             if leased:
                 self.idle.clear()
             self.turn()
-            if not self._ahead and not self._exchanges:
+            if not self._ahead and not self.under_way:
                 self.idle.set()
 
     def _lease(self) -> list[Leased]:
@@ -213,7 +207,7 @@ class Pump:
     def _promote(self) -> None:
         """Make due jobs ready, and know when to look again."""
         self._look_for_due = False
-        moved, self.next_due_ms = self.lane.storage.promote(self.name, self._parts.clock.now_ms())
+        moved, self.next_due_ms = self.lane.storage.promote(self.name, self.parts.clock.now_ms())
         if moved:
             self._may_hold_more = True
         self._set_due_timer()
@@ -223,76 +217,60 @@ class Pump:
             self._due_timer.kill()
             self._due_timer = None
         if self.next_due_ms:
-            wait_s = max(0.0, (self.next_due_ms - self._parts.clock.now_ms()) / 1000)
+            wait_s = max(0.0, (self.next_due_ms - self.parts.clock.now_ms()) / 1000)
             self._due_timer = gevent.spawn_later(min(wait_s, 3600.0), self.pushed)
 
-    # -- one exchange ----------------------------------------------------------------------------------------------
+    def due_at(self, due_ms: int) -> None:
+        """A job of this topic becomes due then: look into the storage at that time."""
+        if not self.next_due_ms or due_ms < self.next_due_ms:
+            self.next_due_ms = due_ms
+            self._set_due_timer()
+
+    # -- exchanges ---------------------------------------------------------------------------------------------------
 
     def _start(self, places: tuple[int, int]) -> None:
-        parts, topic = self._parts, self.topic
-        now_ms = parts.clock.now_ms()
-        jobs: list[tuple[Leased, Job]] = []
-        while self._ahead and len(jobs) < topic.chunk:
-            leased = self._ahead.popleft()
+        """The next job (with `chunk`: jobs) in these places."""
+        leased: list[Leased] = []
+        jobs: list[Delivered] = []
+        ahead, most = self._ahead, self.topic.chunk
+        while ahead and len(jobs) < most:
+            one = ahead.popleft()
             try:
-                jobs.append((leased, Job.decode(leased.body)))
+                job = Job.decode(one.body)
             except ValueError as error:  # damaged in the storage: kept and named, never dropped
-                self.lane.settle(
-                    Settle(self.name, leased.job_id, Outcome.DEAD, reason=f"stored bytes are damaged: {error}")
-                )
+                reason = f"stored bytes are damaged: {error}"
+                self.lane.settle(Settle(self.name, one.job_id, Outcome.DEAD, reason=reason))
+                continue
+            leased.append(one)
+            jobs.append(Delivered(job, one.attempt, one.first_due_ms))
         if not jobs:
             self.target.give(places)
             return
-        delivered = tuple(Delivered(job, leased.attempt, leased.first_due_ms) for leased, job in jobs)
-        request = Request(
-            topic.queue,
-            topic.name,
-            f"{parts.ids.next()}-{parts.process}",
-            delivered,
-            deadline_s=topic.timeout,
-            now_ms=now_ms,
-        )
-        marks = [parts.inflight.begin(self.name, leased.job_id) for leased, _ in jobs]
-        exchange = Exchange(places, marks, jobs, request, parts.clock.monotonic())
-        self._count += 1
-        number = self._count
-        self._exchanges[number] = exchange
+        exchange = Exchange(self, places, leased, jobs)
+        self.under_way += 1
+        self._started_at = exchange.started
         self.target.trial = False
-        self._record.add("in_flight")
-        for leased, job in jobs:
-            self._record.observe("wait", (now_ms - (leased.first_due_ms or job.accepted_ms)) / 1000)
-        try:
-            self.consumer.start(request, partial(self._done, number))
-        except Exception as error:  # a bug of ours: what was sent is not known, and the place must come back
-            parts.log.error("start_failed", repr(error), topic=self.name)
-            gevent.get_hub().loop.run_callback(self._done, number, Answer(Transport.CUT, detail=repr(error)))
+        exchange.begin()
 
-    def _done(self, number: int, answer: Answer) -> None:
-        exchange = self._exchanges.pop(number)
-        took = self._parts.clock.monotonic() - exchange.started
-        self._run_s += (max(took, 1e-5) - self._run_s) * (0.05 if self._run_s else 1.0)
-        verdict = self._judge(exchange, answer)
-        self._record.add("in_flight", -1)
-        self._record.observe("run", took)
-        self._settle(exchange, answer, verdict, took)
-        self._report(answer, verdict)
-        if verdict.zombie and self.topic.zombie_grace > 0 and not self.draining:
+    def ended(self, exchange: Exchange, answer: Answer, verdict: Verdict, took_s: float) -> None:
+        """Its jobs are handed in to be settled: what does it say of the target, and what is next in its places?"""
+        self.under_way -= 1
+        self._run_s += (max(took_s, 1e-5) - self._run_s) * (0.05 if self._run_s else 1.0)
+        if verdict is DONE and not answer.reconnected:
+            self.target.fine()
+        else:
+            self._report(answer, verdict)
+        if verdict is DONE and self._ahead and self._may_start() and self.target.hands_on():
+            self._start(exchange.places)
+            self._feed()
+        elif verdict.zombie and self.topic.zombie_grace > 0 and not self.draining:
             # The script may still run: its place stays taken, or the next job would find no free child.
             gevent.spawn_later(self.topic.zombie_grace, self._free, exchange.places)
             self.turn()
         else:
             self._free(exchange.places)
-        if not self._ahead and not self._exchanges:
+        if not self._ahead and not self.under_way:
             self.idle.set()
-
-    def _judge(self, exchange: Exchange, answer: Answer) -> Verdict:
-        try:
-            return judge(answer, exchange.request, self.topic, dedicated=self.consumer.dedicated)
-        except Exception as error:  # a bug of ours must not keep the job leased and its place taken for ever
-            self._parts.log.error("judge_failed", repr(error), topic=self.name)
-            return Verdict(
-                Act.RETRY, TargetEffect.NEUTRAL, True, 500, reason=f"the answer could not be judged: {error!r}"
-            )
 
     def _free(self, places: tuple[int, int]) -> None:
         self.target.give(places)
@@ -300,9 +278,9 @@ class Pump:
 
     def _report(self, answer: Answer, verdict: Verdict) -> None:
         if verdict.effect is TargetEffect.FINE and not (answer.reconnected or verdict.pause):
-            self.target.report(verdict.effect)
+            self.target.fine()
             return
-        log = self._parts.log
+        log = self.parts.log
         was = self.target.closed()
         if verdict.act is Act.UNREGISTERED:
             self.target.unregister(verdict.reason)
@@ -327,51 +305,9 @@ class Pump:
         try:
             self.lane.storage.set_paused(self.name, True)
         except StorageError as error:
-            self._parts.log.warning("pause_failed", str(error), topic=self.name)
+            self.parts.log.warning("pause_failed", str(error), topic=self.name)
 
-    # -- what becomes of the jobs ------------------------------------------------------------------------------------
-
-    def _settle(self, exchange: Exchange, answer: Answer, verdict: Verdict, took: float) -> None:
-        now_ms = self._parts.clock.now_ms()
-        for (leased, job), mark in zip(exchange.jobs, exchange.marks, strict=True):
-            mine = verdict
-            if verdict.failed_ids and leased.job_id not in verdict.failed_ids:
-                mine = Verdict(Act.DONE, verdict.effect, False, verdict.code)
-            settle = self._fate(leased, job, mine, now_ms)
-            self.lane.settle(settle, mark)
-            count_outcome(self._record, settle)
-            try:
-                row = attempt_row(self._parts, exchange.request, leased, job, answer, mine, settle, took)
-                self._parts.journal.add(row)
-                log_failure(self._parts.log, row, answer, mine, settle)
-            except Exception as error:  # the other jobs of this exchange still wait for their fate
-                self._parts.log.error("not_recorded", repr(error), topic=self.name, job=leased.job_id)
-
-    def _fate(self, leased: Leased, job: Job, verdict: Verdict, now_ms: int) -> Settle:
-        try:
-            return self._decide(leased, job, verdict, now_ms)
-        except Exception as error:  # a bug of ours must not keep the job leased for ever
-            self._parts.log.error("decide_failed", repr(error), topic=self.name, job=leased.job_id)
-            return Settle(self.name, leased.job_id, Outcome.RETRY, due_ms=now_ms + _CONFUSED_MS)
-
-    def _decide(self, leased: Leased, job: Job, verdict: Verdict, now_ms: int) -> Settle:
-        if verdict.act is Act.UNREGISTERED:
-            verdict = self._once_more(leased.job_id, verdict)
-        else:
-            self._second_chance.discard(leased.job_id)
-        settle = decide(self.topic, leased, job.accepted_ms, verdict, now_ms, random.random())
-        if settle.outcome is Outcome.RETRY and (not self.next_due_ms or settle.due_ms < self.next_due_ms):
-            self.next_due_ms = settle.due_ms
-            self._set_due_timer()
-        return settle
-
-    def _once_more(self, job_id: int, verdict: Verdict) -> Verdict:
-        """A 404 under `sdk` costs nothing once: the ping decides. When it listed the topic, a second 404 is a failure."""
-        if job_id in self._second_chance:
-            self._second_chance.discard(job_id)
-            return replace(verdict, act=Act.RETRY, spent=True)
-        self._second_chance.add(job_id)
-        return replace(verdict, act=Act.BACK, spent=False)
+    # -- what others ask ---------------------------------------------------------------------------------------------
 
     @property
     def paused(self) -> bool:
@@ -380,7 +316,7 @@ class Pump:
     @property
     def resting(self) -> bool:
         """Nothing to do, nothing closed, and paused or not as when it was last attended to."""
-        busy = self._ahead or self._exchanges or self.was_closed or self.target.closed()
+        busy = self._ahead or self.under_way or self.was_closed or self.target.closed()
         return not busy and self.was_paused == self.paused
 
     def state(self) -> int:
@@ -389,7 +325,7 @@ class Pump:
             return 2
         closed = self.target.closed()
         if closed is Closed.OPEN:
-            return 1 if self._exchanges else 0
+            return 1 if self.under_way else 0
         return _STATES.get(closed, 3)
 
     # -- leaving ----------------------------------------------------------------------------------------------------------
@@ -398,7 +334,7 @@ class Pump:
         """Take nothing new and give back what was not begun; what runs goes on. `idle` is set when all is settled."""
         self.draining = True
         self.return_ahead()
-        if self._leasing or self._exchanges:
+        if self._leasing or self.under_way:
             self.idle.clear()
         else:
             self.idle.set()
@@ -413,7 +349,3 @@ class Pump:
     def _give_back(self, jobs: list[Leased]) -> None:
         for leased in reversed(jobs):  # the first of the line is given back last, so that it is first again
             self.lane.settle(Settle(self.name, leased.job_id, Outcome.BACK, spent=False))
-
-    @property
-    def under_way(self) -> int:
-        return len(self._exchanges)

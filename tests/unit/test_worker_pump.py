@@ -21,7 +21,7 @@ from pepperbus.log import Log
 from pepperbus.stats import Writer
 from pepperbus.storage.contract import Push
 from pepperbus.storage.memory import MemoryStorage
-from pepperbus.worker import pump as pump_module
+from pepperbus.worker import exchange as exchange_module
 from pepperbus.worker.attempt import Parts
 from pepperbus.worker.inflight import InFlight
 from pepperbus.worker.lane import Lane
@@ -127,7 +127,7 @@ def test_a_judge_that_raises_costs_an_attempt_and_no_place(stage: Stage, monkeyp
     stage.push()
     stage.wait(lambda: stage.consumer.waiting)
     with monkeypatch.context() as patch:
-        patch.setattr(pump_module, "judge", broken)
+        patch.setattr(exchange_module, "judge", broken)
         stage.consumer.answer_all()
     stage.wait(lambda: stage.storage.depth(NAME).delayed == 1)
     assert stage.slots.used == 0
@@ -138,7 +138,7 @@ def test_a_record_that_cannot_be_written_does_not_keep_the_job(stage: Stage, mon
     def broken(*_: Any, **__: Any) -> Any:
         raise UnicodeEncodeError("utf-8", "x", 0, 1, "a bug of ours")
 
-    monkeypatch.setattr(pump_module, "attempt_row", broken)
+    monkeypatch.setattr(exchange_module, "attempt_row", broken)
     stage.push(2)
     stage.wait(lambda: len(stage.consumer.waiting) == 2)
     stage.consumer.answer_all()
