@@ -133,15 +133,15 @@ def _account(
     for n, job_id in ledgers.accepted.items():
         for topic in TOPICS:
             ends = sum(1 for run in ledgers.attempts.get((n, topic), ()) if run.ended)
-            if ends:
+            if job_id in waiting[topic]:  # also when it has ended: then nobody stored that
+                report.stuck.append(f"{n}/{topic}")
+            elif ends:
                 report.done += 1
                 report.ran_once += ends == 1
             elif job_id in dead[topic]:
                 report.dead += 1
                 if not _died_rightly(dead[topic][job_id]):
                     report.wrong_dead.append(f"{n}/{topic}: {dead[topic][job_id]}")
-            elif job_id in waiting[topic]:
-                report.stuck.append(f"{n}/{topic}")
             else:
                 report.lost.append(f"{n}/{topic}")
 

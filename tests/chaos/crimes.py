@@ -243,11 +243,12 @@ def sync_nothing() -> None:
     """What is committed reaches the disk whenever the kernel likes."""
     import lmdb
 
-    class Lazy(lmdb.Environment):
+    class Lazy(Bent):
         def sync(self, force: bool = False) -> None:
             note()
 
-    replace(lmdb, "open", lambda *args, **more: Lazy(*args, **(more | {"sync": False})))
+    opened = lmdb.open
+    replace(lmdb, "open", lambda *args, **more: Lazy(opened(*args, **(more | {"sync": False}))))
 
 
 #: name -> (the process that commits it, what is done there)

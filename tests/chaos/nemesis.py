@@ -237,6 +237,23 @@ def redis_setting(name: str, bad: str, good: str) -> Fault:
     return strike
 
 
+def redis_readonly(stage: Stage, chance: random.Random) -> str:
+    """As after a failover: it takes itself for the replica of somebody who is not there."""
+    seconds = chance.uniform(0.5, 2.0)
+    stage.redis_ask("REPLICAOF", "127.0.0.1", "1")
+    time.sleep(seconds)
+    stage.redis_ask("REPLICAOF", "NO", "ONE")
+    return f"for {seconds:.1f} s"
+
+
+def upgrade(stage: Stage, chance: random.Random) -> str:
+    """USR2, and everybody is replaced under load."""
+    for pid in stage.pids("master"):
+        os.kill(pid, signal.SIGUSR2)
+    time.sleep(2.0)
+    return "USR2"
+
+
 def redis_cut(stage: Stage, chance: random.Random) -> str:
     with contextlib.suppress(redis.RedisError):  # our own connection may be among them
         return f"{stage.redis_ask('CLIENT', 'KILL', 'TYPE', 'normal')!r} connections closed"
@@ -264,6 +281,7 @@ FAULTS: dict[str, Fault] = {
     "kill master": kill_master,
     "kill everything": kill_everything,
     "restart bus": restart_bus,
+    "upgrade": upgrade,
     "stop worker": stop_and_continue("worker", 1.0),
     "stop gateway": stop_and_continue("gateway", 1.0),
     "stop ticker": stop_and_continue("ticker", 2.0),
@@ -296,6 +314,7 @@ REDIS_FAULTS: dict[str, Fault] = {
     "redis full": redis_setting("maxmemory", "1mb", "0"),
     "redis without replicas": redis_setting("min-replicas-to-write", "1", "0"),
     "redis password": redis_setting("requirepass", "changed", ""),
+    "redis readonly": redis_readonly,
     "redis cut": redis_cut,
     "redis wire slow": bad_wire("wire", wire.SLOW),
     "redis wire split": bad_wire("wire", wire.SPLIT),

@@ -269,6 +269,7 @@ class Stage:
         client = redis.Redis(port=self.redis_port, retry=None, protocol=2, socket_timeout=2)
 
         def up() -> bool:
+            assert not self.redis_is_dead(), f"redis-server ended: {(folder / 'log').read_text()[-2000:]}"
             with contextlib.suppress(redis.RedisError):
                 return bool(client.ping())
             return False

@@ -40,6 +40,7 @@ def judge(
         ("", {"x": CONSUMER + again(2, 2, 2.4, 2.5)}),  # the killed worker explains it
         ("lost", {"x": CONSUMER.replace("F 1 a 1 101 1.3\n", "")}),
         ("stuck", {"dead": None, "stuck": "102"}),
+        ("stuck", {"x": CONSUMER + again(2, 1, 2.4, 2.5).replace(" a ", " b "), "stuck": "102"}),  # it ended, and still waits
         ("liars", {"x": CONSUMER + "B 3 a 1 103 3.5 whole\n"}),
         ("phantoms", {"x": CONSUMER + "B 9 a 1 109 3.5 whole\n"}),
         ("corrupt", {"x": CONSUMER + "B 4 a 1 104 4.5 TORN\nF 4 a 1 104 4.6\n"}),
