@@ -10,6 +10,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def main(words: list[str]) -> int:
+    if words == ["--targets"]:
+        from tests.fuzz.targets import TARGETS
+
+        print("\n".join(TARGETS))
+        return 0
     try:
         import atheris
     except ImportError:
