@@ -17,9 +17,9 @@ A delayed job that becomes due takes its place in the line behind what was ready
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, overload
 
 from pepperbus.job import State
 
@@ -39,6 +39,39 @@ class Push(NamedTuple):
     topics: tuple[str, ...]
     due_ms: int = 0
     front: bool = False
+
+
+class Line(NamedTuple):
+    """New jobs that just join the lines of the same topics, as columns; ids rise."""
+
+    topics: tuple[str, ...]
+    ids: list[int]
+    bodies: list[bytes]
+
+
+class Lines(Sequence[Push]):
+    """A batch of pushes that is held as columns. To an engine that does not look at `lines` it is like any other."""
+
+    __slots__ = ("_count", "lines")
+
+    def __init__(self, lines: Sequence[Line]) -> None:
+        self.lines = lines
+        self._count = sum(len(line.ids) for line in lines)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Push]:
+        for topics, ids, bodies in self.lines:
+            for job_id, body in zip(ids, bodies, strict=True):
+                yield Push(job_id, body, topics)
+
+    @overload
+    def __getitem__(self, index: int) -> Push: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Push]: ...
+    def __getitem__(self, index: int | slice) -> Push | list[Push]:
+        return list(self)[index]
 
 
 class Leased(NamedTuple):
@@ -155,6 +188,14 @@ class Storage(Protocol):
 
         DONE takes effect whoever holds the job now (it was done). RETRY, DEAD and BACK take effect only while `owner`
         still holds it: a late verdict of an owner that was released changes nothing. Repeating is harmless.
+        """
+
+    def settle_and_lease(
+        self, owner: str, batch: Sequence[Settle], topic: str, n: int
+    ) -> tuple[int, list[Leased] | None]:
+        """`settle`, then `lease`, in fewer trips or commits where the engine can; one after the other where it cannot.
+
+        Raises what `settle` would. Leased None: the verdicts took effect, but leasing failed; ask `lease` why.
         """
 
     def release(self, owner: str, started: Collection[tuple[str, int]] | None) -> list[Released]:

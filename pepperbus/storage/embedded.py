@@ -64,6 +64,13 @@ class EmbeddedStorage:
     def settle(self, owner: str, batch: Sequence[Settle]) -> int:
         return self._engine.write(lambda work: work.settle(owner, batch), durable=False) if batch else 0
 
+    def settle_and_lease(
+        self, owner: str, batch: Sequence[Settle], topic: str, n: int
+    ) -> tuple[int, list[Leased] | None]:
+        return self._engine.write(
+            lambda work: (work.settle(owner, batch), work.lease(topic, n, owner) if n > 0 else []), durable=False
+        )
+
     def release(self, owner: str, started: Collection[tuple[str, int]] | None) -> list[Released]:
         return self._engine.write(lambda work: work.release(owner, started))
 

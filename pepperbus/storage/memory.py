@@ -168,6 +168,11 @@ class MemoryStorage:
         job.reason = reason
         topic.put(job, State.DEAD, self._clock.now_ms())
 
+    def settle_and_lease(
+        self, owner: str, batch: Sequence[Settle], topic: str, n: int
+    ) -> tuple[int, list[Leased] | None]:
+        return self.settle(owner, batch), self.lease(topic, n, owner)
+
     def release(self, owner: str, started: Collection[tuple[str, int]] | None) -> list[Released]:
         released = []
         for name, topic in self._topics.items():

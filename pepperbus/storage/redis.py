@@ -76,6 +76,11 @@ class RedisStorage:
     def settle(self, owner: str, batch: Sequence[Settle]) -> int:
         return self._settlements.settle(owner, batch)
 
+    def settle_and_lease(
+        self, owner: str, batch: Sequence[Settle], topic: str, n: int
+    ) -> tuple[int, list[Leased] | None]:
+        return self._settlements.settle_and_lease(owner, batch, topic, n)
+
     def release(self, owner: str, started: Collection[tuple[str, int]] | None) -> list[Released]:
         return self._settlements.release(owner, started)
 

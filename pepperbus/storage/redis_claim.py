@@ -7,17 +7,21 @@ list after its death), and only then look at the body. A pointer whose body is g
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import repeat
+from typing import Any, Protocol
 
 from gevent.lock import BoundedSemaphore
 
 from pepperbus import names
-from pepperbus.errors import StorageUnavailable
+from pepperbus.errors import StorageError, StorageUnavailable
 from pepperbus.storage.contract import Leased
 from pepperbus.storage.redis_keys import ID, NONCE, VIRGIN, Keys, Record, is_good
 from pepperbus.storage.redis_link import Link
-from pepperbus.storage.redis_pack import each, many, repeated
-from pepperbus.storage.redis_wire import Connection
+from pepperbus.storage.redis_pack import Packed, each, many, repeated, several
+from pepperbus.storage.redis_wire import Connection, transaction
 
 #: How long after a claim without an answer the owner's list is searched for what that claim moved (s): a frozen
 #: server may still run it when it wakes.
@@ -39,6 +43,15 @@ class _Holding:
         self.turn = BoundedSemaphore(1)
 
 
+class Along(Protocol):
+    """Commands that go out ahead of a claim."""
+
+    def commands(self, connection: Connection) -> Packed: ...
+
+    def answered(self, connection: Connection, replies: Sequence[Any]) -> None:
+        """Raises what the answers mean."""
+
+
 class Claims:
     """What the owners of this process hold, and the claims that add to it."""
 
@@ -51,29 +64,68 @@ class Claims:
         """`Storage.lease`."""
         if n < 1:
             return []
+        with self._claiming(topic, owner) as holding, self._link.pool.borrow() as connection:
+            return self._lease(connection, self._link.keys(topic), n, owner, holding)
+
+    @contextmanager
+    def _claiming(self, topic: str, owner: str) -> Iterator[_Holding]:
+        """A claim's turn."""
         holding = self._holdings.setdefault((topic, owner), _Holding())
         if not holding.turn.acquire(timeout=self._link.pool.timeout):
             raise StorageUnavailable(f"{self._link.pool.address}: another claim of {topic} still waits for its answer")
         try:
-            return self._lease(self._link.keys(topic), n, owner, holding)
+            yield holding
         except BaseException:  # also a killed greenlet: what its claim moved must come to light
             holding.suspect_until = time.monotonic() + SUSPECT_S
             raise
         finally:
             holding.turn.release()
 
-    def _lease(self, keys: Keys, n: int, owner: str, holding: _Holding) -> list[Leased]:
-        with self._link.pool.borrow() as connection:
+    def _lease(self, connection: Connection, keys: Keys, n: int, owner: str, holding: _Holding) -> list[Leased]:
+        self._announce(connection, owner)
+        leased: list[Leased] = []
+        if time.monotonic() < holding.suspect_until:
+            leased = self._missed(connection, keys, owner, n, holding.pointers)
+        while not leased:
+            pointers = self._claim(connection, keys, n, owner)
+            leased = self._fetch(connection, keys, owner, pointers, holding.pointers)
+            if len(pointers) < n:
+                break
+        return leased
+
+    def try_lease(self, topic: str, n: int, owner: str) -> list[Leased] | None:
+        """`lease`, or None where that would raise."""
+        try:
+            return self.lease(topic, n, owner)
+        except StorageError:
+            return None
+
+    def goes_along(self, topic: str, owner: str) -> bool:
+        """Whether a claim may be made blindly, in one trip with something else."""
+        holding = self._holdings.get((topic, owner))
+        return not self._link.pika and holding is not None and time.monotonic() >= holding.suspect_until
+
+    def lease_along(self, topic: str, n: int, owner: str, other: Along) -> list[Leased] | None:
+        """`lease` in one trip with another's commands, which go first; `other` hears their answers and may raise.
+
+        Only when it `goes_along`. None: nothing was leased, and not because there was nothing.
+        """
+        with self._claiming(topic, owner) as holding, self._link.pool.borrow() as connection:
             self._announce(connection, owner)
-            leased: list[Leased] = []
-            if time.monotonic() < holding.suspect_until:
-                leased = self._missed(connection, keys, owner, n, holding.pointers)
-            while not leased:
-                pointers = self._claim(connection, keys, n, owner)
+            keys = self._link.keys(topic)
+            first = other.commands(connection)
+            claim = moves(keys.owners, keys.ready, keys.held(owner), owner, n)
+            replies = connection.exchange(first.data + claim.data, first.commands + claim.commands)
+            other.answered(connection, replies[: first.commands])
+            try:
+                pointers = moved(connection.check_together(replies[first.commands :]))
                 leased = self._fetch(connection, keys, owner, pointers, holding.pointers)
-                if len(pointers) < n:
-                    break
-            return leased
+                if leased or len(pointers) < n:
+                    return leased
+                return self._lease(connection, keys, n, owner, holding)
+            except StorageError:
+                holding.suspect_until = time.monotonic() + SUSPECT_S
+                return None
 
     def _announce(self, connection: Connection, owner: str) -> None:
         """A node counts as seen at its first claim, so that it is not taken for lost before its first heartbeat."""
@@ -93,7 +145,9 @@ class Claims:
         if not pointers:
             return []
         fields = [found[:ID] for found in pointers]
-        bodies, records = connection.ask(many((b"HMGET", keys.job), fields), many((b"HMGET", keys.att), fields))
+        bodies, records = connection.ask(several(((b"HMGET", keys.job), (b"HMGET", keys.att)), fields))
+        if not any(records) and _all_good(pointers, bodies):
+            return _first_attempts(keys.topic, fields, pointers, bodies, held)
         leased, stale, topic = [], [], keys.topic
         for found, name, stored, text in zip(pointers, fields, bodies, records, strict=True):
             if is_good(found, stored):
@@ -135,16 +189,50 @@ class Claims:
         holding = self._holdings.get((topic, owner))
         return holding.pointers if holding else {}
 
+    def forget(self, topic: str, owner: str, job_ids: Sequence[int]) -> None:
+        """They are settled."""
+        held = self.held(topic, owner)
+        for job_id in job_ids:
+            held.pop(job_id, None)
+
     def forget_owner(self, owner: str) -> None:
         for at in [at for at in self._holdings if at[1] == owner]:
             del self._holdings[at]
         self._known.discard(owner)
 
 
+def _all_good(pointers: Sequence[bytes], stored: Sequence[bytes | None]) -> bool:
+    """`is_good` of all, by the column."""
+    if None in stored:
+        return False
+    return [found[ID + 1 :] for found in pointers] == [one[:NONCE] for one in stored]  # type: ignore[index]
+
+
+def _first_attempts(
+    topic: str, fields: list[bytes], pointers: Sequence[bytes], stored: Sequence[bytes], held: dict[int, bytes]
+) -> list[Leased]:
+    """The commonest batch, jobs that were never tried, by the column: half the time a job (0.9 us)."""
+    ids = list(map(int, fields))
+    held.update(zip(ids, pointers, strict=True))
+    bodies = [one[NONCE:] for one in stored]
+    rows = zip(repeat(topic), ids, bodies, repeat(1), repeat(0), repeat(0), strict=False)
+    return list(map(Leased._make, rows))
+
+
+@lru_cache(maxsize=4096)
+def moves(owners: bytes, ready: bytes, held: bytes, owner: str, n: int) -> Packed:
+    """The claim of up to `n` jobs: a transaction."""
+    return transaction([(b"SADD", owners, owner), repeated((b"RPOPLPUSH", ready, held), n)])
+
+
 def _move(connection: Connection, keys: Keys, n: int, owner: str) -> list[bytes]:
-    moves = repeated((b"RPOPLPUSH", keys.ready, keys.held(owner)), n)
-    _, *found = connection.together([(b"SADD", keys.owners, owner), moves])
-    return [one for one in found if one is not None]
+    claim = moves(keys.owners, keys.ready, keys.held(owner), owner, n)
+    return moved(connection.check_together(connection.exchange(*claim, whole=True)))
+
+
+def moved(results: Sequence[bytes | None]) -> list[bytes]:
+    """The pointers among the results of `moves`; the first is not one."""
+    return [one for one in results[1:] if one is not None]
 
 
 def _copy_then_remove(connection: Connection, keys: Keys, n: int, owner: str) -> list[bytes]:

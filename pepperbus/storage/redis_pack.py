@@ -46,7 +46,7 @@ def _words(head: Command) -> bytes:
 
 
 def _even(items: Sequence[bytes]) -> bool:
-    return max(map(len, items)) == min(map(len, items))
+    return len(set(map(len, items))) == 1
 
 
 def each(head: Command, items: Sequence[bytes]) -> Packed:
@@ -64,6 +64,16 @@ def many(head: Command, items: Sequence[bytes]) -> Packed:
     size = b"$%d\r\n" % len(items[0])
     start = b"*%d\r\n%b%b" % (len(head) + len(items), _words(head), size)
     return Packed(start + (b"\r\n" + size).join(items) + b"\r\n", 1)
+
+
+def several(heads: Sequence[Command], items: Sequence[bytes]) -> Packed:
+    """`many` for each of `heads`: the items are joined once."""
+    if not _even(items):
+        return pack([(*head, *items) for head in heads])
+    size = b"$%d\r\n" % len(items[0])
+    joined = size + (b"\r\n" + size).join(items) + b"\r\n"
+    packed = [b"*%d\r\n%b%b" % (len(head) + len(items), _words(head), joined) for head in heads]
+    return Packed(b"".join(packed), len(packed))
 
 
 @lru_cache(maxsize=4096)

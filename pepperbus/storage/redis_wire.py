@@ -16,13 +16,18 @@ from typing import Any
 import gevent
 import hiredis
 from gevent import socket, ssl
+from gevent.hub import Waiter, get_hub
+from gevent.monkey import get_original
 
 from pepperbus.errors import StorageError, StorageUnavailable, StorageUnknown
-from pepperbus.storage.redis_pack import Command, Part, pack, pack_one
+from pepperbus.storage.redis_pack import Command, Packed, Part, pack, pack_one
 from pepperbus.storage.redis_url import Address
 
 _MORE = object()
 _CHUNK = 65536
+_NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_READ, _WRITE = 1, 2  # of an io watcher
+_native_socket = get_original("socket", "socket")
 _MULTI, _EXEC = pack_one((b"MULTI",)), pack_one((b"EXEC",))
 _QUIET_S = 30.0  # a subscription silent for so long is asked whether it still stands
 
@@ -39,6 +44,7 @@ class Connection:
     """One connection, used by one greenlet at a time. `deadline` (monotonic s) bounds every wait on it.
 
     `changed`: this greenlet's operation has changed something already, so whatever fails now is no longer definite.
+    The socket never waits itself: gevent's own needs 5 us more a trip for its timeouts.
     """
 
     def __init__(self, address: Address, deadline: float) -> None:
@@ -51,6 +57,9 @@ class Connection:
             self._socket = _connect(address, deadline)
         except (OSError, ValueError) as error:
             raise StorageUnavailable(f"cannot connect to {address}: {_reason(error)}") from error
+        loop = get_hub().loop
+        self._loop: Any = loop
+        self._watchers: dict[int, Any] = {event: loop.io(self._socket.fileno(), event) for event in (_READ, _WRITE)}
         self.usable = True
         self._greet()
 
@@ -72,6 +81,10 @@ class Connection:
     def drop(self) -> None:
         """Close hard: what the kernel has not sent yet is never sent."""
         self.usable = False
+        while self._watchers:
+            watcher = self._watchers.popitem()[1]
+            watcher.stop()
+            watcher.close()
         try:
             self._socket.setsockopt(plain.SOL_SOCKET, plain.SO_LINGER, struct.pack("ii", 1, 0))
         except OSError:
@@ -81,9 +94,8 @@ class Connection:
     def fresh(self) -> bool:
         """Whether the idle connection still stands: no end of file, no bytes nobody asked for."""
         try:
-            self._socket.settimeout(0)
             self._socket.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except _NOT_YET:
             return True
         except OSError:
             pass
@@ -95,21 +107,24 @@ class Connection:
             replies = self.exchange(*pack(parts))
         except StorageUnknown as error:
             raise self._definite(error) from error
-        for reply in replies:
-            if isinstance(reply, ReplyError):
-                raise self._definite(reply)
+        if ReplyError in map(type, replies):
+            raise self._definite(next(reply for reply in replies if type(reply) is ReplyError))
         return replies
 
     def tell(self, *parts: Part) -> list[Any]:
         """Commands that change something and may be done in part. Repeat them whole after StorageUnknown."""
         replies = self.exchange(*pack(parts))
-        errors = [reply for reply in replies if isinstance(reply, ReplyError)]
-        if errors and len(errors) == len(replies):
-            raise self._definite(errors[0])
-        if errors:
+        self.check_told(replies)
+        return replies
+
+    def check_told(self, replies: Sequence[Any]) -> None:
+        """Raise what the answers to commands that change something mean."""
+        if ReplyError in map(type, replies):
+            errors = [reply for reply in replies if type(reply) is ReplyError]
+            if len(errors) == len(replies):
+                raise self._definite(errors[0])
             raise StorageUnknown(f"{self._address}: done in part: {errors[0]}")
         self.changed = True
-        return replies
 
     def together(self, parts: Sequence[Part]) -> list[Any]:
         """All of `parts`, or nothing, as one MULTI … EXEC.
@@ -117,8 +132,11 @@ class Connection:
         Redis checks memory, rights and role when a command is queued and then drops the whole transaction, so such
         refusals are definite. Raises Interrupted when a watched key changed.
         """
-        data, count = pack(parts)
-        replies = self.exchange(_MULTI + data + _EXEC, count + 2, whole=True)
+        data, count = transaction(parts)
+        return self.check_together(self.exchange(data, count, whole=True))
+
+    def check_together(self, replies: Sequence[Any]) -> list[Any]:
+        """The results among the answers to a `transaction`; raises what they mean."""
         if isinstance(replies[0], ReplyError) and not all(isinstance(reply, ReplyError) for reply in replies):
             raise StorageUnknown(f"{self._address}: no transaction, the commands ran one by one: {replies[0]}")
         results = replies[-1]
@@ -126,11 +144,11 @@ class Connection:
             raise Interrupted
         if isinstance(results, ReplyError):
             raise self._definite(next(reply for reply in replies if isinstance(reply, ReplyError)))
-        for reply in results:
-            if isinstance(reply, ReplyError):
-                raise StorageUnknown(f"{self._address}: done in part: {reply}")
+        if ReplyError in map(type, results):
+            error = next(reply for reply in results if type(reply) is ReplyError)
+            raise StorageUnknown(f"{self._address}: done in part: {error}")
         self.changed = True
-        return results
+        return list(results)
 
     def _definite(self, error: BaseException) -> StorageError:
         text = str(error) if isinstance(error, StorageError) else f"{self._address}: {_reason(error)}"
@@ -140,16 +158,16 @@ class Connection:
         """Send `data`, return its `count` answers. `whole`: it counts only once its last byte has arrived."""
         if not count:
             return []
-        view, sent, done = memoryview(data), 0, False
+        sent, done = 0, False
         try:
-            while sent < len(view):
-                self._socket.settimeout(self._left())
-                sent += self._socket.send(view[sent:])
+            self._left()
+            while sent < len(data):
+                sent += self._send(data, sent)
             replies = self._receive(count)
             done = True
             return replies
         except (OSError, hiredis.ProtocolError) as error:
-            if sent == 0 or (whole and sent < len(view)):
+            if sent == 0 or (whole and sent < len(data)):
                 raise self._definite(error) from error
             raise StorageUnknown(f"{self._address}: {_reason(error)}") from error
         finally:
@@ -161,9 +179,8 @@ class Connection:
 
         A `SUBSCRIBE` of the same channel every 30 s finds a connection that broke without a word.
         """
-        self._socket.settimeout(self._left())
         try:
-            self._socket.sendall(pack_one((b"SUBSCRIBE", *channels)))
+            self._send_all(pack_one((b"SUBSCRIBE", *channels)))
             asked = False
             while True:
                 while (reply := self._reader.gets()) is not _MORE:
@@ -181,7 +198,8 @@ class Connection:
                     if asked:
                         raise
                     asked = True
-                    self._socket.sendall(pack_one((b"SUBSCRIBE", channels[-1])))
+                    self.deadline = time.monotonic() + _QUIET_S
+                    self._send_all(pack_one((b"SUBSCRIBE", channels[-1])))
         except (OSError, hiredis.ProtocolError) as error:
             raise StorageUnavailable(f"{self._address}: {_reason(error)}") from error
 
@@ -197,17 +215,56 @@ class Connection:
 
     def feed(self) -> None:
         """Wait for bytes until the deadline and hand them to the reader."""
-        self._socket.settimeout(self._left())
-        data = self._socket.recv(_CHUNK)
+        while True:
+            try:
+                data = self._socket.recv(_CHUNK)
+                break
+            except _NOT_YET:
+                self._wait(_READ)
         if not data:
             raise ConnectionError("connection closed by Redis")
         self._reader.feed(data)
+
+    def _send_all(self, data: bytes) -> None:
+        sent = 0
+        while sent < len(data):
+            sent += self._send(data, sent)
+
+    def _send(self, data: bytes, start: int) -> int:
+        """Send what goes of `data[start:]`, or wait until some would go."""
+        try:
+            if sent := self._socket.send(memoryview(data)[start:] if start else data):
+                return int(sent)
+        except _NOT_YET:
+            pass
+        self._wait(_WRITE)
+        return 0
+
+    def _wait(self, event: int) -> None:
+        """Until the socket can be read from or written to. Raises TimeoutError at the deadline."""
+        waiter: Any = Waiter()
+        timer = self._loop.timer(self._left())
+        watcher = self._watchers[event]
+        watcher.start(waiter.switch, None)
+        timer.start(waiter.throw, TimeoutError("timed out"))
+        try:
+            waiter.get()
+        finally:
+            watcher.stop()
+            timer.stop()
+            timer.close()
 
     def _left(self) -> float:
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
         return left
+
+
+def transaction(parts: Sequence[Part]) -> Packed:
+    """`parts` as one MULTI … EXEC."""
+    data, count = pack(parts)
+    return Packed(_MULTI + data + _EXEC, count + 2)
 
 
 def _reason(error: BaseException) -> str:
@@ -217,12 +274,13 @@ def _reason(error: BaseException) -> str:
 
 
 def _connect(address: Address, deadline: float) -> Any:
+    """A socket that never waits: a native one, or gevent's for TLS."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError("timed out")
     if address.path:
         return _connect_unix(address.path, deadline)
-    sock = socket.create_connection((address.host, address.port), timeout=left)
+    sock: Any = socket.create_connection((address.host, address.port), timeout=left)
     sock.setsockopt(plain.IPPROTO_TCP, plain.TCP_NODELAY, 1)
     sock.setsockopt(plain.SOL_SOCKET, plain.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 2), ("TCP_USER_TIMEOUT", 10_000)):
@@ -232,13 +290,16 @@ def _connect(address: Address, deadline: float) -> Any:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(address.ca) if address.ca else context.load_default_certs()
         sock = context.wrap_socket(sock, server_hostname=address.host)
+    else:
+        sock = _native_socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+    sock.setblocking(False)
     return sock
 
 
 def _connect_unix(path: str, deadline: float) -> Any:
     """gevent takes EAGAIN (backlog full) for "in progress" and spins; so connect without waiting and sleep instead."""
-    sock = socket.socket(plain.AF_UNIX, plain.SOCK_STREAM)
-    sock.settimeout(0)
+    sock = _native_socket(plain.AF_UNIX, plain.SOCK_STREAM)
+    sock.setblocking(False)
     while True:
         try:
             sock.connect(path)
