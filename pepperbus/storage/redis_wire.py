@@ -93,6 +93,8 @@ class Connection:
 
     def fresh(self) -> bool:
         """Whether the idle connection still stands: no end of file, no bytes nobody asked for."""
+        if self._reader.has_data():
+            return False  # an answer too many came with the last ones
         try:
             self._socket.recv(1)
         except _NOT_YET:

@@ -385,8 +385,20 @@ _json_line = st.one_of(
 )
 _lines = st.lists(_json_line, max_size=5).map(b"\n".join)
 
+_reply = st.recursive(
+    st.sampled_from([
+        b"+OK\r\n", b":5\r\n", b":-1\r\n", b"$-1\r\n", b"$3\r\nabc\r\n", b"$0\r\n\r\n", b"*-1\r\n", b"*0\r\n",
+        b"_\r\n", b"-OOM command not allowed\r\n", b"-\r\n", b"-ERR \x1b[2J\xff\r\n", b"$99999999999\r\n",
+        b"*99999999999\r\n", b":x\r\n", b"$-2\r\n", b"?\r\n", b"#t\r\n", b",1.5\r\n", b">2\r\n+a\r\n+b\r\n",
+        b"%1\r\n+a\r\n:1\r\n",
+    ]),
+    lambda inner: st.lists(inner, max_size=3).map(lambda many: b"*%d\r\n%b" % (len(many), b"".join(many))),
+    max_leaves=6,
+)  # fmt: skip
+
 SHAPES: dict[str, st.SearchStrategy[bytes]] = {
     "resp_requests": st.builds(lambda flag, rest: flag + rest, st.sampled_from([b"\0", b"\1"]), joined(_resp)),
+    "store_replies": bent(joined(_reply, 5)),
     "fastcgi_answer": joined(_fastcgi),
     "cgi_header": bent(_cgi),
     "http_answer": bent(_http),

@@ -31,11 +31,13 @@ from pepperbus.config.model import Config
 from pepperbus.delivery.contract import Transport
 from pepperbus.delivery.http_connection import KEEP_BODY, Connection, Failed
 from pepperbus.delivery.http_request import Url
-from pepperbus.errors import ConfigError, NotReachable, ProtocolError
+from pepperbus.errors import ConfigError, NotReachable, ProtocolError, StorageUnavailable, StorageUnknown
 from pepperbus.job import Job, job_json
 from pepperbus.journal import log as journal_log
 from pepperbus.journal.contract import Row
 from pepperbus.master import control
+from pepperbus.storage.redis_url import Address
+from pepperbus.storage.redis_wire import Connection as Connected
 from pepperbus.wire import fastcgi, resp
 from tests.unit.resp_oracle import read_all
 
@@ -125,6 +127,52 @@ def cgi_parsed(stdout: bytes) -> object:
 def cgi_header(data: bytes) -> None:
     """A script's output as it is, without the records around it."""
     cgi_parsed(data)
+
+
+# --- a storage's answers
+
+
+_ASKED = 3
+
+
+def store_replies(data: bytes) -> None:
+    """A Redis gone mad: the same answers or the same failure, whole and cut."""
+    whole = _replies([data])
+    assert _replies(pieces(data)) == whole
+
+
+def _replies(cut: list[bytes]) -> object:
+    """What three commands ended in: their answers, or which of the two failures; nothing else may leave."""
+    with tempfile.TemporaryDirectory(prefix="pepperbus-fuzz-") as name:
+        path = f"{name}/s"
+        with gsocket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen(1)
+            server = gevent.spawn(_rave, listener, cut)
+            connection = Connected(Address(path=path), monotonic() + 5)
+            try:
+                answers = connection.tell(*[(b"LLEN", b"x")] * _ASKED)
+            except (StorageUnavailable, StorageUnknown) as error:
+                assert str(error).isprintable(), f"a message that a terminal would obey: {error!r}"
+                return type(error).__name__
+            finally:
+                server.join()
+                connection.drop()
+            return repr(answers)
+
+
+def _rave(listener: Any, cut: list[bytes]) -> None:
+    sock, _ = listener.accept()
+    with sock:
+        try:
+            sock.recv(READ)
+            sock.sendall(b"+PONG\r\n")
+            sock.recv(READ)
+            for piece in cut:
+                sock.sendall(piece)
+                gevent.sleep(0)
+        except OSError:
+            pass  # we hung up on nonsense, as we should
 
 
 # --- HTTP
@@ -354,7 +402,7 @@ def _answer_once(server: socket.socket, data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
-        resp_requests, fastcgi_answer, cgi_header, http_answer, node_file, queue_file, option_values, journal_file,
-        journal_record, job_envelope, stats_file, control_requests, control_answer,
+        resp_requests, store_replies, fastcgi_answer, cgi_header, http_answer, node_file, queue_file, option_values,
+        journal_file, journal_record, job_envelope, stats_file, control_requests, control_answer,
     )
 }  # fmt: skip
