@@ -46,6 +46,18 @@ class NotFound(PepperbusError):
     """No queue, topic, storage or job of that name."""
 
 
+class Forbidden(PepperbusError):
+    """Whoever asked may not do this; the text names the role that may."""
+
+
+class TooManyTries(PepperbusError):
+    """Logins failed too often of late; `wait_s` says when the next one is looked at."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(f"too many failed logins; try again in {wait_s:.0f} s")
+        self.wait_s = wait_s
+
+
 class ProtocolError(PepperbusError):
     """The other side broke the wire protocol. Final for its connection: nothing is parsed after it."""
 

@@ -61,6 +61,13 @@ class Gateway:
 @dataclass(frozen=True)
 class Web:
     listen: tuple[str, ...] = ("127.0.0.1:19840",)
+    public: bool = False
+    cert: Path | None = None
+    key: Path | None = None
+    hosts: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
+    session_idle: float = 12 * 3600.0
+    session_longest: float = 7 * 86400.0
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def build(document: Document) -> Config:
         queue_files=str(_absolute(base, complete(values, spec)["queue_files"])),
         bus=bus,
         gateway=_gateway(document, section("gateway"), base),
-        web=Web(_listen(document, ("web", "listen"), section("web")["listen"], base)),
+        web=Web(**_faced(document, "web", section("web"), base)),
         log=_log(section("log"), base),
         journal=Journal(**section("journal")),
         storages=_storages(document, values, bus.data_dir),
@@ -98,15 +98,20 @@ def _host_name() -> str:
 
 
 def _gateway(document: Document, values: Values, base: Path) -> Gateway:
+    return Gateway(**_faced(document, "gateway", values, base))
+
+
+def _faced(document: Document, section: str, values: Values, base: Path) -> Values:
+    """What both front doors have: addresses and TLS files."""
     for key in ("cert", "key"):
         values[key] = _absolute(base, values[key]) if values[key] else None
         if values[key] is not None and not values[key].is_file():
-            document.mistake(("gateway", key), f"there is no file {values[key]}")
+            document.mistake((section, key), f"there is no file {values[key]}")
     if (values["cert"] is None) != (values["key"] is None):
         present, absent = ("cert", "key") if values["cert"] else ("key", "cert")
-        document.mistake(("gateway", present), f"TLS needs both files: {absent} is missing")
-    values["listen"] = _listen(document, ("gateway", "listen"), values["listen"], base)
-    return Gateway(**values)
+        document.mistake((section, present), f"TLS needs both files: {absent} is missing")
+    values["listen"] = _listen(document, (section, "listen"), values["listen"], base)
+    return values
 
 
 def _check_listeners(document: Document, config: Config) -> None:
@@ -119,14 +124,28 @@ def _check_listeners(document: Document, config: Config) -> None:
                 "if everything between here and the producers is trusted",
             )
     for one in config.web.listen:
-        if not is_loopback(one):
+        if not is_loopback(one) and not _has_accounts(config.bus.data_dir):
             document.mistake(
                 ("web", "listen"),
-                f"{one} can be reached from other machines, and there are no logins yet: "
-                "only loopback addresses (127.0.0.1, [::1], localhost) and unix:/path are allowed",
+                f"{one} can be reached from other machines, and there is no account yet: "
+                "make the first one (`pepperbus user add NAME`) while it listens on loopback only",
+            )
+        elif not (is_loopback(one) or config.web.cert or config.web.public):
+            document.mistake(
+                ("web", "listen"),
+                f"{one} can be reached from other machines: set cert and key (TLS), or public = yes "
+                "if everything between here and the people is trusted",
             )
         if one in gateway.listen:
             document.mistake(("web", "listen"), f"{one} is already the gateway's; choose another port")
+
+
+def _has_accounts(data_dir: Path) -> bool:
+    """The file comes with the first account. Who may not look cannot know, and is not kept from checking the rest."""
+    try:
+        return (data_dir / "accounts.db").is_file()
+    except OSError:
+        return True
 
 
 def _listen(document: Document, path: KeyPath, listen: tuple[str, ...], base: Path) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pepperbus.accounts.model import Right
 from pepperbus.delivery import make_consumer
 from pepperbus.delivery.contract import Answer, Delivered, Request
 from pepperbus.delivery.verdict import judge, judge_ping
@@ -14,11 +15,13 @@ from pepperbus.ids import IdGenerator
 from pepperbus.job import Job
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Pinged, Sent
+from pepperbus.operations.rights import operation
 
 PING_S = 10.0
 _SLOT = 15  # the last gateway slot: a test job's id is that of no stored job on nodes with fewer gateways
 
 
+@operation(Right.OPERATE, "topic", audited=False)
 def ping(office: Office, topic: str, timeout: float = PING_S) -> Pinged:
     """One ping, as workers send it before they feed a topic. Raises NotFound for an unknown topic."""
     found = office.topic(topic)
@@ -30,6 +33,7 @@ def ping(office: Office, topic: str, timeout: float = PING_S) -> Pinged:
     return Pinged(topic, address, registered, reason, **_shown(answer))
 
 
+@operation(Right.OPERATE, "topic", details=("attempt",), tells=("id", "act", "code", "reason"))
 def send(office: Office, topic: str, content: bytes, *, attempt: int = 1, timeout: float = 0.0) -> Sent:
     """Deliver `content` as one job, now, and judge the answer. `timeout` 0: the topic's own.
 

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pepperbus import names
+from pepperbus.accounts.model import Right
 from pepperbus.errors import NotFound, UsageError
 from pepperbus.ids import parse_id
 from pepperbus.job import Job, State
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import JobPage, JobView, to_text
+from pepperbus.operations.rights import operation
 from pepperbus.storage.contract import Stored
 
 PAGE = 500
@@ -55,6 +57,7 @@ def select(topic: str, ids: tuple[str, ...] = (), state: str = "", error: str = 
     return Selection(topic, numbers, chosen, error, since_ms)
 
 
+@operation(Right.VIEW, "selection")
 def jobs(office: Office, selection: Selection, cursor: str = "", n: int = 100) -> JobPage:
     """A page of at most `n` jobs, next in line first (dead: newest first). Raises NotFound for an unknown topic."""
     storage = office.holder(selection.topic)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from pepperbus.accounts.model import Right
 from pepperbus.errors import NotFound, PepperbusError, UsageError
 from pepperbus.ids import id_time_ms, parse_id
 from pepperbus.job import Job
@@ -15,6 +16,7 @@ from pepperbus.journal.contract import Row
 from pepperbus.operations.jobs import preview_text, view
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Event, Life, TopicLife, to_text
+from pepperbus.operations.rights import may, operation
 from pepperbus.storage.contract import Stored
 
 SHOWN_CONTENT = 64 << 10
@@ -22,6 +24,7 @@ SHOWN_CONTENT = 64 << 10
 _PHP_PLACE = re.compile(r" in (?P<file>/[^:\r\n]+?)(?::| on line )(?P<line>\d+)\b")
 
 
+@operation(Right.VIEW)
 def life(office: Office, job_id: str) -> Life:
     """Everything known of a job. Raises UsageError for what is no id, NotFound when nobody knows it."""
     try:
@@ -31,6 +34,8 @@ def life(office: Office, job_id: str) -> Life:
     rows = office.journal.life(number)
     errors: list[str] = []
     stored = _find(office, number, {row.topic for row in rows}, errors)
+    rows = [row for row in rows if may(office, Right.VIEW, row.topic)]
+    stored = [one for one in stored if may(office, Right.VIEW, one.topic)]
     if not rows and not stored:
         raise NotFound(f"no job {job_id}" + (f" (not asked: {'; '.join(errors)})" if errors else ""))
     return _told(job_id, rows, stored, errors)

@@ -6,11 +6,15 @@ command line: the control socket's client; the sidecar: its `Child.ask_master`).
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
+from pepperbus.accounts.audit import Audit
+from pepperbus.accounts.model import HOST_ROLES, Actor
+from pepperbus.accounts.store import Store
 from pepperbus.clock import Clock, SystemClock
 from pepperbus.config.model import Config, Queue, Topic
 from pepperbus.errors import NotFound, NotReachable, PepperbusError
@@ -33,7 +37,22 @@ class Office:
         self.ask = ask
         self.clock = clock or SystemClock()
         self.who = who or f"cli.{os.getpid()}"
+        self.actor = Actor(self.who, roles=HOST_ROLES)
         self._storages: dict[str, Storage] = {}
+
+    def acting(self, actor: Actor) -> Self:
+        """The same office with somebody else in it: what is open is shared."""
+        other = copy.copy(self)
+        other.actor = actor
+        return other
+
+    @property
+    def accounts(self) -> Store:
+        return Store(self.config.bus.data_dir, self.clock)
+
+    @property
+    def audit(self) -> Audit:
+        return Audit(self.config.bus.data_dir, self.clock)
 
     @property
     def journal(self) -> Reader:

@@ -5,16 +5,20 @@ Floor 4.
 
 from __future__ import annotations
 
+from pepperbus.accounts.model import Right
 from pepperbus.errors import PepperbusError
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Paused
+from pepperbus.operations.rights import operation
 
 
+@operation(Right.OPERATE, "name", tells=("topics",))
 def pause(office: Office, name: str) -> Paused:
     """Feed nothing of `queue` or `queue/topic` any more; what runs, runs to its end."""
     return _set(office, name, True)
 
 
+@operation(Right.OPERATE, "name", tells=("topics",))
 def resume(office: Office, name: str) -> Paused:
     """Feed it again. Raises PepperbusError for a topic that its own file pauses: that is changed there."""
     held = [topic.full_name for topic in office.named(name) if topic.paused]

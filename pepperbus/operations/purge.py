@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pepperbus.accounts.model import Right
 from pepperbus.errors import UsageError
 from pepperbus.job import State
 from pepperbus.journal.contract import Row
 from pepperbus.operations.jobs import Selection, ids_of
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Purged
+from pepperbus.operations.rights import operation
 
 BATCH = 500
 Progress = Callable[[Purged], None]
 
 
+@operation(Right.OPERATE, "selection", details=("selection",), tells=("matched", "removed", "stopped"))
 def purge(
     office: Office, selection: Selection, *, dry_run: bool = False, progress: Progress = lambda purged: None
 ) -> Purged:

@@ -6,6 +6,7 @@ Floor 4. A small client on a plain socket: pipelined commands of several jobs ea
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import time
@@ -14,10 +15,13 @@ from typing import Any
 
 import hiredis
 
+from pepperbus.accounts.model import Right
 from pepperbus.config.model import Queue
+from pepperbus.config.values import HASH
 from pepperbus.errors import NotReachable, PepperbusError, ProtocolError
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Pushed
+from pepperbus.operations.rights import operation
 
 COMMAND_JOBS = 100
 COMMAND_BYTES = 256 << 10
@@ -27,6 +31,7 @@ KEPT_IDS = 100
 Progress = Callable[[Pushed], None]
 
 
+@operation(Right.OPERATE, "queue", details=("front", "due_ms"), tells=("accepted", "refused", "unknown", "error"))
 def push(
     office: Office,
     queue: str,
@@ -176,9 +181,16 @@ class _Client:
 
     def login(self, queue: Queue) -> None:
         """Say the queue's password. Raises PepperbusError when the running bus has another one."""
-        if not queue.password:
+        password = queue.password.reveal()
+        if not password:
             return
-        self.send(b"AUTH", f"{queue.name}:{queue.password.reveal()}".encode())
+        if password.startswith(HASH):
+            password = os.environ.get("PEPPERBUS_PASSWORD", "")
+            if not password and not queue.open:
+                raise PepperbusError(
+                    f"the file of queue {queue.name!r} holds only a hash of its password; say it in $PEPPERBUS_PASSWORD"
+                )
+        self.send(b"AUTH", f"{queue.name}:{password}".encode())
         reply = self.reply()
         if isinstance(reply, hiredis.ReplyError):
             raise PepperbusError(

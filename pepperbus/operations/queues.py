@@ -20,12 +20,15 @@ from typing import Any
 
 from configobj import ConfigObj
 
+from pepperbus.accounts.model import EVERYWHERE, Right
 from pepperbus.config.load import load_queue_text, queue_file, spec
 from pepperbus.config.model import Backoff, Bus, Queue, Secret, Topic
+from pepperbus.config.references import is_reference
 from pepperbus.errors import NotFound, NotReachable, PepperbusError, UsageError
 from pepperbus.names import NAME_RULE, is_name
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import QueueFile, QueueInfo, TopicInfo
+from pepperbus.operations.rights import may, note, operation, require
 from pepperbus.operations.steer import trouble
 
 _LISTS = ("texts", "names", "integers", "urls", "backoff", "addresses")
@@ -34,11 +37,13 @@ _HIDDEN = ("name", "queue", "topics", "file")
 _SECRET = re.compile(r"auth|cookie|token|secret|passw|key|signature|credential", re.IGNORECASE)
 
 
+@operation(Right.VIEW)
 def listing(office: Office) -> list[QueueInfo]:
     """Every queue with what it is set to; secrets never."""
-    return [info(queue) for queue in office.config.queues.values()]
+    return [info(queue) for queue in office.config.queues.values() if may(office, Right.VIEW, queue.name)]
 
 
+@operation(Right.VIEW, "name")
 def show(office: Office, name: str) -> QueueInfo:
     """One queue. Raises NotFound."""
     return info(office.queue(name))
@@ -57,6 +62,7 @@ def target(topic: Topic) -> str:
     return f"{topic.pool}:{topic.script}" if topic.run == "fastcgi" else " ".join(topic.urls)
 
 
+@operation(Right.ADMIN, "name", system=lambda given: given["settings"].get("system", ""), tells=("file", "reload"))
 def add(office: Office, name: str, settings: Mapping[str, str]) -> QueueFile:
     """A new queue. Keys are `key` (queue), `topic/key`, `topic/params/KEY`; without a password one is made.
 
@@ -78,8 +84,11 @@ def add(office: Office, name: str, settings: Mapping[str, str]) -> QueueFile:
     return _told(office, QueueFile(name, str(file), "created"))
 
 
+@operation(Right.ADMIN, "name", details=("unset",), tells=("what", "reload"))
 def change(office: Office, name: str, settings: Mapping[str, str], unset: Iterable[str] = ()) -> QueueFile:
     """Set and unset keys of a queue, spelled as for `add`. Raises NotFound, UsageError, ConfigError."""
+    if "system" in settings or "system" in unset:
+        require(office, Right.ADMIN, settings.get("system", "") or EVERYWHERE, f"move {name} there")
     file = queue_file(name, office.config)
     with _editing(file):
         before = _text_of(file, name)
@@ -91,6 +100,7 @@ def change(office: Office, name: str, settings: Mapping[str, str], unset: Iterab
     return _told(office, QueueFile(name, str(file), "changed"))
 
 
+@operation(Right.ADMIN, "name", details=("keep_jobs",), tells=("file", "reload"))
 def remove(office: Office, name: str, *, keep_jobs: bool = False) -> QueueFile:
     """Remove a queue, or a `queue/topic`, from the configuration.
 
@@ -169,6 +179,8 @@ def _find(tree: Any, path: str, make: bool) -> tuple[Any, str]:
 
 def _value(path: str, key: str, text: str) -> str | list[str]:
     """Text as the option's kind wants it: lists are split at commas, all else is taken as it stands."""
+    if is_reference(text):  # who may change a queue may not therefore read every file the bus can
+        raise UsageError(f"{path}: a reference (env:, file:) is written into the queue's file by hand")
     where = "topics" if "/" in path else ""
     kinds = {option.kind for option in spec() if option.key == key and bool(where) == ("topics" in option.section)}
     kinds = kinds or {option.kind for option in spec() if option.key == key}
@@ -196,7 +208,7 @@ def _editing(file: Path) -> Iterator[None]:
 
 def _write(office: Office, name: str, file: Path, tree: Any) -> None:
     text = _lines(tree)
-    load_queue_text(text, name, office.config)
+    _note(office.config.queues.get(name), load_queue_text(text, name, office.config))
     new = file.with_name(f".{file.name}.new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     try:
@@ -209,6 +221,16 @@ def _write(office: Office, name: str, file: Path, tree: Any) -> None:
     except BaseException:
         new.unlink(missing_ok=True)
         raise
+
+
+def _note(before: Queue | None, after: Queue) -> None:
+    """For the audit log: the settings that are other ones than before, as they may be shown."""
+    was, now = _flat(before) if before else {}, _flat(after)
+    changed = [key for key in {**was, **now} if was.get(key, ("", ""))[0] != now.get(key, ("", ""))[0]]
+    note(
+        before={key: was[key][1] for key in changed if key in was},
+        after={key: now[key][1] for key in changed if key in now},
+    )
 
 
 def _as_before(fd: int, file: Path, bus: Bus) -> None:
@@ -249,8 +271,20 @@ def _settings(made: Queue | Topic) -> dict[str, Any]:
     shown = {field.name: _plain(getattr(made, field.name)) for field in fields(made) if field.name not in _HIDDEN}
     for extras in ("headers", "params"):
         if extras in shown:
-            shown[extras] = [[name, "***" if _SECRET.search(name) else value] for name, value in shown[extras]]
+            hidden = shown["hidden"]
+            shown[extras] = [
+                [name, "***" if name in hidden or _SECRET.search(name) else value] for name, value in shown[extras]
+            ]
+    shown.pop("hidden", None)
     return shown
+
+
+def _flat(queue: Queue) -> dict[str, tuple[Any, Any]]:
+    """`key` and `topic/key` -> what it is, and what of it may be shown."""
+    made: dict[str, Queue | Topic] = {"": queue, **{f"{topic.name}/": topic for topic in queue.topics.values()}}
+    return {
+        where + key: (getattr(one, key), value) for where, one in made.items() for key, value in _settings(one).items()
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import gevent
 
+from pepperbus.accounts.model import Right
 from pepperbus.errors import UsageError
 from pepperbus.job import State
 from pepperbus.journal.contract import Row
@@ -20,6 +21,7 @@ from pepperbus.operations.jobs import Selection, ids_of
 from pepperbus.operations.office import Office
 from pepperbus.operations.purge import deed
 from pepperbus.operations.results import Replayed
+from pepperbus.operations.rights import operation
 
 BATCH = 100
 WATCHED = 100  # with `stop_at_errors`: jobs on their way whose fate is not yet known
@@ -27,6 +29,12 @@ ENOUGH = 10  # fates known before a share of errors means anything
 Progress = Callable[[Replayed], None]
 
 
+@operation(
+    Right.OPERATE,
+    "selection",
+    details=("selection", "sample", "rate", "stop_at_errors"),
+    tells=("matched", "replayed", "done", "failed", "stopped"),
+)
 def replay(
     office: Office,
     selection: Selection,

@@ -9,12 +9,16 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import msgspec
+
 from pepperbus import stats
+from pepperbus.accounts.model import Right
 from pepperbus.config.model import Queue, Topic
 from pepperbus.errors import NotReachable, PepperbusError
 from pepperbus.operations.office import Office
 from pepperbus.operations.queues import target
 from pepperbus.operations.results import Percentiles, QueueStatus, Status, StorageStatus, TopicStatus
+from pepperbus.operations.rights import may, operation
 from pepperbus.storage.contract import Depth
 
 _LEVELS = ("memory", "process", "power")  # each survives what those before it survive
@@ -159,6 +163,26 @@ class _StorageView:
             except PepperbusError:
                 continue  # said in `storages` already
         return found
+
+
+@operation(Right.VIEW)
+def visible(office: Office, status: Status) -> Status:
+    """What of `status` the office's actor may see: its systems' queues, and the node's processes only with the node."""
+    if may(office, Right.VIEW):
+        return status
+    queues = [queue for queue in status.queues if may(office, Right.VIEW, queue.name)]
+    names = {name for queue in queues for name in (queue.name, *(topic.name for topic in queue.topics))}
+    problems = [
+        line for line in status.problems if line.startswith(("storage ", "the bus ")) or line.partition(":")[0] in names
+    ]
+    return msgspec.structs.replace(
+        status,
+        queues=queues,
+        problems=problems,
+        processes=[],
+        detached=[],
+        master={"ready": status.master.get("ready")},
+    )
 
 
 def worker_states(directory: Path) -> dict[str, str]:

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pepperbus.accounts.model import Right
 from pepperbus.config import load
 from pepperbus.errors import ConfigError, NotReachable
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Checked, Steered
+from pepperbus.operations.rights import operation
 
 _LEAVE_S = 20.0  # over the grace: for the processes to go
 _REPLACED_S = 60.0  # for one process; the master gives up before
@@ -30,11 +32,19 @@ def check(path: Path | None, environ: Mapping[str, str] = os.environ) -> Checked
     return Checked(True, str(config.file), len(config.queues), topics, len(config.storages), notes=load.notes(config))
 
 
+@operation(Right.VIEW, node=True)
+def check_files(office: Office) -> Checked:
+    """The same, of the files this office's configuration was read from."""
+    return check(office.config.file)
+
+
+@operation(Right.ADMIN, tells=("ok", "message"))
 def reload(office: Office) -> Steered:
     """The running bus reads its files anew; waits until it took them or refused them. Raises NotReachable."""
     return _steer(office, {"op": "reload"})
 
 
+@operation(Right.ADMIN, tells=("ok", "message"))
 def upgrade(office: Office) -> Steered:
     """The running bus becomes the code on disk; waits until every process is replaced, or says why not.
 
@@ -57,6 +67,7 @@ def upgrade(office: Office) -> Steered:
     return Steered("upgrade", facts["state"] == "done", facts["reason"], facts)
 
 
+@operation(Right.ADMIN, details=("now",), tells=("ok", "message"))
 def stop(office: Office, now: bool = False, wait: bool = True) -> Steered:
     """The running bus drains and ends; `wait`: until it has. `now`: running attempts get no grace.
 
@@ -77,11 +88,13 @@ def stop(office: Office, now: bool = False, wait: bool = True) -> Steered:
     return steered
 
 
+@operation(Right.ADMIN, tells=("ok", "message"))
 def reopen(office: Office) -> Steered:
     """The running bus opens its log files anew. Raises NotReachable."""
     return _steer(office, {"op": "reopen"})
 
 
+@operation(Right.ADMIN, details=("change",), tells=("ok", "message"))
 def scale(office: Office, change: int) -> Steered:
     """One gateway process more (1) or less (-1). Raises NotReachable."""
     return _steer(office, {"op": "scale", "by": change})

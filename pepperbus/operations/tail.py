@@ -9,15 +9,19 @@ from collections.abc import Iterator
 
 import gevent
 
+from pepperbus.accounts.model import Right
 from pepperbus.journal.contract import Row
 from pepperbus.journal.follow import Follower
 from pepperbus.operations.life import event
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Event, EventPage
+from pepperbus.operations.rights import may, operation
 
 POLL_S = 0.1
+_AMONG_OTHERS = 20  # rows looked at for one that a person of a single system may see
 
 
+@operation(Right.VIEW, "name")
 def tail(office: Office, name: str = "", failed: bool = False) -> Iterator[Event]:
     """Every event of a queue, a topic or (name "") of all, from now on; `failed`: only attempts that did not succeed.
 
@@ -28,13 +32,15 @@ def tail(office: Office, name: str = "", failed: bool = False) -> Iterator[Event
     try:
         while True:
             for row in follower.poll():
-                if (topics is None or row.topic in topics) and (not failed or is_failure(row)):
+                wanted = may(office, Right.VIEW, row.topic) if topics is None else row.topic in topics
+                if wanted and (not failed or is_failure(row)):
                     yield event(row)
             gevent.sleep(POLL_S)
     finally:
         follower.close()
 
 
+@operation(Right.VIEW, "topic")
 def history(
     office: Office,
     *,
@@ -43,11 +49,18 @@ def history(
     since_ms: int = 0,
     error: str = "",
     text: str = "",
+    trace: str = "",
     limit: int = 100,
 ) -> EventPage:
     """What the journal holds, newest first. Stops looking after 2 s (`complete` False)."""
-    found = office.journal.search(topic=topic, outcome=outcome, since_ms=since_ms, error=error, text=text, limit=limit)
-    return EventPage([event(row) for row in found], found.complete)
+    sees_all = bool(topic) or may(office, Right.VIEW)
+    most = limit if sees_all else limit * _AMONG_OTHERS
+    found = office.journal.search(
+        topic=topic, outcome=outcome, since_ms=since_ms, error=error, text=text, trace=trace, limit=most
+    )
+    rows = found if sees_all else [row for row in found if may(office, Right.VIEW, row.topic)]
+    complete = found.complete and (sees_all or len(found) < most or len(rows) >= limit)
+    return EventPage([event(row) for row in rows[:limit]], complete)
 
 
 def is_failure(row: Row) -> bool:

@@ -23,6 +23,7 @@ _QUIET_S = 15.0
 
 #: The first class that fits decides: HTTP status and the error's stable code.
 _ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
+    (errors.Forbidden, 403, "forbidden"),
     (errors.NotFound, 404, "not_found"),
     (errors.UsageError, 400, "usage"),
     (errors.ConfigError, 422, "configuration"),
@@ -64,7 +65,7 @@ def _view(desk: Desk, route: Route, streams: Any) -> Any:
         except RecursionError:
             return error(400, "usage", "the body is nested too deeply")
         except errors.PepperbusError as failure:
-            return _told(failure)
+            return told(failure)
         if route.stream:
             return _streamed(result, streams)
         return Response(to_json(result), mimetype="application/json")
@@ -72,7 +73,8 @@ def _view(desk: Desk, route: Route, streams: Any) -> Any:
     return view
 
 
-def _told(failure: errors.PepperbusError) -> Response:
+def told(failure: errors.PepperbusError) -> Response:
+    """What became of an operation that raised."""
     status, code = next((status, code) for kind, status, code in _ERRORS if isinstance(failure, kind))
     details = list(failure.mistakes) if isinstance(failure, errors.ConfigError) else []
     return error(status, code, str(failure), details)

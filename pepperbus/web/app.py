@@ -7,8 +7,11 @@ from typing import Any
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from pepperbus import errors
+from pepperbus.accounts.model import EVERYWHERE, Right
 from pepperbus.log import Log
-from pepperbus.web import api, frame, guard, health, pages
+from pepperbus.operations.rights import require
+from pepperbus.web import api, frame, guard, health, logins, pages
 from pepperbus.web.desk import Desk
 from pepperbus.web.metrics import CONTENT_TYPE, Exposition
 
@@ -23,7 +26,7 @@ def create_app(desk: Desk, log: Log) -> Flask:
 
     @app.before_request
     def check() -> Response | None:
-        reason = guard.refusal(request, desk.office.config)
+        reason = guard.refusal(request, desk.base.config)
         return api.error(403, "forbidden", reason) if reason else None
 
     @app.get("/healthz")
@@ -32,12 +35,17 @@ def create_app(desk: Desk, log: Log) -> Flask:
 
     @app.get("/readyz")
     def readyz() -> Response:
-        reasons = health.not_ready(desk.office)
+        reasons = health.not_ready(desk.base)
+        if not (logins.is_direct(request) or logins.current_actor()):
+            reasons = ["not ready"] if reasons else []  # why is nobody's business who cannot log in
         return Response("\n".join(reasons or ["ready"]) + "\n", 503 if reasons else 200, mimetype="text/plain")
 
     def metrics() -> Response:
+        if not logins.is_direct(request):
+            require(desk.office, Right.VIEW, EVERYWHERE, "read the metrics")
         return Response(exposition.text(), content_type=CONTENT_TYPE)
 
+    logins.install(app, desk, log)
     app.add_url_rule("/metrics", "metrics", metrics)
     app.add_url_rule("/global/metrics", "global_metrics", metrics)
     app.register_blueprint(api.blueprint(desk))
@@ -50,6 +58,10 @@ def create_app(desk: Desk, log: Log) -> Flask:
             return pages.answers.http_error(failure)
         code = (failure.name or "error").lower().replace(" ", "_")
         return api.error(failure.code or 500, code, failure.description or "")
+
+    @app.errorhandler(errors.PepperbusError)
+    def refused(failure: errors.PepperbusError) -> Response:
+        return api.told(failure)
 
     @app.errorhandler(Exception)
     def bug(failure: Exception) -> Response:

@@ -1,15 +1,17 @@
-"""Who may ask. Until there are logins the sidecar trusts this machine, so a web page must not be able to speak for it.
+"""What a request must look like, whoever sends it, and the headers of every answer.
 
-Floor 5. A page of a foreign site can reach loopback through the browser of somebody who sits here: by its own name
-(DNS rebinding; its Host header tells) or across sites (its Origin header, and a content type no plain form can send).
+Floor 5. A page of a foreign site can reach us through the browser of somebody who may: by its own name (DNS rebinding; its
+Host header tells) or across sites (its Origin header). Who is asking is the business of logins.py.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import socket
+from functools import cache
 from urllib.parse import urlsplit
 
-from flask import Request, Response
+from flask import Request, Response, g
 
 from pepperbus.config.model import Config
 
@@ -17,7 +19,7 @@ _UNSAFE = ("POST", "PUT", "DELETE")
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    "font-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 
 
@@ -28,7 +30,7 @@ def refusal(request: Request, config: Config) -> str:
     if request.method not in _UNSAFE:
         return ""
     origin = request.headers.get("Origin")
-    if origin is not None and origin != f"{request.scheme}://{request.host}":
+    if origin is not None and origin not in (f"http://{request.host}", f"https://{request.host}"):
         return f"requests from {origin} are not served"
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         return "requests from other sites are not served"
@@ -45,12 +47,20 @@ def _is_ours(host: str, config: Config) -> bool:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return False
-    if name == "localhost" or name in {_host_of(address) for address in config.web.listen}:
+    named = {_host_of(address) for address in config.web.listen}
+    if name == "localhost" or name in named or name in config.web.hosts:
         return True
+    everywhere = bool(named & {"0.0.0.0", "::", ""})
     try:
-        return ipaddress.ip_address(name).is_loopback
+        return ipaddress.ip_address(name).is_loopback or everywhere  # an address cannot be bound anew, only a name can
     except ValueError:
-        return False
+        return everywhere and name in _own_names()
+
+
+@cache
+def _own_names() -> tuple[str, ...]:
+    own = socket.gethostname().lower()
+    return own, own.partition(".")[0]
 
 
 def _host_of(address: str) -> str:
@@ -58,11 +68,17 @@ def _host_of(address: str) -> str:
 
 
 def harden(response: Response) -> Response:
-    """The headers every answer gets."""
+    """The headers every answer gets.
+
+    Referrer-Policy is not no-referrer: with it browsers send "Origin: null" with our own forms.
+    """
     response.headers["Content-Security-Policy"] = _POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["Referrer-Policy"] = "same-origin"
     response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
     response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    response.headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
+    if g.get("secure"):
+        response.headers["Strict-Transport-Security"] = "max-age=31536000"
     response.headers.setdefault("Cache-Control", "no-store")
     return response

@@ -59,11 +59,11 @@ class Exposition:
         return self._desk.monitor.totals.get(name) or stats.Totals()
 
     def _topics(self) -> list[Topic]:
-        return self._desk.office.topics()
+        return self._desk.base.topics()
 
     def _counters(self) -> Iterator[Metric]:
         added = UntypedMetricFamily("pepperbus_queue_add_count", "Jobs accepted.", labels=["queue"])
-        for name in self._desk.office.config.queues:
+        for name in self._desk.base.config.queues:
             added.add_metric([name], self._totals(name)["pushed"])
         yield added
         for metric, counter, text in (
@@ -123,7 +123,7 @@ class Exposition:
             return 0
         if topic.dead != dead and monotonic() - at > _SCAN_EVERY_S:
             try:
-                page = listing.jobs(self._desk.office, listing.select(topic.name, (), "dead", "max_age:"), n=10_000)
+                page = listing.jobs(self._desk.itself, listing.select(topic.name, (), "dead", "max_age:"), n=10_000)
             except PepperbusError:
                 return min(aged, topic.dead)
             aged = sum(job.reason.startswith("max_age:") for job in page.jobs)

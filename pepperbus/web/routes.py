@@ -68,7 +68,7 @@ class Route:
 
 
 def get_status(call: Call) -> r.Status:
-    return call.desk.monitor.status()
+    return call.desk.status()
 
 
 def list_queues(call: Call) -> list[r.QueueInfo]:
@@ -105,7 +105,7 @@ def push_jobs(call: Call) -> r.Pushed:
 
 
 def list_topics(call: Call) -> list[r.TopicStatus]:
-    status = call.desk.monitor.status()
+    status = call.desk.status()
     return [topic for queue in status.queues for topic in queue.topics] + status.detached
 
 
@@ -113,6 +113,7 @@ def get_topic(call: Call) -> r.TopicStatus:
     for topic in list_topics(call):
         if topic.name == call.topic:
             return topic
+    queues.show(call.desk.office, call.names["queue"])
     call.desk.office.topic(call.topic)
     raise UsageError(f"topic {call.topic} was added this moment; ask again")
 
@@ -141,9 +142,10 @@ def find_events(call: Call) -> r.EventPage:
 
 
 def tail_events(call: Call) -> Any:
+    events = tail.tail(call.desk.office, call.query.name, call.query.failed)
     if call.query.name:
         call.desk.office.named(call.query.name)  # an unknown name is an answer, not a stream
-    return tail.tail(call.desk.office, call.query.name, call.query.failed)
+    return events
 
 
 def replay_jobs(call: Call) -> r.Replayed:
@@ -189,7 +191,7 @@ def send_job(call: Call) -> r.Sent:
 
 
 def check_configuration(call: Call) -> r.Checked:
-    return steer.check(call.desk.office.config.file)
+    return steer.check_files(call.desk.office)
 
 
 def reload_configuration(call: Call) -> r.Steered:

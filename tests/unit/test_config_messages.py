@@ -102,13 +102,13 @@ NODE_CASES = {
         "bytes, the system's limit"
     ],
     "[web]\nlisten = 10.0.0.1:19840": [
-        "2: [web] listen = 10.0.0.1:19840: 10.0.0.1:19840 can be reached from other machines, and there are no logins "
-        "yet: only loopback addresses (127.0.0.1, [::1], localhost) and unix:/path are allowed"
+        "2: [web] listen = 10.0.0.1:19840: 10.0.0.1:19840 can be reached from other machines, and there is no account "
+        "yet: make the first one (`pepperbus user add NAME`) while it listens on loopback only"
     ],
     "[web]\nlisten = 127.0.0.1:12017": [
         "2: [web] listen = 127.0.0.1:12017: 127.0.0.1:12017 is already the gateway's; choose another port"
     ],
-    "[web]\npublic = yes": ["2: [web] public = yes: not yet known to this version; remove it"],
+    "[web]\nlegacy_loopback = yes": ["2: [web] legacy_loopback = yes: not yet known to this version; remove it"],
     "[alarms]\nx = y": ["1: [alarms]: not yet known to this version; remove it"],
     "[http]\nallow = 10.0.0.1/8": [
         "2: [http] allow = 10.0.0.1/8: '10.0.0.1/8': a host name, *.example.com, an address or a network such as "

@@ -13,6 +13,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from pepperbus import stats
+from pepperbus.accounts.model import HOST_ROLES, Role
+from pepperbus.accounts.sessions import begin, csrf_of
 from pepperbus.config.load import load
 from pepperbus.ids import IdGenerator
 from pepperbus.job import Job
@@ -52,6 +54,17 @@ JSON = {"Content-Type": "application/json"}
 IDS = IdGenerator(2, 0, lambda: 1_800_000_000_000)
 
 
+def log_in(client: FlaskClient, desk: Desk, name: str = "anna", **roles: str) -> FlaskClient:
+    """A browser in which `name` is logged in; `roles` by system, else administrator of everything."""
+    store = desk.base.accounts
+    if not store.find(name):
+        store.add(name, "no password", {system: Role(role) for system, role in roles.items()} or HOST_ROLES)
+    secret = begin(store, name, "127.0.0.1")
+    client.set_cookie("pepperbus", secret)
+    client.environ_base["HTTP_X_CSRF_TOKEN"] = csrf_of(secret)
+    return client
+
+
 class Place:
     """A sidecar without its process."""
 
@@ -66,8 +79,8 @@ class Place:
         self.office = SharedOffice(self.config)
         log = Log("web", str(directory / "log"))
         self.desk = Desk(self.office, Monitor(self.office, log))
-        app = create_app(self.desk, log)
-        self.client = app.test_client()
+        self.app = create_app(self.desk, log)
+        self.client = log_in(self.app.test_client(), self.desk)
         self.writer = stats.Writer(self.config.bus.run_dir / "stats", "worker.orders.0")
 
     def push(self, n: int, topic: str = "orders/mail") -> list[int]:

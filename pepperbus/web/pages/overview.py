@@ -68,7 +68,7 @@ def systems(status: Status, monitor: Monitor) -> list[System]:
 
 
 def _build(desk: Desk) -> dict[str, Any]:
-    status, monitor = desk.monitor.status(), desk.monitor
+    status, monitor = desk.status(), desk.monitor
     wanted = request.args.get("system")
     shown = [one for one in systems(status, monitor) if wanted is None or one.name == wanted]
     mine = {queue.name for system in shown for queue in system.queues}

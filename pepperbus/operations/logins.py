@@ -1,0 +1,79 @@
+"""Logging in and out, the first administrator, and who stands behind a session or a token.
+
+Floor 4. Every login and every refusal is written to the audit log, with the address it came from.
+"""
+
+from __future__ import annotations
+
+from pepperbus.accounts import passwords, sessions
+from pepperbus.accounts.model import HOST_ROLES, Actor, Session, Via, account_name, narrowed
+from pepperbus.accounts.patience import Patience
+from pepperbus.errors import Forbidden, PepperbusError, TooManyTries
+from pepperbus.operations.office import Office
+
+WRONG = "name or password is wrong"
+
+
+def login(office: Office, patience: Patience, name: str, password: str, address: str) -> str:
+    """A session's secret. Raises Forbidden with the same words whatever was wrong, TooManyTries while one has to wait."""
+    name = name.strip()[:128]
+    wait_s = patience.wait_s(name, address)
+    if wait_s > 0:
+        raise TooManyTries(wait_s)
+    store = office.accounts
+    account = store.find(name)
+    good = passwords.matches(password, store.hash_of(name))
+    if not good or account is None or account.disabled:
+        patience.failed(name, address)
+        reason = "disabled" if good else "no such account" if account is None else "wrong password"
+        _write(office, name, address, "login", "refused", reason)
+        raise Forbidden(WRONG)
+    patience.succeeded(name)
+    return begin(office, name, address)
+
+
+def begin(office: Office, name: str, address: str, how: str = "") -> str:
+    """A session for an account whose login was good. `how`: by which service."""
+    _write(office, name, address, "login", "done", how)
+    return sessions.begin(office.accounts, name, address)
+
+
+def logout(office: Office, secret: str) -> None:
+    """End the session."""
+    sessions.end(office.accounts, secret)
+    _write(office, office.actor.name, office.actor.address, "logout", "done")
+
+
+def setup(office: Office, name: str, password: str, address: str) -> str:
+    """The first administrator, logged in. Raises PepperbusError when there is an account already, UsageError."""
+    store = office.accounts
+    store.add(account_name(name), passwords.hashed(password), HOST_ROLES, first=True)
+    _write(office, name, address, "setup", "done")
+    return begin(office, name, address)
+
+
+def behind_session(office: Office, secret: str, address: str) -> tuple[Actor, Session] | None:
+    """Who comes with that cookie; None when the session is over."""
+    web = office.config.web
+    session = sessions.session(office.accounts, secret, web.session_idle, web.session_longest)
+    if session is None:
+        return None
+    return Actor(session.account.name, Via.WEB, address, session.account.roles), session
+
+
+def behind_token(office: Office, text: str, address: str) -> Actor | None:
+    """Who comes with that bearer token; None when it is not good (any more)."""
+    found = sessions.token(office.accounts, text)
+    if found is None:
+        return None
+    token, owner = found
+    return Actor(owner.name, Via.TOKEN, address, narrowed(owner.roles, token.role, token.systems), token.id)
+
+
+def _write(office: Office, name: str, address: str, what: str, result: str, reason: str = "") -> None:
+    """A log that cannot be written keeps nobody from logging in: whoever comes may come to free the disk."""
+    try:
+        office.audit.add(Actor(name, Via.WEB, address), what, "", result, reason)
+    except PepperbusError:
+        if what == "setup":
+            raise
