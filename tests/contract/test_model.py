@@ -36,6 +36,7 @@ class Beside(RuleBasedStateMachine):
         self.prefix = f"h{next(_history)}"
         self.producer = Producer(self.clock)
         self.pushed: list[Push] = []
+        self.released: set[str] = set()
         self.leases: list[tuple[str, list[Leased]]] = []
         self.owners = count(1)
 
@@ -86,10 +87,22 @@ class Beside(RuleBasedStateMachine):
             batch = [Settle(one.topic, one.job_id, outcome, due, "because", spent) for one in some]
             self.both(lambda one: one.settle(owner, batch))
 
+    @rule(data=st.data(), outcome=st.sampled_from((Outcome.DONE, Outcome.DONE, Outcome.BACK)), name=topics)
+    def settle_and_lease(self, data: st.DataObject, outcome: Outcome, name: str) -> None:
+        alive = [one for one in self.leases if one[0] not in self.released]
+        if alive:
+            owner, jobs = data.draw(st.sampled_from(alive))
+            batch = [Settle(one.topic, one.job_id, outcome) for one in data.draw(st.lists(st.sampled_from(jobs)))]
+            n = data.draw(st.integers(0, 4))
+            _, more = self.both(lambda one: one.settle_and_lease(owner, batch, self.topic(name), n))
+            if more:
+                self.leases.append((owner, more))
+
     @rule(data=st.data(), known=st.booleans())
     def release(self, data: st.DataObject, known: bool) -> None:
         if self.leases:
             owner, jobs = data.draw(st.sampled_from(self.leases))
+            self.released.add(owner)
             ran = {(one.topic, one.job_id) for one in data.draw(st.lists(st.sampled_from(jobs)))} if known else None
             self.both(lambda one: sorted(one.release(owner, ran)))
 

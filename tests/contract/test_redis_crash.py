@@ -34,12 +34,16 @@ class Cut(BaseException):
 
 
 class Knife:
-    """Counts what is sent and dies at step `at`: before it is sent (`lost`), or after it was done, the answer unread."""
+    """Counts what is sent and dies at step `at`: before it is sent (`lost`), or after it was done, the answer unread.
 
-    def __init__(self, at: int, lost: bool = False, inside: bool = False) -> None:
+    A step is a trip; with `between` a command of a trip, where a transaction is one; with `inside` any command.
+    """
+
+    def __init__(self, at: int, lost: bool = False, inside: bool = False, between: bool = False) -> None:
         self.at = at
         self.lost = lost
         self.inside = inside
+        self.between = between
         self.steps = 0
         self._exchange = Connection.exchange
 
@@ -50,6 +54,8 @@ class Knife:
     def exchange(self, connection: Connection, data: bytes, count: int, whole: bool) -> list[Any]:
         if self.inside:
             return self._within(connection, data, count, whole)
+        if self.between:
+            return self._between(connection, data, count, whole)
         self.steps += 1
         if self.steps < self.at:
             return self._exchange(connection, data, count, whole)
@@ -67,6 +73,29 @@ class Knife:
         self.steps = self.at
         self._exchange(connection, b"".join(hiredis.pack_command(tuple(one)) for one in done), len(done))
         raise Cut
+
+    def _between(self, connection: Connection, data: bytes, count: int, whole: bool) -> list[Any]:
+        units = _units(data)
+        if self.steps + len(units) < self.at:
+            self.steps += len(units)
+            return self._exchange(connection, data, count, whole)
+        done = [command for unit in units[: self.at - self.steps] for command in unit]
+        self.steps = self.at
+        self._exchange(connection, b"".join(hiredis.pack_command(tuple(one)) for one in done), len(done))
+        raise Cut
+
+
+def _units(data: bytes) -> list[list[list[bytes]]]:
+    """The commands, those of a transaction together."""
+    units: list[list[list[bytes]]] = []
+    in_one = False
+    for command in _commands(data):
+        if in_one:
+            units[-1].append(command)
+        else:
+            units.append([command])
+        in_one = command == [b"MULTI"] or (in_one and command != [b"EXEC"])
+    return units
 
 
 def _commands(data: bytes) -> list[list[bytes]]:
@@ -106,6 +135,11 @@ class Life:
         assert storage.remove(T, [IDS[7], IDS[2]]) == 1
         self.gone.add(IDS[7])
         self._settle(B, Settle(T, IDS[2], Outcome.DONE), Settle(T, IDS[3], Outcome.RETRY, due_ms=7))
+        (first,) = storage.lease(T, 1, B)
+        self.maybe.add(first.job_id)
+        count, leased = storage.settle_and_lease(B, [Settle(T, first.job_id, Outcome.DONE)], T, 3)
+        self.gone.add(first.job_id)
+        assert (count, len(leased or ())) == (1, 3)
 
     def _settle(self, owner: str, *batch: Settle) -> None:
         done = {one.job_id for one in batch if one.outcome is Outcome.DONE}
@@ -182,6 +216,18 @@ def test_a_process_dies_between_any_two_trips(
 
     cuts = _all_cuts(redis, mode, monkeypatch, lambda at: Knife(at, lost=lost), check)
     assert cuts > 20
+
+
+def test_a_connection_dies_within_any_trip(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis has done the first commands of a pipeline when it ends."""
+
+    def check(at: int, life: Life, found: Counter[int]) -> None:
+        assert set(found) >= set(IDS) - life.maybe - life.gone, f"lost at step {at}: {found}"
+        assert not set(found) & life.gone, f"run again at step {at}"
+        assert not found or max(found.values()) == 1, f"twice at step {at}: {found}"
+
+    cuts = _all_cuts(redis, "redis", monkeypatch, lambda at: Knife(at, between=True), check)
+    assert cuts > 60
 
 
 def test_a_pika_dies_within_any_transaction(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:

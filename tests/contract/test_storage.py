@@ -257,6 +257,21 @@ def test_the_first_verdict_of_a_batch_counts(storage: Storage, producer: Produce
     assert storage.lease(A, 2, ME)[0].attempt == 2
 
 
+def test_settle_and_lease_does_both(storage: Storage, producer: Producer) -> None:
+    batch = producer.several(5, A, B)
+    storage.push(batch)
+    jobs = storage.lease(A, 2, ME)
+    count, more = storage.settle_and_lease(ME, [Settle(A, one.job_id, Outcome.DONE) for one in jobs], A, 2)
+    assert (count, [one.job_id for one in more or ()]) == (2, [one.job_id for one in batch[2:4]])
+    back = [Settle(A, batch[2].job_id, Outcome.BACK), Settle(A, batch[3].job_id, Outcome.DONE)]
+    count, more = storage.settle_and_lease(ME, back, B, 1)
+    assert (count, [(one.topic, one.job_id) for one in more or ()]) == (2, [(B, batch[0].job_id)])
+    assert storage.settle_and_lease(ME, [Settle(A, batch[3].job_id, Outcome.DONE)], A, 9)[0] == 0
+    assert storage.settle_and_lease(ME, [], A, 9) == (0, [])
+    assert storage.depth(A)[:4] == (0, 0, 2, 0)
+    assert storage.depth(B)[:4] == (4, 0, 1, 0)
+
+
 def test_unspent_attempts_are_not_counted(storage: Storage, producer: Producer) -> None:
     storage.push([producer.push(A)])
     for _ in range(3):
