@@ -50,13 +50,16 @@ class Reader:
         since_ms: int = 0,
         error: str = "",
         text: str = "",
+        trace: str = "",
         limit: int = 100,
     ) -> Found:
         """Newest first. `error` matches reason and error code of failures (without case), `text` the kept content.
 
+        `trace` is a whole one, that of the push or of an attempt.
+
         Stops after 2 s of looking and says so (`complete`).
         """
-        wanted = _Wanted(topic, outcome, since_ms, error.lower(), text.encode())
+        wanted = _Wanted(topic, outcome, since_ms, error.lower(), text.encode(), trace)
         return _in_thread(lambda: self._search(wanted, limit))
 
     def _life(self, job_id: int) -> list[Row]:
@@ -132,6 +135,7 @@ class _Wanted(NamedTuple):
     since_ms: int
     error: str
     text: bytes
+    trace: str = ""
 
     def matches(self, row: Row) -> bool:
         return (
@@ -140,6 +144,7 @@ class _Wanted(NamedTuple):
             and row.at_ms >= self.since_ms
             and (not self.error or self.error in error_text(row))
             and self.text in row.content
+            and self.trace in ("", row.in_trace, row.out_trace)
         )
 
     def sql(self) -> tuple[str, list[object]]:
@@ -153,6 +158,8 @@ class _Wanted(NamedTuple):
             parts.append(("outcome = ?", self.outcome))
         if self.text:
             parts.append(("instr(data, ?)", self.text))
+        if self.trace:
+            parts.append(("instr(data, ?)", self.trace.encode()))
         if self.error:
             parts.append(("failed AND instr(error, ?)", self.error))
         return " AND ".join(["1", *(sql for sql, _ in parts)]), [value for _, value in parts]

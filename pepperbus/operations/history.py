@@ -17,6 +17,7 @@ from pepperbus.journal import samples
 from pepperbus.journal.samples import BLOCK_S, COUNTED, GAUGES, MINUTE_S, Sample
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Result
+from pepperbus.operations.rights import Right, operation
 
 #: How far back one may look -> seconds a point.
 STEPS = {300: 1, 3600: 10, 6 * 3600: 60, 86400: 240, 7 * 86400: 1800, 30 * 86400: 7200}
@@ -38,6 +39,7 @@ class Course(Result):
     run: dict[str, Column] = msgspec.field(default_factory=dict)
 
 
+@operation(Right.VIEW, "name")
 def course(office: Office, name: str, back_s: int = 3600) -> Course:
     """How `queue/topic` or `queue` fared in the last `back_s`, one of `STEPS`. Raises NotFound and UsageError."""
     office.named(name)

@@ -59,7 +59,7 @@ class Ticker:
         self.child.on_command = self._on_command
         self.child.start()
         self._open_missing()
-        loops = [
+        loops: list[Any] = [
             gevent.spawn(self._every, _BEAT_S, self._beat),
             gevent.spawn(self._every, _INGEST_S, self._ingest),
             gevent.spawn(self._every, _RETENTION_S, self._retain),

@@ -111,6 +111,10 @@ class Monitor:
                 self._set_rates(self._status)
             return self._status
 
+    def forget(self) -> None:
+        """Somebody changed something: the next look is a fresh one."""
+        self._status_at = 0.0
+
     def _set_rates(self, status: Status) -> None:
         for queue in status.queues:
             queue.in_rate = self.rate(queue.name, "pushed")

@@ -3,6 +3,13 @@
     attention.py  what is wrong, most harmful first, each with the link to its cause
     overview.py   how is the business doing: per system, rates, backlog, failures
     queues.py     every queue and topic in one table
+    topic.py      one topic over time, its consumer, what fails
+    jobs.py       the jobs of a topic, and what to do with some or all of them
+    job.py        one job's whole life
+    search.py     find a job by whatever one knows of it
+    errors.py     what fails, the same error on one line
+    console.py    try a consumer out
+    node.py       the machine room: storages, consumers, processes
     answers.py    what a click did: a toast for htmx, a redirect for a plain form, errors as a page
 
 A page registers its addresses on the blueprint; its line of the navigation stands in `NAVIGATION` here.
@@ -15,10 +22,19 @@ from flask import Blueprint, Flask
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
 from pepperbus.web.frame import Entry
-from pepperbus.web.pages import answers, overview
+from pepperbus.web.pages import answers, console, errors, job, jobs, node, overview, queues, search, topic
 
-NAVIGATION = (Entry("/", "Overview", "layout-dashboard"),)
-_PAGES = (overview,)
+NAVIGATION = (
+    Entry("/", "Overview", "layout-dashboard"),
+    Entry("/queues", "Queues", "stack-2"),
+    Entry("/search", "Search", "search"),
+    Entry("/errors", "Errors", "alert-triangle"),
+    Entry("/console", "Test console", "terminal-2"),
+    Entry("/storage", "Storage", "database", "node"),
+    Entry("/consumers", "Consumers", "plug-connected", "node"),
+    Entry("/nodes", "Nodes", "server-2", "node"),
+)
+_PAGES = (overview, queues, topic, jobs, job, search, errors, console, node)
 
 
 def install(app: Flask, desk: Desk) -> None:

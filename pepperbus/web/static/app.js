@@ -175,6 +175,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") for (const drop of document.querySelectorAll("details.drop[open]")) drop.open = false;
 });
 document.addEventListener("change", (event) => {
+  if (event.target.matches("[data-go-topic]")) location.href = `/console?topic=${encodeURIComponent(event.target.value)}`;
   if (event.target.matches("select[data-go]")) location.href = event.target.value;
   if (event.target.matches("[data-submit]") && !window.htmx) event.target.form.submit();
 });

@@ -73,6 +73,6 @@ new MutationObserver(() => {
   loadAll();
 }).observe(document.documentElement, { attributes: true, attributeFilter: ["data-bs-theme"] });
 document.addEventListener("visibilitychange", loadAll);
-const often = Number(document.querySelector("[data-chart]")?.dataset.every || 2000);
-setInterval(loadAll, often);
+const often = document.querySelector("[data-chart]")?.dataset.every;
+if (often) setInterval(loadAll, Number(often));
 loadAll();

@@ -1,0 +1,112 @@
+"""Jobs as they lie in a topic, and what one can do with some or all of them: replay, delete. Floor 5.
+
+A selection is what the address says; a dialog counts it before anything happens.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any
+
+import gevent
+from flask import Blueprint, Response, request
+
+from pepperbus.errors import UsageError
+from pepperbus.operations import jobs as listing
+from pepperbus.operations import purge, replay
+from pepperbus.web import frame
+from pepperbus.web.desk import Desk
+from pepperbus.web.formats import count
+from pepperbus.web.pages.answers import did, fragment
+from pepperbus.web.pages.topic import find
+from pepperbus.web.words import _
+
+STATES = ("ready", "delayed", "leased", "dead")
+SINCE = {0: "any time", 3600: "last hour", 86400: "last 24 h", 7 * 86400: "last 7 days"}
+_PAGE = 50
+_AT_ONCE_S = 4.0  # a replay that takes longer goes on behind the answer
+
+
+def _state() -> str:
+    state = request.values.get("state", "")
+    return state if state in STATES else "dead"
+
+
+def _selection(name: str) -> listing.Selection:
+    """What the address or the form selects: the ids ticked, or all that match."""
+    words = request.values
+    ids = tuple(words.getlist("id"))
+    back = words.get("since", 0, int)
+    since_ms = int((time.time() - back) * 1000) if back and not ids else 0
+    return listing.select(name, ids, _state(), "" if ids else words.get("error", ""), since_ms)
+
+
+def _build(desk: Desk, name: str) -> dict[str, Any]:
+    queue, topic = find(desk, name)
+    page = listing.jobs(desk.office, _selection(name), request.args.get("cursor", ""), _PAGE)
+    counts = {"ready": topic.ready, "delayed": topic.delayed, "leased": topic.leased, "dead": topic.dead}
+    return {"queue": queue, "topic": topic, "page": page, "state": _state(), "counts": counts, "since": SINCE}
+
+
+def _ask(desk: Desk, name: str, deed: str) -> Response:
+    """The dialog: how many it is about, and the numbers one may choose."""
+    find(desk, name)
+    selection = _selection(name)
+    operation = replay.replay if deed == "replay" else purge.purge
+    matched = operation(desk.office, selection, dry_run=True).matched
+    form = {key: request.values.getlist(key) for key in ("id", "state", "error", "since")}
+    return fragment("dialogs/jobs.html", topic=name, deed=deed, matched=matched, given=form, state=_state())
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text.strip().rstrip("%") or 100) / 100
+    except ValueError as error:
+        raise UsageError(_("a share is a number of percent, not {given}", given=text)) from error
+
+
+def _replay(desk: Desk, name: str) -> Response:
+    words, office = request.form, desk.office
+    run = functools.partial(
+        replay.replay,
+        office,
+        _selection(name),
+        sample=_share(words.get("sample", "")),
+        rate=words.get("rate", 0.0, float),
+        stop_at_errors=_share(words["stop"]) if words.get("stop") else 0.0,
+    )
+    work = gevent.spawn(run)
+    work.join(_AT_ONCE_S)
+    desk.monitor.forget()
+    back = f"/topics/{name}/jobs?state={_state()}"
+    if not work.ready():
+        return did(_("The replay of {name} goes on", name=name), back)
+    done = work.get()
+    text = _("{n} jobs of {name} run again", n=count(done.replayed), name=name)
+    return did(f"{text}; {done.stopped}" if done.stopped else text, back, good=not done.stopped)
+
+
+def _purge(desk: Desk, name: str) -> Response:
+    gone = purge.purge(desk.office, _selection(name))
+    desk.monitor.forget()
+    text = _("{n} jobs of {name} are deleted", n=count(gone.removed), name=name)
+    return did(text, f"/topics/{name}/jobs?state={_state()}")
+
+
+def register(pages: Blueprint, desk: Desk) -> None:
+    @pages.get("/topics/<queue>/<topic>/jobs")
+    def jobs(queue: str, topic: str) -> Response:
+        return frame.show("jobs.html", lambda: _build(desk, f"{queue}/{topic}"), every=3.0)
+
+    @pages.post("/topics/<queue>/<topic>/ask/<deed>")
+    def jobs_ask(queue: str, topic: str, deed: str) -> Response:
+        return _ask(desk, f"{queue}/{topic}", deed)
+
+    @pages.post("/topics/<queue>/<topic>/replay")
+    def jobs_replay(queue: str, topic: str) -> Response:
+        return _replay(desk, f"{queue}/{topic}")
+
+    @pages.post("/topics/<queue>/<topic>/purge")
+    def jobs_purge(queue: str, topic: str) -> Response:
+        return _purge(desk, f"{queue}/{topic}")

@@ -1,0 +1,55 @@
+"""The machine room: storages, consumers, processes. Floor 5."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from flask import Blueprint, Response
+
+from pepperbus.operations import consumers, steer
+from pepperbus.web import frame
+from pepperbus.web.desk import Desk
+from pepperbus.web.pages.answers import did
+from pepperbus.web.words import _
+
+
+def _storages(desk: Desk) -> dict[str, Any]:
+    status = desk.status()
+    topics = defaultdict(list)
+    for queue in status.queues:
+        for topic in queue.topics:
+            topics[topic.storage].append(topic)
+    for topic in status.detached:
+        topics[topic.storage].append(topic)
+    return {"status": status, "topics": topics}
+
+
+def _consumers(desk: Desk) -> dict[str, Any]:
+    return {"consumers": consumers.consumers(desk.office), "rates": desk.monitor}
+
+
+def _nodes(desk: Desk) -> dict[str, Any]:
+    status = desk.status()
+    return {"status": status, "cpu": desk.monitor.cpu_percent()}
+
+
+def register(pages: Blueprint, desk: Desk) -> None:
+    @pages.get("/storage")
+    def storage() -> Response:
+        return frame.show("storage.html", lambda: _storages(desk))
+
+    @pages.get("/consumers")
+    def consumers_page() -> Response:
+        return frame.show("consumers.html", lambda: _consumers(desk))
+
+    @pages.get("/nodes")
+    def nodes() -> Response:
+        return frame.show("nodes.html", lambda: _nodes(desk))
+
+    @pages.post("/nodes/reload")
+    def nodes_reload() -> Response:
+        done = steer.reload(desk.office)
+        desk.monitor.forget()
+        text = _("The files on disk are in force") if done.ok else done.message
+        return did(text, "/nodes", good=done.ok)

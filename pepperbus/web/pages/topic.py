@@ -1,0 +1,139 @@
+"""One topic: its course over time, its consumer's state and why, what fails, and everything one can do with it. Floor 5."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+from flask import Blueprint, Response, request
+
+from pepperbus.errors import NotFound
+from pepperbus.operations import consumer, history, pause, queues, tail
+from pepperbus.operations.results import QueueStatus, TopicStatus
+from pepperbus.web import frame
+from pepperbus.web.desk import Desk
+from pepperbus.web.formats import span
+from pepperbus.web.pages.answers import did
+from pepperbus.web.pages.queues import clear_s
+from pepperbus.web.words import _
+
+#: Seconds back -> the word on its button.
+RANGES = {300: "5 min", 3600: "1 h", 6 * 3600: "6 h", 86400: "24 h", 7 * 86400: "7 d", 30 * 86400: "30 d"}
+#: Chart -> its lines: (column of the course, key there, label, colour).
+_CHARTS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
+    "rates": (("counts", "pushed", "in / s", "blue"), ("counts", "done", "done / s", "green")),
+    "failures": (("counts", "failed", "failed / s", "amber"), ("counts", "dead", "dead / s", "red")),
+    "wait": (("wait", "p50", "p50", "green"), ("wait", "p90", "p90", "amber"), ("wait", "p99", "p99", "red")),
+    "run": (("run", "p50", "p50", "green"), ("run", "p90", "p90", "amber"), ("run", "p99", "p99", "red")),
+    "backlog": (
+        ("gauges", "ready", "waiting", "blue"),
+        ("gauges", "delayed", "delayed", "violet"),
+        ("gauges", "dead_jobs", "dead", "red"),
+    ),
+    "window": (("gauges", "in_flight", "in flight", "blue"), ("gauges", "window", "window", "soft")),
+}  # fmt: skip
+
+
+class Line(msgspec.Struct):
+    label: str
+    colour: str
+    fill: bool
+
+
+class Points(msgspec.Struct):
+    """What charts.js draws: `data[0]` is the time, `data[n]` the line `series[n-1]`."""
+
+    time: str
+    series: list[Line]
+    data: list[list[float | None] | list[int]]
+
+
+def find(desk: Desk, name: str) -> tuple[QueueStatus, TopicStatus]:
+    """A topic as the status knows it, detached ones too. Raises NotFound as operations do."""
+    status = desk.status()
+    for queue in status.queues:
+        for topic in queue.topics:
+            if topic.name == name:
+                return queue, topic
+    for topic in status.detached:
+        if topic.name == name:
+            return QueueStatus(name.partition("/")[0]), topic
+    desk.office.topic(name)
+    raise NotFound(_("topic {name} was added this moment; ask again", name=name))
+
+
+def _build(desk: Desk, name: str) -> dict[str, Any]:
+    queue, topic = find(desk, name)
+    monitor = desk.monitor
+    failures = tail.history(desk.office, topic=name, outcome="retry", limit=4).events
+    failures += tail.history(desk.office, topic=name, outcome="dead", limit=4).events
+    return {
+        "queue": queue,
+        "topic": topic,
+        "wait": monitor.percentiles(name, "wait"),
+        "run": monitor.percentiles(name, "run"),
+        "failed_rate": monitor.rate(name, "failed", 60),
+        "oldest_s": max(0.0, time.time() - topic.oldest_ms / 1000) if topic.oldest_ms and topic.ready else 0.0,
+        "clear": clear_s(topic),
+        "never": float("inf"),
+        "failures": sorted(failures, key=lambda event: -event.at_ms)[:6],
+        "back": _back(),
+        "ranges": RANGES,
+        "settings": _settings(desk, name) if topic.state != "detached" else {},
+    }
+
+
+def _settings(desk: Desk, name: str) -> dict[str, Any]:
+    info = queues.show(desk.office, name.partition("/")[0])
+    mine = next((one for one in info.topics if one.name == name), None)
+    return {key: value for key, value in mine.settings.items() if value not in ("", [], ())} if mine else {}
+
+
+def _back() -> int:
+    back = request.args.get("back", 3600, int)
+    return back if back in RANGES else 3600
+
+
+def points(desk: Desk, name: str, chart: str) -> Response:
+    """The columns of one chart."""
+    if chart not in _CHARTS:
+        raise NotFound(_("no chart {name}", name=chart))
+    course = history.course(desk.office, name, _back())
+    lines = _CHARTS[chart]
+    series = [
+        Line(_(label), colour, i == 0 and chart in ("rates", "backlog")) for i, (*_s, label, colour) in enumerate(lines)
+    ]
+    columns = [getattr(course, part)[key] for part, key, *_s in lines]
+    return Response(msgspec.json.encode(Points(_("time"), series, [course.at, *columns])), mimetype="application/json")
+
+
+def register(pages: Blueprint, desk: Desk) -> None:
+    @pages.get("/topics/<queue>/<topic>")
+    def topic(queue: str, topic: str) -> Response:
+        return frame.show("topic.html", lambda: _build(desk, f"{queue}/{topic}"))
+
+    @pages.get("/topics/<queue>/<topic>/points/<chart>")
+    def topic_points(queue: str, topic: str, chart: str) -> Response:
+        return points(desk, f"{queue}/{topic}", chart)
+
+    @pages.post("/topics/<queue>/<topic>/pause")
+    def topic_pause(queue: str, topic: str) -> Response:
+        pause.pause(desk.office, f"{queue}/{topic}")
+        desk.monitor.forget()
+        return did(_("{name} is paused; pushes go on", name=f"{queue}/{topic}"), f"/topics/{queue}/{topic}")
+
+    @pages.post("/topics/<queue>/<topic>/resume")
+    def topic_resume(queue: str, topic: str) -> Response:
+        pause.resume(desk.office, f"{queue}/{topic}")
+        desk.monitor.forget()
+        return did(_("{name} is fed again", name=f"{queue}/{topic}"), f"/topics/{queue}/{topic}")
+
+    @pages.post("/topics/<queue>/<topic>/ping")
+    def topic_ping(queue: str, topic: str) -> Response:
+        name = f"{queue}/{topic}"
+        pinged = consumer.ping(desk.office, name)
+        facts = {"name": name, "time": span(pinged.total_ms / 1000), "why": pinged.reason}
+        if pinged.registered:
+            return did(_("{name} answers in {time} and takes this topic", **facts), f"/topics/{name}")
+        return did(_("{name}: the ping was refused after {time}: {why}", **facts), f"/topics/{name}", good=False)
