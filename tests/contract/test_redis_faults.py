@@ -254,6 +254,38 @@ def test_a_full_redis_stores_nothing_of_a_batch_and_still_takes_done(start_redis
         assert one.topics() == [T]
 
 
+def test_a_full_redis_takes_done_even_where_a_claim_comes_along(start_redis: Callable[..., Redis]) -> None:
+    redis = start_redis(**FOREVER)
+    with storage(redis.url) as one:
+        one.push([push(), push(), push()])
+        first, second = one.lease(T, 2, ME)
+        redis.ask("CONFIG", "SET", "maxmemory", "1")
+        for job in (first, second):
+            assert one.settle_and_lease(ME, [Settle(T, job.job_id, Outcome.DONE)], T, 1) == (1, None)
+        redis.ask("CONFIG", "SET", "maxmemory", "0")
+        assert one.depth(T)[:4] == (1, 0, 0, 0)
+        assert len(one.lease(T, 1, ME)) == 1
+
+
+def test_what_came_along_without_an_answer_comes_with_the_next(start_redis: Callable[..., Redis]) -> None:
+    redis = start_redis(**FOREVER)
+    with storage(redis.url, 0.3) as one:
+        batch = [push(b"%d" % i) for i in range(4)]
+        one.push(batch)
+        done = [Settle(T, one.lease(T, 1, ME)[0].job_id, Outcome.DONE)]
+        redis.freeze()
+        with pytest.raises(StorageUnknown):
+            one.settle_and_lease(ME, done, T, 2)
+        redis.thaw()
+        until(lambda: works(one))
+        count, leased = one.settle_and_lease(ME, done, T, 3)
+        rest = leased or []
+        while more := one.lease(T, 3, ME):
+            rest += more
+        assert count == 0
+        assert sorted(job.body for job in rest) == [b"1", b"2", b"3"]
+
+
 def test_an_eviction_policy_is_refused_with_the_line_to_type(start_redis: Callable[..., Redis]) -> None:
     redis = start_redis(maxmemory="50mb", maxmemory_policy="allkeys-lru")
     with pytest.raises(StorageRefused, match="CONFIG SET maxmemory-policy noeviction"), storage(redis.url):
