@@ -33,7 +33,10 @@ _QUIET_S = 30.0  # a subscription silent for so long is asked whether it still s
 
 
 class ReplyError(Exception):
-    """An error Redis answered; its text starts with the code (`OOM`, `NOPERM` …)."""
+    """An error Redis answered; its text starts with the code (`OOM`, `NOPERM` …). What a terminal would obey is left out."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("".join(char if char.isprintable() else " " for char in text))
 
 
 class Interrupted(Exception):
