@@ -26,6 +26,7 @@ from pepperbus.config.model import Backoff, Bus, Queue, Secret, Topic
 from pepperbus.config.references import is_reference
 from pepperbus.errors import NotFound, NotReachable, PepperbusError, UsageError
 from pepperbus.names import NAME_RULE, is_name
+from pepperbus.operations import versions
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import QueueFile, QueueInfo, TopicInfo
 from pepperbus.operations.rights import may, note, operation, require
@@ -77,10 +78,7 @@ def add(office: Office, name: str, settings: Mapping[str, str]) -> QueueFile:
     with _editing(file):
         if file.exists():
             raise PepperbusError(f"queue {name!r} exists already ({file}); `queue set` changes it")
-        tree = _parsed([])
-        tree.indent_type = "    "
-        _apply(tree, settings, ())
-        _write(office, name, file, tree)
+        _write(office, name, file, edited("", settings))
     return _told(office, QueueFile(name, str(file), "created"))
 
 
@@ -91,12 +89,11 @@ def change(office: Office, name: str, settings: Mapping[str, str], unset: Iterab
         require(office, Right.ADMIN, settings.get("system", "") or EVERYWHERE, f"move {name} there")
     file = queue_file(name, office.config)
     with _editing(file):
-        before = _text_of(file, name)
-        tree = _parsed(before.splitlines())
-        _apply(tree, settings, unset)
-        if _lines(tree) == before:
+        before = text_of(file, name)
+        after = edited(before, settings, unset)
+        if after == before:
             return QueueFile(name, str(file), "unchanged")
-        _write(office, name, file, tree)
+        _write(office, name, file, after)
     return _told(office, QueueFile(name, str(file), "changed"))
 
 
@@ -113,14 +110,27 @@ def remove(office: Office, name: str, *, keep_jobs: bool = False) -> QueueFile:
     file = queue_file(queue, office.config)
     with _editing(file):
         if topic:
-            tree = _parsed(_text_of(file, queue).splitlines())
+            tree = parsed(text_of(file, queue))
             if topic not in tree.get("topics", {}):
                 raise NotFound(f"{file} has no topic {topic!r} any more; reload takes it as it is")
             del tree["topics"][topic]
-            _write(office, queue, file, tree)
+            _write(office, queue, file, _lines(tree))
         else:
+            versions.keep(office, queue, file)
             file.unlink()
     return _told(office, QueueFile(name, str(file), "removed"))
+
+
+@operation(Right.ADMIN, "name", details=("at_ms",), tells=("what", "reload"))
+def rollback(office: Office, name: str, at_ms: int) -> QueueFile:
+    """The queue's file as it was until `at_ms` (see `versions`), also of a queue that was removed since.
+
+    Raises NotFound, and ConfigError when that text would no longer be right.
+    """
+    file = queue_file(name, office.config)
+    with _editing(file):
+        _write(office, name, file, versions.text_of(office, name, at_ms))
+    return _told(office, QueueFile(name, str(file), "changed"))
 
 
 def lying(office: Office, name: str) -> dict[str, int]:
@@ -134,15 +144,26 @@ def lying(office: Office, name: str) -> dict[str, int]:
 # -- text ----------------------------------------------------------------------------------------------------------
 
 
-def _text_of(file: Path, name: str) -> str:
+def edited(text: str, settings: Mapping[str, str], unset: Iterable[str] = ()) -> str:
+    """`text` with these keys set and unset, comments and order kept. Raises UsageError for what cannot be a key."""
+    tree = parsed(text)
+    if not text:
+        tree.indent_type = "    "
+    _apply(tree, settings, unset)
+    return _lines(tree)
+
+
+def text_of(file: Path, name: str) -> str:
+    """Raises NotFound."""
     try:
         return file.read_text()
     except FileNotFoundError as error:
         raise NotFound(f"no queue {name!r}: there is no {file}") from error
 
 
-def _parsed(lines: list[str]) -> Any:
-    return ConfigObj(lines, list_values=True, interpolation=False, write_empty_values=True)
+def parsed(text: str) -> Any:
+    """ConfigObj's tree of a queue's file."""
+    return ConfigObj(text.splitlines(), list_values=True, interpolation=False, write_empty_values=True)
 
 
 def _lines(tree: Any) -> str:
@@ -206,8 +227,7 @@ def _editing(file: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _write(office: Office, name: str, file: Path, tree: Any) -> None:
-    text = _lines(tree)
+def _write(office: Office, name: str, file: Path, text: str) -> None:
     _note(office.config.queues.get(name), load_queue_text(text, name, office.config))
     new = file.with_name(f".{file.name}.new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
@@ -217,6 +237,7 @@ def _write(office: Office, name: str, file: Path, tree: Any) -> None:
             out.write(text)
             out.flush()
             os.fsync(out.fileno())
+        versions.keep(office, name, file)
         os.replace(new, file)
     except BaseException:
         new.unlink(missing_ok=True)

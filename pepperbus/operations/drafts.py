@@ -1,0 +1,100 @@
+"""A change of a queue tried without being made: what would be wrong with it, what it would change, when retries would run.
+
+Floor 4. The same parser, the same rules and the same words as `check`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from pepperbus.config.load import load_queue_text, queue_file
+from pepperbus.config.model import Topic
+from pepperbus.errors import ConfigError, PepperbusError
+from pepperbus.operations import queues, versions
+from pepperbus.operations.office import Office
+from pepperbus.operations.results import Result
+from pepperbus.operations.rights import Right, operation
+
+SHOWN_RETRIES = 12
+_WHERE = re.compile(
+    r"^[^:]*:\d+: (?:\[topics\] ?(?:\[\[(?P<topic>[^\]]+)\]\])? ?)?(?:(?P<key>[A-Za-z_]+)(?: = [^:]*)?: )?(?P<text>.*)$",
+    re.S,
+)
+
+
+class Mistake(Result):
+    """`field` as in `queue set`: key, topic/key, topic; "" for the whole."""
+
+    field: str
+    text: str
+
+
+class Draft(Result):
+    """`retries`: topic -> seconds from the first attempt to each further one, without jitter, as far as max_age lets."""
+
+    mistakes: list[Mistake] = msgspec.field(default_factory=list)
+    diff: list[str] = msgspec.field(default_factory=list)
+    retries: dict[str, list[float]] = msgspec.field(default_factory=dict)
+
+
+@operation(Right.ADMIN, "name", audited=False, system=lambda given: given["settings"].get("system", ""))
+def draft(
+    office: Office, name: str, settings: Mapping[str, str], unset: Iterable[str] = (), new: bool = False
+) -> Draft:
+    """What `queues.add` (`new`) or `queues.change` with these words would do."""
+    made = Draft()
+    try:
+        before = "" if new else queues.text_of(queue_file(name, office.config), name)
+        after = queues.edited(before, settings, unset)
+        if new and not ({"password", "open"} & settings.keys()):
+            after = queues.edited(after, {"password": "made when saved"}, ())
+        made.diff = versions.diff(before, after)
+        queue = load_queue_text(after, name, office.config)
+    except ConfigError as error:
+        made.mistakes = [_placed(line) for line in error.mistakes]
+    except PepperbusError as error:
+        made.mistakes = [Mistake("", str(error))]
+    else:
+        made.retries = {topic.name: retries(topic) for topic in queue.topics.values()}
+    return made
+
+
+@operation(Right.ADMIN, "name", audited=False)
+def written(office: Office, name: str) -> dict[str, str]:
+    """What stands in the queue's file, by `key`, `topic/key`, `topic/params/KEY`; secrets as "***"."""
+    tree = queues.parsed(queues.text_of(queue_file(name, office.config), name))
+    found = {key: _text(key, tree[key]) for key in tree.scalars}
+    for topic, section in tree.get("topics", {}).items():
+        found |= {f"{topic}/{key}": _text(key, section[key]) for key in section.scalars}
+        for extras in section.sections:
+            found |= {f"{topic}/{extras}/{key}": _text("secret", value) for key, value in section[extras].items()}
+    return found
+
+
+def retries(topic: Topic) -> list[float]:
+    """When, after the first attempt, the next ones start, if each fails at once; jitter may bring each forward by half."""
+    found: list[float] = []
+    at = 0.0
+    for attempt in range(1, min(topic.attempts, SHOWN_RETRIES + 1)):
+        at += topic.backoff.wait_s(attempt)
+        if at > topic.max_age:
+            break
+        found.append(at)
+    return found
+
+
+def _text(key: str, value: Any) -> str:
+    if key in ("password", "sign", "secret") and value:
+        return "***"
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _placed(line: str) -> Mistake:
+    match = _WHERE.match(line)
+    if match is None:
+        return Mistake("", line)
+    return Mistake("/".join(part for part in (match["topic"], match["key"]) if part), match["text"])

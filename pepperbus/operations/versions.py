@@ -1,0 +1,77 @@
+"""What a queue's file was before each change, kept beside the bus' data, so that a change can be seen and taken back.
+
+Floor 4. The kept texts hold secrets as the files do: they are the daemon's alone, and nothing here shows one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+
+import msgspec
+
+from pepperbus.errors import NotFound
+from pepperbus.operations.office import Office
+from pepperbus.operations.results import Result
+from pepperbus.operations.rights import Right, operation
+
+KEPT = 100  # versions of a queue
+_NAME = re.compile(r"(\d+)-(.*)\.conf")
+_SECRET = re.compile(
+    r"^(\s*[\w-]*(?:auth|cookie|token|secret|passw|key|sign|credential)[\w-]*\s*=\s*).+$", re.IGNORECASE
+)
+
+
+class Version(Result):
+    """A file as it stood until `at_ms`, when `who` changed it. `diff`: what that change did, secrets hidden."""
+
+    at_ms: int
+    who: str
+    diff: list[str] = msgspec.field(default_factory=list)
+
+
+def keep(office: Office, name: str, file: Path) -> None:
+    """Before a change: remember the text that is about to go."""
+    if not file.exists():
+        return
+    directory = _directory(office, name)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    who = re.sub(r"[^\w.@-]", "_", office.actor.name)[:64]
+    kept = directory / f"{office.clock.now_ms()}-{who}.conf"
+    fd = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w") as out:
+        out.write(file.read_text())
+    for old in sorted(directory.glob("*.conf"))[:-KEPT]:
+        old.unlink(missing_ok=True)
+
+
+@operation(Right.ADMIN, "name", audited=False)
+def versions(office: Office, name: str, file: Path) -> list[Version]:
+    """The changes of queue `name`, latest first. Changes made by hand show in the one after them."""
+    kept = sorted(path for path in _directory(office, name).glob("*.conf") if _NAME.fullmatch(path.name))
+    texts = [path.read_text() for path in kept] + [file.read_text() if file.exists() else ""]
+    found = []
+    for path, before, after in zip(kept, texts, texts[1:], strict=False):
+        match = _NAME.fullmatch(path.name)
+        assert match is not None
+        found.append(Version(int(match[1]), match[2], diff(before, after)))
+    return found[::-1]
+
+
+def text_of(office: Office, name: str, at_ms: int) -> str:
+    """The file as it was until then. Raises NotFound."""
+    for path in _directory(office, name).glob(f"{at_ms}-*.conf"):
+        return path.read_text()
+    raise NotFound(f"no version of {name} from {at_ms}; see its list")
+
+
+def diff(before: str, after: str) -> list[str]:
+    """The lines that differ, with some around them; secrets are stars, a changed one is said to be changed."""
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=2)
+    return [line[0] + _SECRET.sub(r"\1***", line[1:]) if line else line for line in list(lines)[2:]]
+
+
+def _directory(office: Office, name: str) -> Path:
+    return office.config.bus.data_dir / "versions" / name
