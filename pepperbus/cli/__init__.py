@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from pepperbus import __version__
 from pepperbus.errors import PepperbusError
@@ -31,6 +32,7 @@ COMMANDS = {
     "upgrade": _Entry("steer", "Let the running bus become the code on disk, without an end of service."),
     "stop": _Entry("steer", "Stop the running bus."),
     "fpm-pool": _Entry("steer", "Print a php-fpm pool file made for the bus."),
+    "completion": _Entry("completion", "Print what makes your shell complete commands, queues and topics."),
     "push": _Entry("push", "Push jobs through the gateway."),
     "status": _Entry("inspect", "Queues, depths, rates, processes, storages; what is wrong comes first.", True),
     "top": _Entry("top", "The same, live: topics by backlog, rates, processes.", True),
@@ -66,6 +68,13 @@ class _Commands(click.Group):
         command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """From the table: nothing is imported to complete a command's name."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        found = [(name, entry.help) for name, entry in COMMANDS.items() if name.startswith(incomplete)]
+        return [CompletionItem(name, help=help) for name, help in found]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

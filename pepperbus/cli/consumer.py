@@ -6,14 +6,14 @@ import sys
 
 import click
 
-from pepperbus.cli import words
+from pepperbus.cli import completion, words
 from pepperbus.cli.session import act_as_daemon, office, show
 from pepperbus.operations import consumer
 from pepperbus.operations.results import Pinged, Sent
 
 
 @click.command()
-@click.argument("topic", metavar="QUEUE/TOPIC")
+@click.argument("topic", metavar="QUEUE/TOPIC", shell_complete=completion.topics)
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Seconds."
 )
@@ -35,7 +35,7 @@ def _pinged(pinged: Pinged) -> None:
 
 
 @click.command()
-@click.argument("topic", metavar="QUEUE/TOPIC")
+@click.argument("topic", metavar="QUEUE/TOPIC", shell_complete=completion.topics)
 @click.argument("value", default="-")
 @click.option(
     "--attempt", type=click.IntRange(min=1), default=1, show_default=True, help="The attempt number to show it."

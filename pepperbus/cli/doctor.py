@@ -6,13 +6,15 @@ import click
 
 from pepperbus.cli import words
 from pepperbus.cli.session import act_as_daemon, office, show
-from pepperbus.operations.doctor import Diagnosis, diagnose
+from pepperbus.operations.doctor import diagnose
+from pepperbus.operations.findings import Diagnosis
 
 _HARM = {
     "loss": "jobs may be lost",
     "stop": "jobs do not run",
     "slow": "jobs run late, twice or are refused",
-    "open": "others see what they should not",
+    "open": "others see or do what they should not",
+    "blind": "trouble will not be seen",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pepperbus.cli import words
+from pepperbus.cli import completion, words
 from pepperbus.cli.session import act_as_daemon, epoch_ms, office, show, wants_json
 from pepperbus.errors import UsageError
 from pepperbus.job import State
@@ -82,7 +82,7 @@ def job(ctx: click.Context, job_id: str) -> None:
 
 
 @click.command()
-@click.argument("topic", metavar="QUEUE/TOPIC")
+@click.argument("topic", metavar="QUEUE/TOPIC", shell_complete=completion.topics)
 @click.option("--state", type=click.Choice([str(s) for s in State]), default="dead", show_default=True)
 @click.option("--error", default="", help="Only jobs whose reason contains this text (dead jobs have one).")
 @click.option("--since", default="", help="Died (or accepted) since: 30m, 2h, 1d ago, a date, or unix seconds.")
@@ -118,7 +118,7 @@ def _jobs(page: JobPage) -> None:
 
 
 @click.command()
-@click.argument("name", metavar="[QUEUE[/TOPIC]]", default="")
+@click.argument("name", metavar="[QUEUE[/TOPIC]]", default="", shell_complete=completion.either)
 @click.option("--failed", is_flag=True, help="Only attempts that did not succeed.")
 @click.option("--since", default="", help="First what happened since then (30m, 2h, a date), from the journal.")
 @click.option("--no-follow", is_flag=True, help="With --since: end there.")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import click
 
+from pepperbus.cli import completion
 from pepperbus.cli.session import act_as_daemon, confirm, epoch_ms, office, show
 from pepperbus.errors import PepperbusError, UsageError
 from pepperbus.operations import pause as pausing
@@ -21,7 +22,7 @@ _Command = Callable[..., None]
 
 
 @click.command()
-@click.argument("name", metavar="QUEUE[/TOPIC]")
+@click.argument("name", metavar="QUEUE[/TOPIC]", shell_complete=completion.either)
 @click.pass_context
 def pause(ctx: click.Context, name: str) -> None:
     """Stop feeding a queue or topic, on every node that shares its storage. Pushes go on; what runs, runs to its end."""
@@ -31,7 +32,7 @@ def pause(ctx: click.Context, name: str) -> None:
 
 
 @click.command()
-@click.argument("name", metavar="QUEUE[/TOPIC]")
+@click.argument("name", metavar="QUEUE[/TOPIC]", shell_complete=completion.either)
 @click.pass_context
 def resume(ctx: click.Context, name: str) -> None:
     """Feed a paused queue or topic again."""
@@ -47,7 +48,7 @@ def _paused(done: Paused) -> None:
 
 def _selection_options(states: tuple[str, ...]) -> Callable[[_Command], _Command]:
     options = [
-        click.argument("topic", metavar="QUEUE/TOPIC"),
+        click.argument("topic", metavar="QUEUE/TOPIC", shell_complete=completion.topics),
         click.argument("ids", nargs=-1, metavar="[ID]..."),
         click.option("--state", type=click.Choice(states), default="dead", show_default=True),
         click.option("--error", default="", help="Only jobs whose reason contains this text."),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from pepperbus.cli import completion
 from pepperbus.cli.session import office, show
 from pepperbus.errors import PepperbusError, UsageError
 from pepperbus.operations.push import Progress
@@ -20,7 +21,7 @@ from pepperbus.operations.results import Pushed
 
 
 @click.command()
-@click.argument("queue")
+@click.argument("queue", shell_complete=completion.queues)
 @click.argument("values", nargs=-1)
 @click.option("-f", "--file", "files", multiple=True, type=click.Path(), help="A file with one job a line; - is stdin.")
 @click.option("--whole", is_flag=True, help="A file (or stdin) is one job, not one a line.")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import click
 
-from pepperbus.cli import words
+from pepperbus.cli import completion, words
 from pepperbus.cli.session import as_daemon, confirm, office, show
 from pepperbus.errors import ConfigError, PepperbusError, UsageError
 from pepperbus.operations import queues
@@ -45,7 +45,7 @@ def _list(found: list[QueueInfo]) -> None:
 
 
 @queue.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.queues)
 @click.pass_context
 def show_(ctx: click.Context, name: str) -> None:
     """Show everything queue NAME is set to, defaults included. Passwords are never shown."""
@@ -84,7 +84,7 @@ def add(ctx: click.Context, name: str, settings: tuple[str, ...]) -> None:
 
 
 @queue.command("set")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.queues)
 @_SETTINGS
 @click.option(
     "--unset", multiple=True, metavar="KEY", help="Take this key (or TOPIC/KEY) out: its default holds again."
@@ -100,7 +100,7 @@ def set_(ctx: click.Context, name: str, settings: tuple[str, ...], unset: tuple[
 
 
 @queue.command()
-@click.argument("name", metavar="QUEUE[/TOPIC]")
+@click.argument("name", metavar="QUEUE[/TOPIC]", shell_complete=completion.either)
 @click.option("--keep-jobs", is_flag=True, help="Also while jobs wait: they stay in their storage, shown as detached.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")

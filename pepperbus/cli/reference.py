@@ -31,13 +31,7 @@ Root acts as `[bus] user` wherever a command touches storages or the journal, so
 `replay`, `purge` and `queue rm` ask first; without a terminal they want `--yes`. `--dry-run` shows what would happen. A time is
 `30m`, `2h`, `1d` (ago), a date (`2026-01-31T12:00`) or unix seconds. Progress bars appear on a terminal only.
 
-Completion of commands and options: one line in the shell's start file.
-
-```sh
-eval "$(_PEPPERBUS_COMPLETE=bash_source pepperbus)"           # ~/.bashrc
-eval "$(_PEPPERBUS_COMPLETE=zsh_source pepperbus)"            # ~/.zshrc
-_PEPPERBUS_COMPLETE=fish_source pepperbus | source            # ~/.config/fish/config.fish
-```
+`pepperbus completion bash` (zsh, fish) prints what makes your shell complete commands, options, queues and topics.
 """
 _EXAMPLES = {
     "check": "pepperbus -c etc/pepperbus.conf check\npepperbus check fpm php",

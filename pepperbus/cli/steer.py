@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from pepperbus.cli import completion
 from pepperbus.cli.session import act_as_daemon, config_path, load_config, office, show, wants_json
 from pepperbus.errors import NotFound, PepperbusError
 from pepperbus.operations import steer
@@ -12,7 +13,7 @@ from pepperbus.operations.results import Checked, Steered
 
 @click.command()
 @click.argument("what", type=click.Choice(["fpm"]), required=False)
-@click.argument("pool", required=False)
+@click.argument("pool", required=False, shell_complete=completion.pools)
 @click.pass_context
 def check(ctx: click.Context, what: str | None, pool: str | None) -> int:
     """Say whether the configuration is right, or name every mistake: file, line, key, what was found, what is allowed.
@@ -114,7 +115,7 @@ def _done(steered: Steered) -> None:
 
 
 @click.command("fpm-pool")
-@click.argument("pool", required=False)
+@click.argument("pool", required=False, shell_complete=completion.pools)
 @click.pass_context
 def fpm_pool(ctx: click.Context, pool: str | None) -> None:
     """Print a php-fpm pool file made for the bus, with the reason for every line.

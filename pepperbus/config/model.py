@@ -105,6 +105,7 @@ class FastcgiPool:
     guard: str = "auto"  # auto | always | off
     status: str = ""  # php-fpm's pm.status_listen: address/path
     connect_timeout: float = 1.0
+    script_root: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

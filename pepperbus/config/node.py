@@ -212,6 +212,10 @@ def _pools(document: Document, values: Values, base: Path) -> dict[str, FastcgiP
             )
         if full["status"] and not re.fullmatch(r"(unix:/[^/].*|[^/]+:\d+)/[^/]+", full["status"]):
             document.mistake((*path, "status"), "pm.status_listen and pm.status_path are wanted: 127.0.0.1:9001/status")
+        full["script_root"] = tuple(os.path.normpath(root) for root in full["script_root"])
+        for root in full["script_root"]:
+            if not root.startswith("/") or root == "/":
+                document.mistake((*path, "script_root"), "absolute paths of directories are wanted, such as /data/app")
         pools[name] = FastcgiPool(name=name, **full)
     return pools
 

@@ -24,7 +24,8 @@ from pepperbus.names import NAME_RULE, is_name
 ONLY = {"fastcgi": ("pool", "script", "params"), "http": ("url", "host", "sign", "headers")}
 _PARAM = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _OURS = re.compile(
-    r"(PEPPERBUS_|HTTP_X_PEPPERBUS_|REMOTE_|CONTENT_)|(SCRIPT_FILENAME|PHP_VALUE|PHP_ADMIN_VALUE|REQUEST_METHOD)\Z"
+    r"(PEPPERBUS_|HTTP_X_PEPPERBUS_|REMOTE_|CONTENT_|ORIG_|FCGI_)"
+    r"|(SCRIPT_FILENAME|PATH_TRANSLATED|PHP_VALUE|PHP_ADMIN_VALUE|REQUEST_METHOD|HTTP_PROXY|HTTP_CONTENT_LENGTH)\Z"
 )
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\Z")
 _OUR_HEADERS = re.compile(
@@ -136,6 +137,10 @@ def _check_run(document: Document, path: KeyPath, run: str, full: Values, node: 
     if run == "fastcgi" and full["pool"] and full["pool"] not in node.pools:
         where = (*path, "pool") if document.value((*path, "pool")) is not None else ("pool",)
         document.mistake(where, unknown_name("pool", full["pool"], node.pools, "fastcgi"))
+    roots = node.pools[full["pool"]].script_root if run == "fastcgi" and full["pool"] in node.pools else ()
+    if roots and full["script"] and not any(full["script"].startswith(root + "/") for root in roots):
+        where = (*path, "script") if document.value((*path, "script")) is not None else ("script",)
+        document.mistake(where, f"{full['script']} is not below script_root of the pool ({', '.join(roots)})")
 
 
 _NEEDED = {

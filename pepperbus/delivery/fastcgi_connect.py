@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import _socket  # the plain class: non-blocking, without the two watchers of gevent's socket
 import errno
+import grp
 import os
+import pwd
 import stat
 from ipaddress import ip_address
 
@@ -72,7 +74,7 @@ class Address:
         """One line for people: the address, the reason and, where it helps, the mode of the socket."""
         reason = os.strerror(refused)
         if self.path and self.judge(refused) is Transport.FORBIDDEN:
-            return f"{self.text}: {reason}; {_mode(self.path)}; we are uid {os.geteuid()} gid {os.getegid()}"
+            return f"{self.text}: {reason}; {_mode(self.path)}; we are {_user(os.geteuid())}{_cure(self.path)}"
         return f"{self.text}: {reason}"
 
     def _is_no_socket(self) -> bool:
@@ -95,4 +97,32 @@ def _mode(path: str) -> str:
         facts = os.stat(path)
     except OSError as error:
         return f"cannot look at it: {error.strerror}"
-    return f"it is {stat.filemode(facts.st_mode)} of uid {facts.st_uid} gid {facts.st_gid}"
+    return f"it is {stat.filemode(facts.st_mode)} of {_user(facts.st_uid)} group {_group(facts.st_gid)}"
+
+
+def _cure(path: str) -> str:
+    """What a person may type where a group would open the socket."""
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return ""
+    if not stat.S_ISSOCK(facts.st_mode) or facts.st_gid in (os.getegid(), *os.getgroups()):
+        return ""
+    group = _group(facts.st_gid)
+    if facts.st_mode & 0o020 and facts.st_gid:
+        return f": usermod -aG {group} {_user(os.geteuid())}, then restart the bus"
+    return ": in php-fpm's pool set listen.group to a group of the bus, and listen.mode = 0660"
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return f"gid {gid}"

@@ -43,6 +43,9 @@ def run(config_path: Path | None, roles: Mapping[str, str] = ROLES) -> int:
         opened = handed.opened if handed else open_all(config)
         setproctitle(f"pepperbus: master {config.bus.node}")
         log = Log("master", config.log.file, config.log.level, config.log.format, config.log.errors)
+        if opened.new_data:
+            what = f"{config.bus.data_dir} was not there and is new; if jobs lay in it before, is its disk mounted?"
+            log.warning("data_dir_made", what)
         try:
             return Master(config, opened, log, dict(roles), handed).run()
         finally:

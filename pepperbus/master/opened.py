@@ -14,6 +14,7 @@ from pepperbus.errors import BootError
 from pepperbus.master import control
 from pepperbus.master.listeners import open_listener
 from pepperbus.master.lock import take_lock
+from pepperbus.master.mounts import unmounted
 
 _DIRECTORY_MODE = 0o750
 
@@ -26,6 +27,7 @@ class Opened:
     control: socket.socket
     listeners: dict[str, dict[str, socket.socket]]
     run_dir: Path
+    new_data: bool = False  # data_dir was not there
 
     def close(self) -> None:
         """Stop listening and remove the socket files. The lock goes with the process."""
@@ -42,6 +44,9 @@ class Opened:
 def open_all(config: Config) -> Opened:
     """Raises BootError with one line that says what is in the way."""
     bus = config.bus
+    if point := unmounted(bus.data_dir):
+        raise BootError(f"[bus] data_dir {bus.data_dir}: /etc/fstab has a disk for {point}, not mounted now: mount {point}")
+    new_data = not bus.data_dir.exists()
     for directory in (bus.run_dir, bus.data_dir):
         _make_directory(directory)
     becomes = bool(bus.user) and os.geteuid() == 0
@@ -56,7 +61,7 @@ def open_all(config: Config) -> Opened:
     if becomes:
         _become(bus, listeners, lock_fd)
         _check_writable(bus)
-    return Opened(lock_fd, control.listen(bus.run_dir), listeners, bus.run_dir)
+    return Opened(lock_fd, control.listen(bus.run_dir), listeners, bus.run_dir, new_data)
 
 
 def _make_directory(path: Path) -> None:

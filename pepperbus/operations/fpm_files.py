@@ -1,12 +1,12 @@
 """php-fpm's own pool files, read as far as this account may: which pool listens at an address, and its limits.
 
-Floor 4. `include` and a pool's defaults in php.ini are not followed: a value that does not stand there is not known.
+Floor 4. What a pool does not say of PHP is looked up in the php.ini beside it; `include` and conf.d are not followed.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 DIRECTORY = Path("/etc/php")
@@ -22,18 +22,35 @@ class PoolFile:
     file: Path
     name: str
     values: dict[str, str]
+    general: dict[str, str] = field(default_factory=dict)  # [global] of this file or of php-fpm.conf beside it
+    ini: dict[str, str] = field(default_factory=dict)  # php.ini beside it
+
+    def php(self, name: str, default: str = "") -> str:
+        """A setting of PHP: the pool's, else php.ini's, else `default`."""
+        for kind in ("php_admin_value", "php_admin_flag", "php_value", "php_flag"):
+            if (value := self.values.get(f"{kind}[{name}]")) is not None:
+                return value
+        return self.ini.get(name, default)
+
+    def php_size(self, name: str, default: str) -> int:
+        return _size(self.php(name, default))
+
+    def php_flag(self, name: str, default: bool) -> bool:
+        value = self.php(name).lower()
+        return value in ("1", "on", "yes", "true", "stdout", "stderr") if value else default
+
+    def general_seconds(self, key: str) -> float:
+        return _seconds(self.general.get(key, ""))
 
     def number(self, key: str) -> int:
         value = self.values.get(key, "")
         return int(value) if value.isascii() and value.isdigit() else 0
 
     def seconds(self, key: str) -> float:
-        match = _VALUE.match(self.values.get(key, ""))
-        return float(int(match[1]) * _UNITS.get(match[2].lower(), 0)) if match else 0.0
+        return _seconds(self.values.get(key, ""))
 
     def size(self, key: str) -> int:
-        match = _VALUE.match(self.values.get(key, ""))
-        return int(match[1]) << _SIZES.get(match[2].lower(), 0) if match else 0
+        return _size(self.values.get(key, ""))
 
 
 def find(address: str, directory: Path = DIRECTORY) -> PoolFile | None:
@@ -45,7 +62,9 @@ def find(address: str, directory: Path = DIRECTORY) -> PoolFile | None:
             continue
         for pool in parse(file, text):
             if _same(pool.values.get("listen", "").replace("$pool", pool.name), address):
-                return pool
+                main = file.parent.parent
+                general = {**_section(main / "php-fpm.conf", "global"), **_section(file, "global")}
+                return replace(pool, general=general, ini=_lines(main / "php.ini"))
     return None
 
 
@@ -60,6 +79,33 @@ def parse(file: Path, text: str) -> list[PoolFile]:
             key, _, value = line.partition("=")
             pools[-1].values[key.strip()] = value.partition(";")[0].strip().strip("\"'")
     return pools
+
+
+def _section(file: Path, name: str) -> dict[str, str]:
+    try:
+        return next((pool.values for pool in parse(file, file.read_text(errors="replace")) if pool.name == name), {})
+    except OSError:
+        return {}
+
+
+def _lines(file: Path) -> dict[str, str]:
+    """Every `name = value` of a php.ini, whatever section it stands in (PHP does not look at sections either)."""
+    try:
+        text = file.read_text(errors="replace")
+    except OSError:
+        return {}
+    pools = parse(file, "[all]\n" + "\n".join(line for line in text.splitlines() if not line.strip().startswith("[")))
+    return pools[0].values
+
+
+def _seconds(value: str) -> float:
+    match = _VALUE.match(value)
+    return float(int(match[1]) * _UNITS.get(match[2].lower(), 0)) if match else 0.0
+
+
+def _size(value: str) -> int:
+    match = _VALUE.match(value)
+    return int(match[1]) << _SIZES.get(match[2].lower(), 0) if match else 0
 
 
 def _same(listen: str, address: str) -> bool:

@@ -11,9 +11,10 @@ import pytest
 
 from pepperbus.cli.top import view
 from pepperbus.config.load import load
-from pepperbus.config.model import Config, FastcgiPool, Secret, StorageConfig
+from pepperbus.config.model import Config, FastcgiPool, Journal, Secret, StorageConfig
 from pepperbus.errors import NotFound
-from pepperbus.operations import doctor, fpm_files
+from pepperbus.operations import doctor, doctor_fpm, doctor_machine, fpm_files
+from pepperbus.operations.findings import HARMS, Diagnosis, Finding
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import QueueStatus, Status, TopicStatus
 
@@ -80,11 +81,12 @@ def php(tmp_path: Path) -> object:
 def test_a_node_that_fits_has_no_findings_of_its_own_settings(tmp_path: Path) -> None:
     one = config(tmp_path)
     assert [*doctor.topics(one), *doctor.files(one)] == []
-    assert doctor.reach(one.pools["php"]) is None
+    assert doctor_fpm.reach(one.pools["php"]) is None
 
 
 def test_more_concurrency_than_connections(tmp_path: Path) -> None:
-    harm, what, change = only(doctor.topics(config(tmp_path, "concurrency = 9")))
+    one = config(tmp_path, "concurrency = 9")
+    harm, what, change = only(doctor_fpm._own(one.pools["php"], doctor_fpm.topics_of(one, one.pools["php"])))
     assert (harm, change) == ("slow", "[fastcgi] [[php]] max_connections = 9")
     assert "9 attempts at once, it takes 4" in what
 
@@ -131,26 +133,80 @@ def test_a_detached_topic() -> None:
 
 def test_the_kernel(tmp_path: Path) -> None:
     one = config(tmp_path)
-    proc = tmp_path / "sys"
-    (proc / "net/core").mkdir(parents=True)
-    (proc / "vm").mkdir()
-    (proc / "net/core/somaxconn").write_text("128\n")
-    (proc / "vm/overcommit_memory").write_text("0\n")
-    assert "somaxconn is 128" in only(doctor.kernel(one, proc, 1 << 20))[1]
-    (proc / "net/core/somaxconn").write_text("4096\n")
-    assert list(doctor.kernel(one, proc, 1 << 20)) == []
-    assert "1024 open files are allowed" in only(doctor.kernel(one, proc, 1024))[1]
-    redis = StorageConfig("r", "redis", Secret("redis://u:p@127.0.0.1:6379/0"))
-    assert "overcommit_memory" in only(doctor.kernel(replace(one, storages={"r": redis}), proc, 1 << 20))[1]
+    files = {
+        "proc/sys/net/core/somaxconn": "128\n",
+        "proc/sys/vm/overcommit_memory": "0\n",
+        "sys/kernel/mm/transparent_hugepage/enabled": "[always] madvise never\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert "somaxconn is 128" in only(doctor_machine.kernel(one, tmp_path, 1 << 20))[1]
+    (tmp_path / "proc/sys/net/core/somaxconn").write_text("4096\n")
+    assert list(doctor_machine.kernel(one, tmp_path, 1 << 20)) == []
+    assert "1024 open files are allowed" in only(doctor_machine.kernel(one, tmp_path, 1024))[1]
+    near = replace(one, storages={"r": StorageConfig("r", "redis", Secret("redis://u:p@127.0.0.1:6379/0"))})
+    far = replace(one, storages={"r": StorageConfig("r", "redis", Secret("redis://u:p@10.0.0.1:6379/0"))})
+    first, second = doctor_machine.kernel(near, tmp_path, 1 << 20)
+    assert ("overcommit_memory" in first.what, "huge pages" in second.what) == (True, True)
+    assert list(doctor_machine.kernel(far, tmp_path, 1 << 20)) == []
+
+
+def test_the_limit_that_counts_is_the_running_bus_own() -> None:
+    import resource
+
+    assert doctor_machine.open_files(os.getpid()) == max(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 0)
+    assert doctor_machine.open_files(0) == 0
+
+
+def test_the_clock() -> None:
+    assert list(doctor_machine.clock(True)) == []
+    assert "timedatectl" in only(doctor_machine.clock(False))[2]
+    assert doctor_machine.clock_is_kept() in (True, False)  # this kernel tells
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = config(tmp_path)
+    one = replace(config(tmp_path), journal=Journal(max_bytes=1 << 20))
     one.bus.data_dir.mkdir(parents=True)
-    monkeypatch.setattr(doctor, "_LEAST_FREE", 0.0)
-    assert list(doctor.disks(one)) == []
-    monkeypatch.setattr(doctor, "_LEAST_FREE", 1.1)
-    assert "of the disk" in only(doctor.disks(one))[1]
+    monkeypatch.setattr(doctor_machine, "_LEAST_FREE", 0.0)
+    assert [f for f in doctor_machine.disks(one) if "lies in memory" not in f.what] == []
+    monkeypatch.setattr(doctor_machine, "_LEAST_FREE", 1.1)
+    assert "of the disk" in next(iter(doctor_machine.disks(one))).what
+    huge = replace(one, journal=Journal(max_bytes=1 << 60))
+    assert any("the journal may take" in finding.what for finding in doctor_machine.disks(huge))
+
+
+@pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="/dev/shm is no file system of its own here")
+def test_data_in_memory(tmp_path: Path) -> None:
+    one = config(tmp_path)
+    one = replace(one, bus=replace(one.bus, data_dir=Path("/dev/shm/pepperbus/data")))
+    found = [finding for finding in doctor_machine.disks(one) if finding.harm == "loss"]
+    assert "lies in memory (tmpfs)" in found[0].what
+
+
+def test_data_on_a_network_file_system(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        f"1 0 0:1 / / rw - ext4 /dev/vda rw\n2 1 0:2 / {tmp_path}/a\\040b rw shared:1 - nfs4 host:/x rw\n"
+    )
+    assert doctor_machine.filesystem(tmp_path / "a b" / "data", mounts) == "nfs4"
+    assert doctor_machine.filesystem(tmp_path / "ab", mounts) == "ext4"
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ("timeout = 2h\n        max_age = 1h", "max_age is 3600 s: no second one"),
+        ("attempts = 1000\n        max_age = 10m", "max_age ends a job long before its 1000 attempts"),
+        ("attempts = 1000\n        backoff = fixed 100ms", "a failing consumer is stormed"),
+        ("chunk = 9\n        contract = status", "one failed job of 9"),
+    ],
+)
+def test_attempts_waits_and_ages_that_do_not_go_together(tmp_path: Path, more: str, text: str) -> None:
+    one = config(tmp_path, more if "timeout" not in more else "").queues["orders"].topics["mail"]
+    if "timeout" in more:
+        one = replace(one, timeout=7200.0, max_age=3600.0)
+    assert text in only(doctor._timetable(one))[1]
 
 
 def test_a_storage_below_the_promised_durability_and_one_that_does_not_open(tmp_path: Path) -> None:
@@ -158,7 +214,7 @@ def test_a_storage_below_the_promised_durability_and_one_that_does_not_open(tmp_
     redis = StorageConfig("local", "redis", Secret(f"unix://{tmp_path}/nobody.sock"), store_timeout=0.2)
     office = Office(replace(one, storages={"local": redis}))
     try:
-        assert only(doctor._storage(office, "local", doctor.Diagnosis()))[0] == "stop"
+        assert only(doctor._storage(office, "local", Diagnosis()))[0] == "stop"
     finally:
         office.close()
 
@@ -170,12 +226,16 @@ def test_php_fpm_s_own_file(tmp_path: Path) -> None:
     pools.mkdir(parents=True)
     (pools / "www.conf").write_text(POOL.replace("@DIR@", str(tmp_path)).replace("[www]", "[php]"))
     told = doctor.check_fpm(Office(one), "php", tmp_path / "etc")
-    assert [finding.harm for finding in told.findings] == ["stop", "stop", "slow"]
-    assert [finding.change.partition(": ")[2] for finding in told.findings] == [
-        "pm.max_children = 6",
-        "php_admin_value[post_max_size] = 24M",
-        "request_terminate_timeout = 65s",
+    changes = [(finding.harm, finding.change.partition(": ")[2]) for finding in told.findings[:-1]]
+    assert changes == [
+        ("stop", "pm.max_children = 6"),
+        ("stop", "php_admin_value[post_max_size] = 24M"),
+        ("slow", "request_terminate_timeout = 58s; or timeout = 32s in the topic"),
+        ("slow", "php_admin_value[output_buffering] = 65536"),
+        ("slow", "php_admin_flag[display_errors] = off"),
+        ("blind", "slowlog = /var/log/php-fpm-slow.log and request_slowlog_timeout = 10s"),
     ]
+    assert "pm.status_listen = 127.0.0.1:9001" in told.findings[-1].change
     assert told.unknown == []
 
 
@@ -201,7 +261,7 @@ def test_a_socket_this_account_may_not_use(tmp_path: Path) -> None:
         path.chmod(0o600)
         os.seteuid(65534)
         try:
-            finding = doctor.reach(FastcgiPool("php", f"unix:{path}"))
+            finding = doctor_fpm.reach(FastcgiPool("php", f"unix:{path}"))
         finally:
             os.seteuid(0)
     assert finding is not None
@@ -211,12 +271,12 @@ def test_a_socket_this_account_may_not_use(tmp_path: Path) -> None:
 
 def test_an_address_without_anybody_and_one_that_is_no_socket(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    finding = doctor.reach(FastcgiPool("php", f"unix:{tmp_path}/file"))
+    finding = doctor_fpm.reach(FastcgiPool("php", f"unix:{tmp_path}/file"))
     assert finding
     assert "is no socket" in finding.what
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    finding = doctor.reach(FastcgiPool("php", f"127.0.0.1:{port}"))
+    finding = doctor_fpm.reach(FastcgiPool("php", f"127.0.0.1:{port}"))
     assert finding
     assert "refused" in finding.what
 
@@ -227,8 +287,8 @@ def test_a_pool_file_is_read_as_php_fpm_reads_it(tmp_path: Path) -> None:
 
 
 def test_the_worst_comes_first() -> None:
-    told = doctor.Diagnosis([doctor.Finding(harm, "", "") for harm in ("open", "slow", "loss", "stop")])
-    assert tuple(finding.harm for finding in told.sort().findings) == doctor.HARMS
+    told = Diagnosis([Finding(harm, "", "") for harm in ("blind", "open", "slow", "loss", "stop")])
+    assert tuple(finding.harm for finding in told.sort().findings) == HARMS
 
 
 def test_top_puts_the_largest_backlog_first() -> None:
