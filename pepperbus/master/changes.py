@@ -15,7 +15,7 @@ from pepperbus.master.children import Wanted
 _FIXED = {
     "bus": ("node", "shard", "data_dir", "run_dir", "user", "group"),
     "gateway": ("listen", "cert", "key", "public"),
-    "web": ("listen",),
+    "web": ("listen", "cert", "key", "public"),
     "log": ("file", "level", "format", "errors"),
 }
 

@@ -77,7 +77,7 @@ def operation(
             if not written:
                 allowed()
                 return function(*args, **kwargs)
-            shown = {key: _plain(value) for key in details if (value := given[key]) not in ("", 0, 0.0, None, ())}
+            shown = {key: _plain(value) for key in details if (value := given[key]) not in ("", 0, 0.0, None, (), [])}
             return _recorded(office, name, subject, shown, tells, allowed, lambda: function(*args, **kwargs))
 
         return checked

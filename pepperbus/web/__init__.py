@@ -3,10 +3,12 @@
     main.py      the process: listeners, leaving
     app.py       the Flask application: which part answers what, errors, guard
     guard.py     who may ask: Host and Origin checks, security headers
+    logins.py    who is asking: sessions, bearer tokens, the login and set-up forms
     desk.py      what the parts share: an `Office` safe for many greenlets, the monitor
     monitor.py   samples the statistics every second: rates and percentiles of the last minute
     health.py    /healthz, /readyz
     metrics.py   /metrics
+    table.py     what a row of the API is; people.py the rows for accounts, tokens, audit
     routes.py    the table of the API: path, what it takes, what it answers, the operation behind it
     takes.py     the queries and bodies those routes take
     api.py       /api/v1 from that table; openapi.py the document from the same table

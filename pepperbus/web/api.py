@@ -15,7 +15,8 @@ from pepperbus import errors
 from pepperbus.operations.results import to_json
 from pepperbus.web import openapi
 from pepperbus.web.desk import Desk
-from pepperbus.web.routes import ROUTES, Call, Route
+from pepperbus.web.routes import ROUTES
+from pepperbus.web.table import Call, Route
 
 PREFIX = "/api/v1"
 _STREAMS = 32

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterable
+from typing import Any
 
 import gevent
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
 from pepperbus.child import Child
+from pepperbus.errors import BootError
 from pepperbus.log import Log
 from pepperbus.web.app import create_app
 from pepperbus.web.desk import Desk, SharedOffice
@@ -36,6 +39,19 @@ class _Complaints:
         """Every line is written at once."""
 
 
+def _tls(child: Child, address: str) -> dict[str, Any]:
+    """What makes a server speak TLS; nothing on unix sockets. Raises BootError for files that do not belong together."""
+    web = child.config.web
+    if not web.cert or not web.key or address.startswith("unix:"):
+        return {}
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(web.cert, web.key)
+    except OSError as error:  # ssl.SSLError is one
+        raise BootError(f"[web] cert {web.cert}, key {web.key}: {error.strerror or error}") from error
+    return {"ssl_context": context}
+
+
 def main(child: Child) -> None:
     """Serve. On drain: no new connections, then a short wait for requests under way."""
     office = SharedOffice(child.config, child.ask_master, who=child.name)
@@ -52,8 +68,10 @@ def main(child: Child) -> None:
     child.on_drain = drain
     child.title = lambda: " ".join(child.listeners)
     servers = [
-        WSGIServer(sock, app, spawn=_MOST_CONNECTIONS, log=None, error_log=_Complaints(child.log))
-        for sock in child.listeners.values()
+        WSGIServer(
+            sock, app, spawn=_MOST_CONNECTIONS, log=None, error_log=_Complaints(child.log), **_tls(child, address)
+        )
+        for address, sock in child.listeners.items()
     ]
     for server in servers:
         server.start()

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from pepperbus import __version__
-from pepperbus.web.routes import ROUTES, Route
+from pepperbus.web.routes import ROUTES
+from pepperbus.web.table import Route
 from pepperbus.web.takes import Nothing
 
 _REF = "#/components/schemas/{name}"
@@ -42,11 +43,19 @@ def document(prefix: str) -> dict[str, Any]:
             "title": "Pepperbus",
             "version": __version__,
             "description": "What the command line can do. Times end in _ms (wall time) or _s. Unsafe methods want"
-            " Content-Type: application/json and are served to this machine only.",
+            " Content-Type: application/json. Log in with Authorization: Bearer TOKEN; a page's session also sends"
+            " X-CSRF-Token with unsafe methods. x-needs names the role.",
         },
         "servers": [{"url": prefix}],
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "session": {"type": "apiKey", "in": "cookie", "name": "pepperbus"},
+            },
+        },
+        "security": [{"token": []}, {"session": []}],
     }
 
 
@@ -55,6 +64,8 @@ def _operation(route: Route, by_type: dict[str, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,
+        "x-needs": route.needs.name.lower(),
+        "description": f"Needs: {route.needs}.",
         "parameters": [*_in_path(route), *_in_query(route)],
         "responses": {
             "200": {"description": "Done.", "content": {media: {"schema": by_type[repr(route.result)]}}},

@@ -1,28 +1,25 @@
 """The table of the API: each row is a path, what it takes, what it answers, and the operation behind it.
 
 Floor 5. `ROUTES` at the end is all there is: api.py serves it, openapi.py describes it. A new thing to do is a
-function here of a few lines and its row. What a row takes comes as a struct of takes.py.
+function here (or in people.py, for accounts) of a few lines and its row. What a row takes comes as a struct of takes.py.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
-
-import msgspec
 
 from pepperbus.errors import UsageError
 from pepperbus.operations import consumer, life, pause, purge, push, queues, replay, steer, tail
 from pepperbus.operations import jobs as listing
 from pepperbus.operations import results as r
-from pepperbus.web.desk import Desk
+from pepperbus.web import people
+from pepperbus.web.table import Call, Route
+from pepperbus.web.table import Needs as N
 from pepperbus.web.takes import (
     EventsQuery,
     JobsQuery,
-    Nothing,
     PushBody,
     RemoveQuery,
     ReplayBody,
@@ -33,38 +30,6 @@ from pepperbus.web.takes import (
     StopBody,
     TailQuery,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request: the names in its path, its query and its body, as the route's structs."""
-
-    desk: Desk
-    names: dict[str, str]
-    query: Any
-    body: Any
-
-    @property
-    def topic(self) -> str:
-        return f"{self.names['queue']}/{self.names['topic']}"
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One row. `stream`: answers server-sent events, each a `result`."""
-
-    method: str
-    path: str
-    do: Callable[[Call], Any]
-    result: Any
-    summary: str
-    query: type[msgspec.Struct] = Nothing
-    body: type[msgspec.Struct] = Nothing
-    stream: bool = False
-
-    @property
-    def name(self) -> str:
-        return self.do.__name__
 
 
 def get_status(call: Call) -> r.Status:
@@ -234,31 +199,32 @@ _QUEUE = "/queues/{queue}"
 _TOPIC = "/topics/{queue}/{topic}"
 
 ROUTES: tuple[Route, ...] = (
-    Route("GET", "/status", get_status, r.Status, "How the node is; what is wrong first."),
-    Route("GET", "/queues", list_queues, list[r.QueueInfo], "Every queue with its settings; secrets never."),
-    Route("GET", _QUEUE, get_queue, r.QueueInfo, "One queue's settings."),
-    Route("POST", _QUEUE, add_queue, r.QueueFile, "Add a queue: its file is written and the bus reloads.", body=SettingsBody),
-    Route("PUT", _QUEUE, change_queue, r.QueueFile, "Set and unset keys of a queue.", body=SettingsBody),
-    Route("DELETE", _QUEUE, remove_queue, r.QueueFile, "Remove a queue; refused while jobs lie there.", query=RemoveQuery),
-    Route("POST", _QUEUE + "/push", push_jobs, r.Pushed, "Push jobs through the gateway.", body=PushBody),
-    Route("POST", _QUEUE + "/pause", pause_queue, r.Paused, "Feed none of its topics any more."),
-    Route("POST", _QUEUE + "/resume", resume_queue, r.Paused, "Feed its topics again."),
-    Route("GET", "/topics", list_topics, list[r.TopicStatus], "Every topic: depths, counts, rates; detached ones last."),
-    Route("GET", _TOPIC, get_topic, r.TopicStatus, "One topic."),
-    Route("DELETE", _TOPIC, remove_topic, r.QueueFile, "Remove a topic; refused while jobs lie there.", query=RemoveQuery),
-    Route("GET", _TOPIC + "/jobs", list_jobs, r.JobPage, "Jobs as they lie there, page by page.", query=JobsQuery),
-    Route("POST", _TOPIC + "/pause", pause_topic, r.Paused, "Feed this topic no more; pushes go on."),
-    Route("POST", _TOPIC + "/resume", resume_topic, r.Paused, "Feed it again."),
-    Route("POST", _TOPIC + "/ping", ping_consumer, r.Pinged, "Ask the consumer whether it knows the topic."),
-    Route("POST", _TOPIC + "/send", send_job, r.Sent, "One job straight to the consumer; nothing is stored.", body=SendBody),
-    Route("POST", _TOPIC + "/replay", replay_jobs, r.Replayed, "Dead or delayed jobs once more.", body=ReplayBody),
-    Route("POST", _TOPIC + "/purge", purge_jobs, r.Purged, "Delete jobs for good.", body=SelectionBody),
-    Route("GET", "/jobs/{id}", get_job, r.Life, "The whole life of one job."),
-    Route("GET", "/events", find_events, r.EventPage, "What the journal holds, newest first.", query=EventsQuery),
-    Route("GET", "/tail", tail_events, r.Event, "Events as they happen.", query=TailQuery, stream=True),
-    Route("GET", "/check", check_configuration, r.Checked, "Whether the files on disk are right."),
-    Route("POST", "/reload", reload_configuration, r.Steered, "Take the files on disk."),
-    Route("POST", "/reopen", reopen_logs, r.Steered, "Open the log files anew."),
-    Route("POST", "/gateways", scale_gateways, r.Steered, "More or less gateway processes.", body=ScaleBody),
-    Route("POST", "/stop", stop_bus, r.Steered, "End the bus.", body=StopBody),
+    Route("GET", "/status", N.LOGIN, get_status, r.Status, "How the node is; what is wrong first."),
+    Route("GET", "/queues", N.LOGIN, list_queues, list[r.QueueInfo], "Every queue with its settings; secrets never."),
+    Route("GET", _QUEUE, N.VIEW, get_queue, r.QueueInfo, "One queue's settings."),
+    Route("POST", _QUEUE, N.ADMIN, add_queue, r.QueueFile, "Add a queue; the bus reloads.", body=SettingsBody),
+    Route("PUT", _QUEUE, N.ADMIN, change_queue, r.QueueFile, "Set and unset keys of a queue.", body=SettingsBody),
+    Route("DELETE", _QUEUE, N.ADMIN, remove_queue, r.QueueFile, "Remove a queue that holds no jobs.", query=RemoveQuery),
+    Route("POST", _QUEUE + "/push", N.OPERATE, push_jobs, r.Pushed, "Push jobs through the gateway.", body=PushBody),
+    Route("POST", _QUEUE + "/pause", N.OPERATE, pause_queue, r.Paused, "Feed none of its topics any more."),
+    Route("POST", _QUEUE + "/resume", N.OPERATE, resume_queue, r.Paused, "Feed its topics again."),
+    Route("GET", "/topics", N.LOGIN, list_topics, list[r.TopicStatus], "Every topic; detached ones last."),
+    Route("GET", _TOPIC, N.VIEW, get_topic, r.TopicStatus, "One topic."),
+    Route("DELETE", _TOPIC, N.ADMIN, remove_topic, r.QueueFile, "Remove a topic that holds no jobs.", query=RemoveQuery),
+    Route("GET", _TOPIC + "/jobs", N.VIEW, list_jobs, r.JobPage, "Jobs as they lie there, page by page.", query=JobsQuery),
+    Route("POST", _TOPIC + "/pause", N.OPERATE, pause_topic, r.Paused, "Feed this topic no more; pushes go on."),
+    Route("POST", _TOPIC + "/resume", N.OPERATE, resume_topic, r.Paused, "Feed it again."),
+    Route("POST", _TOPIC + "/ping", N.OPERATE, ping_consumer, r.Pinged, "Ask the consumer whether it knows the topic."),
+    Route("POST", _TOPIC + "/send", N.OPERATE, send_job, r.Sent, "One job straight to the consumer.", body=SendBody),
+    Route("POST", _TOPIC + "/replay", N.OPERATE, replay_jobs, r.Replayed, "Dead or delayed jobs once more.", body=ReplayBody),
+    Route("POST", _TOPIC + "/purge", N.OPERATE, purge_jobs, r.Purged, "Delete jobs for good.", body=SelectionBody),
+    Route("GET", "/jobs/{id}", N.LOGIN, get_job, r.Life, "The whole life of one job."),
+    Route("GET", "/events", N.LOGIN, find_events, r.EventPage, "What the journal holds, newest first.", query=EventsQuery),
+    Route("GET", "/tail", N.LOGIN, tail_events, r.Event, "Events as they happen.", query=TailQuery, stream=True),
+    Route("GET", "/check", N.VIEW_NODE, check_configuration, r.Checked, "Whether the files on disk are right."),
+    Route("POST", "/reload", N.ADMIN_NODE, reload_configuration, r.Steered, "Take the files on disk."),
+    Route("POST", "/reopen", N.ADMIN_NODE, reopen_logs, r.Steered, "Open the log files anew."),
+    Route("POST", "/gateways", N.ADMIN_NODE, scale_gateways, r.Steered, "More or less gateway processes.", body=ScaleBody),
+    Route("POST", "/stop", N.ADMIN_NODE, stop_bus, r.Steered, "End the bus.", body=StopBody),
+    *people.ROUTES,
 )  # fmt: skip

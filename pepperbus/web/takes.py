@@ -96,3 +96,57 @@ class ScaleBody(msgspec.Struct, forbid_unknown_fields=True):
     """How many gateway processes more (or, below 0, less)."""
 
     change: int
+
+
+class UserBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`roles`: system (`*`: every system and the node) -> viewer, operator or admin. Without `password` one is invented."""
+
+    roles: dict[str, str]
+    password: str = ""
+
+
+class UserChangeBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What is null stays as it is."""
+
+    roles: dict[str, str] | None = None
+    disabled: bool | None = None
+
+
+class ResetBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Without `password` one is invented."""
+
+    password: str = ""
+
+
+class PasswordBody(msgspec.Struct, forbid_unknown_fields=True):
+    """One's own: the old one and the new."""
+
+    old: str
+    new: str
+
+
+class TokenBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`role` and `systems` narrow what the owner may; `*` means all of the owner's. `owner`: for administrators."""
+
+    name: str
+    role: str
+    days: float
+    systems: tuple[str, ...] = ("*",)
+    owner: str = ""
+
+
+class AuditQuery(msgspec.Struct):
+    """`about` matches from its beginning; `before` is the `cursor` of the page before."""
+
+    who: str = ""
+    what: str = ""
+    about: str = ""
+    since_ms: int = 0
+    before: int = 0
+    limit: int = 100
+
+
+class VerifyQuery(msgspec.Struct):
+    """`known`: a hash noted earlier that must be in the chain."""
+
+    known: str = ""

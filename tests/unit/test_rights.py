@@ -1,0 +1,260 @@
+"""Every endpoint of the API against every kind of person, from the table of routes; and what the audit log says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from flask.testing import FlaskClient
+
+from pepperbus.accounts.model import HOST_ROLES, Role
+from pepperbus.accounts.sessions import add_token
+from pepperbus.operations import pause
+from pepperbus.web.logins import OPEN_PATHS
+from pepperbus.web.routes import ROUTES
+from pepperbus.web.table import Needs, Route
+from tests.unit.test_web import JSON, Place, log_in
+
+JOB = "9223372036854775809"
+#: What each body needs to be one; what is not here is fine empty.
+BODIES: dict[str, dict[str, Any]] = {
+    "SettingsBody": {"settings": {"system": "shop"}},
+    "PushBody": {"contents": ["x"]},
+    "ScaleBody": {"change": 1},
+    "UserBody": {"roles": {"shop": "viewer"}},
+    "PasswordBody": {"old": "not it", "new": "something longer"},
+    "TokenBody": {"name": "t", "role": "viewer", "days": 1},
+}
+#: name -> roles; None: nobody is logged in.
+PEOPLE: dict[str, dict[str, str] | None] = {
+    "nobody": None,
+    "elsewhere": {"bank": "admin"},
+    "looker": {"shop": "viewer"},
+    "hand": {"shop": "operator"},
+    "head": {"shop": "admin"},
+    "auditor": {"*": "viewer"},
+    "operator": {"*": "operator"},
+    "chief": {"*": "admin"},
+}
+_SHOP = {"looker": 1, "hand": 2, "head": 3, "auditor": 1, "operator": 2, "chief": 3}
+ALLOWED: dict[Needs, set[str]] = {
+    Needs.LOGIN: set(PEOPLE) - {"nobody"},
+    Needs.VIEW: {name for name, right in _SHOP.items() if right >= 1},
+    Needs.OPERATE: {name for name, right in _SHOP.items() if right >= 2},
+    Needs.ADMIN: {name for name, right in _SHOP.items() if right >= 3},
+    Needs.VIEW_NODE: {"auditor", "operator", "chief"},
+    Needs.ADMIN_NODE: {"chief"},
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path)
+    yield place
+    place.office.close()
+
+
+def call(client: FlaskClient, route: Route) -> Any:
+    names = {"queue": "orders", "topic": "mail", "id": JOB, "user": "anna", "token": "none"}
+    path = route.path.format(**names)
+    body = msgspec.json.encode(BODIES.get(route.body.__name__, {})) if route.method != "GET" else None
+    answer = client.open(f"/api/v1{path}", method=route.method, data=body, headers=JSON)
+    answer.close()
+    return answer
+
+
+def browser(place: Place, name: str) -> FlaskClient:
+    roles = PEOPLE[name]
+    client = place.app.test_client()
+    return client if roles is None else log_in(client, place.desk, name, **roles)
+
+
+@pytest.mark.parametrize("name", PEOPLE)
+def test_every_endpoint_lets_in_whom_it_declares(place: Place, name: str) -> None:
+    for route in ROUTES:
+        status = call(browser(place, name), route).status_code
+        got_in = status not in (401, 403)
+        assert got_in == (name in ALLOWED[route.needs]), f"{name}: {route.method} {route.path} -> {status}"
+        assert status != 500, f"{route.method} {route.path}"
+        assert name != "nobody" or status == 401
+
+
+@pytest.mark.parametrize("route", [r for r in ROUTES if r.method != "GET"], ids=lambda r: f"{r.method} {r.path}")
+def test_whatever_changes_something_is_written_down(place: Place, route: Route) -> None:
+    before = len(place.office.audit.search(limit=1000).entries)
+    call(browser(place, "chief"), route)
+    entries = place.office.audit.search(limit=1000).entries
+    if route.name == "ping_consumer":
+        assert len(entries) == before, "a ping changes nothing"
+        return
+    assert len(entries) == before + 1
+    assert (entries[0].who, entries[0].via, entries[0].address) == ("chief", "web", "127.0.0.1")
+    assert entries[0].result in ("done", "failed"), entries[0]
+    assert place.office.audit.verify().ok
+
+
+def test_a_refusal_is_written_down(place: Place) -> None:
+    browser(place, "looker").post("/api/v1/queues/orders/pause", data="{}", headers=JSON)
+    (entry,) = place.office.audit.search().entries
+    assert (entry.who, entry.what, entry.about, entry.result) == ("looker", "pause", "orders", "refused")
+    assert entry.reason == "looker may not pause orders: that needs the role operator in system shop"
+    assert place.office.storage("local").paused() == set()
+
+
+def test_the_document_says_what_each_endpoint_needs(place: Place) -> None:
+    paths = place.get("/api/v1/openapi.json").get_json()["paths"]
+    for route in ROUTES:
+        assert paths[route.path][route.method.lower()]["x-needs"] == route.needs.name.lower()
+
+
+def test_nothing_is_served_to_strangers_but_what_is_named_here(place: Place) -> None:
+    """Also pages that do not exist yet: a new address is closed unless it is added to OPEN_PATHS."""
+    stranger = place.app.test_client()
+    checked = 0
+    for rule in place.app.url_map.iter_rules():
+        path = rule.rule
+        if path in (*OPEN_PATHS, "/metrics", "/global/metrics") or path.startswith("/static/"):
+            continue
+        for name in rule.arguments:
+            path = "/".join("x" if part.strip("<>").rpartition(":")[2] == name else part for part in path.split("/"))
+        method = "GET" if "GET" in (rule.methods or ()) else sorted(rule.methods or {"POST"})[0]
+        headers = {**JSON, "Accept": "text/html", "X-Forwarded-For": "203.0.113.9"}
+        answer = stranger.open(path, method=method, headers=headers)
+        assert answer.status_code in (303, 401), f"{method} {path} -> {answer.status_code}"
+        checked += 1
+    assert checked > len(ROUTES)
+
+
+def test_lists_hold_what_one_may_see(place: Place) -> None:
+    (place.directory / "queues.d" / "money.conf").write_text(
+        "open = loopback\nsystem = bank\n[topics]\n    [[out]]\n        run = http\n        url = http://127.0.0.1:9/\n"
+    )
+    from pepperbus.config.load import load
+
+    place.office.take(load(place.directory / "node.conf", {}))
+    place.push(2, "old/gone")
+    for name, queues in (("looker", {"orders"}), ("elsewhere", {"money"}), ("auditor", {"orders", "money"})):
+        client = browser(place, name)
+        assert {queue["name"] for queue in client.get("/api/v1/queues").get_json()} == queues
+        topics = {topic["name"] for topic in client.get("/api/v1/topics").get_json()}
+        assert {topic.partition("/")[0] for topic in topics} - {"old"} == queues
+        assert ("old/gone" in topics) == (name == "auditor"), "in no queue's file: nobody knows whose it is"
+        status = client.get("/api/v1/status").get_json()
+        assert {queue["name"] for queue in status["queues"]} == queues
+        assert any("old/gone" in line for line in status["problems"]) == (name == "auditor")
+
+
+def test_a_job_shows_only_the_topics_one_may_see(place: Place) -> None:
+    (job,) = place.push(1)
+    assert browser(place, "looker").get(f"/api/v1/jobs/{job}").get_json()["topics"][0]["topic"] == "orders/mail"
+    assert browser(place, "elsewhere").get(f"/api/v1/jobs/{job}").status_code == 404
+
+
+def test_an_administrator_of_one_system_cannot_take_or_give_away_queues(place: Place) -> None:
+    head = browser(place, "head")
+    for method, path, settings in (
+        ("PUT", "orders", {"system": "bank"}),
+        ("PUT", "orders", {"system": ""}),
+        ("POST", "mine", {"open": "loopback"}),
+        ("POST", "mine", {"open": "loopback", "system": "bank"}),
+    ):
+        answer = head.open(f"/api/v1/queues/{path}", method=method, json={"settings": settings})
+        assert answer.status_code == 403, settings
+    settings = {"open": "loopback", "system": "shop", "x/run": "http", "x/url": "http://127.0.0.1:9/"}
+    assert head.post("/api/v1/queues/mine", json={"settings": settings}).status_code == 200
+
+
+def test_a_change_is_written_down_with_before_and_after_and_no_secret(place: Place) -> None:
+    chief = browser(place, "chief")
+    body = {"settings": {"mail/timeout": "30s", "password": "a-new-secret"}}
+    assert chief.put("/api/v1/queues/orders", json=body).get_json()["what"] == "changed"
+    (entry,) = place.office.audit.search(what="queue.change").entries
+    assert (entry.before["mail/timeout"], entry.after["mail/timeout"]) == (3600.0, 30.0)
+    assert (entry.before["password"], entry.after["password"]) == ("***", "***")
+    written = b"".join(path.read_bytes() for path in place.office.audit.directory.glob("*"))
+    assert b"secret" not in written
+    assert entry.details == {}
+
+
+def test_the_command_line_acts_as_the_host(place: Place) -> None:
+    from pepperbus.operations.office import Office
+
+    office = Office(place.config)
+    pause.pause(office, "orders")
+    (entry,) = office.audit.search().entries
+    assert (entry.via, entry.what, entry.result, entry.after) == ("cli", "pause", "done", {"topics": ["orders/mail"]})
+    office.close()
+
+
+# -- tokens ------------------------------------------------------------------------------------------------------------
+
+
+def bearer(place: Place, owner: dict[str, str], role: str, *systems: str, days: float = 1) -> dict[str, str]:
+    store = place.office.accounts
+    if not store.find("owner"):
+        store.add("chief", "no password", HOST_ROLES)
+        store.add("owner", "no password", {system: Role(word) for system, word in owner.items()})
+    _, text = add_token(store, "owner", "t", Role(role), systems, store.clock.now_ms() + int(days * 86_400_000))
+    return {"Authorization": f"Bearer {text}", **JSON}
+
+
+@pytest.mark.parametrize(
+    ("owner", "role", "systems", "may_pause"),
+    [
+        ({"*": "admin"}, "operator", ("*",), True),
+        ({"*": "admin"}, "operator", ("shop",), True),
+        ({"*": "admin"}, "operator", ("bank",), False),
+        ({"*": "admin"}, "viewer", ("*",), False),
+        ({"shop": "viewer"}, "admin", ("*",), False),
+        ({"shop": "operator"}, "admin", ("shop", "bank"), True),
+    ],
+)
+def test_a_token_may_what_both_its_owner_and_itself_may(
+    place: Place, owner: dict[str, str], role: str, systems: tuple[str, ...], may_pause: bool
+) -> None:
+    headers = bearer(place, owner, role, *systems)
+    answer = place.app.test_client().post("/api/v1/queues/orders/pause", data="{}", headers=headers)
+    assert answer.status_code == (200 if may_pause else 403)
+
+
+def test_a_token_ends_with_its_date_its_owner_and_by_hand(place: Place) -> None:
+    client = place.app.test_client()
+
+    def status(headers: dict[str, str]) -> int:
+        return client.get("/api/v1/status", headers=headers).status_code
+
+    good, over = bearer(place, {"*": "admin"}, "viewer", "*"), bearer(place, {}, "viewer", "*", days=-1)
+    wrong = {"Authorization": good["Authorization"][:-1] + "_"}
+    assert (status(good), status(over), status(wrong)) == (200, 401, 401)
+    store = place.office.accounts
+    store.set_disabled("owner", True)
+    assert status(good) == 401
+    store.set_disabled("owner", False)
+    assert status(good) == 200
+    token_id = good["Authorization"].removeprefix("Bearer pbt_").partition("_")[0]
+    assert browser(place, "chief").delete(f"/api/v1/tokens/{token_id}", headers=JSON).status_code == 200
+    assert status(good) == 401
+
+
+def test_a_token_cannot_make_accounts_or_tokens(place: Place) -> None:
+    headers = bearer(place, {"*": "admin"}, "admin", "*")
+    client = place.app.test_client()
+    for method, path, body in (
+        ("POST", "/users/eve", {"roles": {"*": "admin"}}),
+        ("POST", "/tokens", {"name": "more", "role": "admin", "days": 9}),
+        ("GET", "/users", None),
+    ):
+        answer = client.open(f"/api/v1{path}", method=method, json=body, headers=headers)
+        assert (answer.status_code, answer.get_json()["error"]["code"]) == (403, "forbidden"), path
+
+
+def test_a_token_is_shown_once_and_kept_as_a_hash(place: Place) -> None:
+    chief = browser(place, "chief")
+    made = chief.post("/api/v1/tokens", json={"name": "ci", "role": "viewer", "days": 1}).get_json()
+    secret = made["secret"].rpartition("_")[2]
+    assert secret.encode() not in place.office.accounts.path.read_bytes()
+    assert secret not in chief.get("/api/v1/tokens").get_data(as_text=True)
+    assert secret.encode() not in b"".join(path.read_bytes() for path in place.office.audit.directory.glob("*"))
