@@ -195,7 +195,7 @@ class BlamesNobody(Bent):
 
 
 class AcksFirst(Bent):
-    def start(self, request: Request, done: Callable[[Answer], None]) -> None:
+    def start(self, request: Request, done: Callable[[Answer], None], packed: object = None) -> None:
         """The job counts as done when it is sent, whatever becomes of it."""
         note()
         self._real.start(request, lambda answer: None)
@@ -203,7 +203,7 @@ class AcksFirst(Bent):
 
 
 class Cuts(Bent):
-    def start(self, request: Request, done: Callable[[Answer], None]) -> None:
+    def start(self, request: Request, done: Callable[[Answer], None], packed: object = None) -> None:
         """Sends a body that lacks its end."""
         if len(request.jobs) == 1 and len(request.jobs[0].job.content) > 120 and self.every(10):
             one = request.jobs[0]

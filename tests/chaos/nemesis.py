@@ -246,6 +246,15 @@ def redis_readonly(stage: Stage, chance: random.Random) -> str:
     return f"for {seconds:.1f} s"
 
 
+def suspend(stage: Stage, chance: random.Random) -> str:
+    """All of the bus and its Redis stand still and go on, as on a laptop that slept; php-fpm does not."""
+    seconds = chance.uniform(2.0, 8.0)
+    stage.freeze(signal.SIGSTOP)
+    time.sleep(seconds)
+    stage.freeze(signal.SIGCONT)
+    return f"{seconds:.1f} s"
+
+
 def upgrade(stage: Stage, chance: random.Random) -> str:
     """USR2, and everybody is replaced under load."""
     for pid in stage.pids("master"):
@@ -282,6 +291,7 @@ FAULTS: dict[str, Fault] = {
     "kill everything": kill_everything,
     "restart bus": restart_bus,
     "upgrade": upgrade,
+    "suspend": suspend,
     "stop worker": stop_and_continue("worker", 1.0),
     "stop gateway": stop_and_continue("gateway", 1.0),
     "stop ticker": stop_and_continue("ticker", 2.0),
