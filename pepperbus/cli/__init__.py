@@ -32,6 +32,7 @@ COMMANDS = {
     "upgrade": _Entry("steer", "Let the running bus become the code on disk, without an end of service."),
     "stop": _Entry("steer", "Stop the running bus."),
     "fpm-pool": _Entry("steer", "Print a php-fpm pool file made for the bus."),
+    "password": _Entry("password", "Print the hash of a password, for the configuration."),
     "completion": _Entry("completion", "Print what makes your shell complete commands, queues and topics."),
     "push": _Entry("push", "Push jobs through the gateway."),
     "status": _Entry("inspect", "Queues, depths, rates, processes, storages; what is wrong comes first.", True),

@@ -26,6 +26,8 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:i?B)?|B)?\Z", re.IGNORECASE)
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?\.?\Z")
 _BOOLEANS = {"yes": True, "on": True, "true": True, "1": True, "no": False, "off": False, "false": False, "0": False}
+HASH = "$argon2"  # how a hashed password begins
+_HASH = re.compile(r"\$argon2id\$v=\d+\$m=\d+,t=\d+,p=\d+\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+\Z")
 LONGEST = 10 * 365 * 86400.0
 SOCKET_PATH_BYTES = 107
 OUR_ENGINES = ("embedded", "redis")
@@ -45,7 +47,13 @@ def texts(value: Raw) -> tuple[str, ...]:
 
 
 def secret(value: Raw) -> Secret:
-    return Secret(text(value))
+    return Secret(_password(text(value)))
+
+
+def _password(found: str) -> str:
+    if found.startswith(HASH) and not _HASH.match(found):
+        raise ValueError("this hash is cut short or no argon2id; take the whole line of `pepperbus password`, in quotes")
+    return found
 
 
 def private(value: Raw) -> str:
@@ -285,7 +293,7 @@ def login(value: Raw) -> Login:
     rights = {word.strip() for word in parts[1].split("|")}
     if not rights <= {"push", "pop"}:
         raise ValueError(f"the second word is a right: push, pop or push|pop; {shape}")
-    return Login("", Secret(parts[0]), "push" in rights, "pop" in rights, parts[2:])
+    return Login("", Secret(_password(parts[0])), "push" in rights, "pop" in rights, parts[2:])
 
 
 def later(value: Raw) -> None:

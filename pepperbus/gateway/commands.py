@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import gevent
+
 from pepperbus import __version__
 from pepperbus.gateway import pushes, reads
-from pepperbus.gateway.logins import TOO_MANY, log_in
-from pepperbus.gateway.session import Answer, Goodbye, Session, Wait
+from pepperbus.gateway.logins import TOO_MANY, log_in, log_in_slowly, needs_time
+from pepperbus.gateway.session import Answer, Goodbye, Later, Session, Wait
 from pepperbus.wire import resp
 
 REDIS_VERSION = "7.0.0"  # whose commands and words we speak; clients compare it
@@ -48,22 +50,37 @@ def _arity(args: resp.Command) -> bytes:
 
 def auth(session: Session, args: resp.Command) -> Answer:
     """`AUTH queue:password`, `AUTH queue/topic:password`, `AUTH user password`. A failure drops the earlier login."""
-    if len(args) == 2:
-        return _log_in(session, b"", args[1]) or resp.OK
-    if len(args) == 3:
-        return _log_in(session, args[1], args[2]) or resp.OK
+    if len(args) in (2, 3):
+        return _log_in(session, args[1] if len(args) == 3 else b"", args[-1], lambda: resp.OK)
     return _arity(args)
 
 
-def _log_in(session: Session, user: bytes, password: bytes) -> Answer | None:
-    """None when logged in, else the (slowed) refusal."""
+def _log_in(session: Session, user: bytes, password: bytes, welcome: Callable[[], bytes]) -> Answer:
+    """`welcome()` when logged in, else the (slowed) refusal."""
     if user in (b"", b"default"):
         user, colon, password = password.partition(b":")
         user = user if colon else b""
     front = session.front
     session.login = log_in(front.routes.config, front.passwords, user, password)
     if session.login is not None:
-        return None
+        return welcome()
+    if needs_time(front.routes.config, user):
+        return Later(lambda: _log_in_slowly(session, user, password, welcome))
+    return _refused(session, user)
+
+
+def _log_in_slowly(session: Session, user: bytes, password: bytes, welcome: Callable[[], bytes]) -> bytes:
+    """In a greenlet; the client's later commands wait."""
+    session.login = log_in_slowly(session.front.routes.config, session.front.passwords, user, password)
+    if session.login is not None:
+        return welcome()
+    refusal = _refused(session, user)
+    gevent.sleep(refusal.seconds)
+    return refusal.reply
+
+
+def _refused(session: Session, user: bytes) -> Wait:
+    front = session.front
     address = session.client.decode().rpartition(":")[0] or "unix"
     seconds, failures = front.throttle.failed(address, session.local, front.clock.monotonic())
     name = user[:64].decode(errors="replace")
@@ -92,19 +109,25 @@ def hello(session: Session, args: resp.Command) -> Answer:
             name, rest = rest[1], rest[2:]
         else:
             return resp.error(f"ERR Syntax error in HELLO option '{rest[0][:64].decode(errors='replace')}'")
-    if credentials is not None and (refusal := _log_in(session, *credentials)) is not None:
-        return refusal
-    session.protocol, session.name = protocol, name
+
+    def welcome() -> bytes:
+        session.protocol, session.name = protocol, name
+        return _greeting(session)
+
+    return welcome() if credentials is None else _log_in(session, *credentials, welcome)
+
+
+def _greeting(session: Session) -> bytes:
     facts = (
         (b"server", resp.bulk(b"pepperbus")),
         (b"version", resp.bulk(REDIS_VERSION.encode())),
-        (b"proto", resp.integer(protocol)),
+        (b"proto", resp.integer(session.protocol)),
         (b"id", resp.integer(session.number)),
         (b"mode", resp.bulk(b"standalone")),
         (b"role", resp.bulk(b"master")),
         (b"modules", resp.array(())),
     )
-    return resp.mapping(facts, protocol)
+    return resp.mapping(facts, session.protocol)
 
 
 def ping(session: Session, args: resp.Command) -> Answer:

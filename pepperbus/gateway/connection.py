@@ -235,6 +235,7 @@ class Connection:
             self._house.front.log.error("command-failed", repr(error))
             slot.reply = resp.error("ERR internal error")
         self._held = False
+        self.parser.trusted = self.session.trusted  # it may have been a login
         self.answers_ready()
         if later.after is not None:
             later.after(not self.closed)

@@ -13,13 +13,18 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import gevent.lock
+
+from pepperbus.accounts.passwords import matches
 from pepperbus.config.model import Config, Secret
+from pepperbus.config.values import HASH
 
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0  # seconds before a failed login is answered; doubles with each failure
 LONGEST_LOCAL_DELAY = 0.5  # loopback and unix sockets: a wrong password must not hold a web server's processes
 TOO_MANY = 10  # failures of one address after which the answer says so
 FORGET = 60.0  # seconds after which an address starts anew
 _MAX_ADDRESSES = 10_000
+_AT_ONCE = 2  # hashes that are checked at the same time: each takes a core and 32 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +49,46 @@ class Login:
 
 
 class Passwords:
-    """Compares in constant time, whatever the length; keeps keyed digests, never a second copy of a password."""
+    """Compares in constant time, whatever the length; keeps keyed digests, never a second copy of a password.
+
+    A stored hash takes long to check, so what once matched it is remembered by its digest.
+    """
 
     def __init__(self) -> None:
         self._key = os.urandom(32)
         self._digests: dict[Secret, bytes] = {}
+        self._turns = gevent.lock.BoundedSemaphore(_AT_ONCE)
 
     def matches(self, stored: Secret, given: bytes) -> bool:
-        """Whether `given` is the password; an empty stored one matches nothing."""
+        """Whether `given` is the password; an empty stored one matches nothing, a hash only what it is known to match."""
         expected = self._digests.get(stored)
         if expected is None:
-            if len(self._digests) > 10_000:
-                self._digests.clear()
-            expected = self._digests[stored] = self._digest(stored.reveal().encode())
+            expected = self._digest(stored.reveal().encode())
+            if is_hash(stored):
+                expected = expected[::-1]  # of nothing
+            else:
+                self._remember(stored, expected)
         return hmac.compare_digest(expected, self._digest(given)) and bool(stored)
+
+    def check_hash(self, stored: Secret, given: bytes) -> bool:
+        """The same for a stored hash (of any other secret: False), in a thread. Waits in the calling greenlet."""
+        with self._turns:
+            fits = matches(given.decode(errors="replace"), stored.reveal() if is_hash(stored) else "")
+        if fits:
+            self._remember(stored, self._digest(given))
+        return fits
+
+    def _remember(self, stored: Secret, digest: bytes) -> None:
+        if len(self._digests) > 10_000:
+            self._digests.clear()
+        self._digests[stored] = digest
 
     def _digest(self, text: bytes) -> bytes:
         return hashlib.blake2b(text, key=self._key, digest_size=32).digest()
+
+
+def is_hash(secret: Secret) -> bool:
+    return secret.reveal().startswith(HASH)
 
 
 def find_login(config: Config, name: str) -> Login | None:
@@ -81,10 +109,29 @@ def find_login(config: Config, name: str) -> Login | None:
 
 
 def log_in(config: Config, passwords: Passwords, name: bytes, password: bytes) -> Login | None:
-    """The login, or None: unknown name and wrong password take the same time and look the same."""
+    """The login, or None: unknown name and wrong password take the same time and look the same.
+
+    None as well for the right password of a hash that has not been checked yet: `log_in_slowly` is then to be asked.
+    """
     login = find_login(config, name.decode(errors="replace"))
     matched = passwords.matches(login.secret if login else Secret("nobody"), password)
     return login if matched else None
+
+
+def log_in_slowly(config: Config, passwords: Passwords, name: bytes, password: bytes) -> Login | None:
+    """The same where hashes may be meant; waits. A name nobody has takes the time of a hash too."""
+    login = find_login(config, name.decode(errors="replace"))
+    matched = passwords.check_hash(login.secret if login else Secret(), password)
+    return login if matched else None
+
+
+def needs_time(config: Config, name: bytes) -> bool:
+    """Whether a refusal may only be given after a hash was looked at: that of this name, or of anybody if unknown."""
+    login = find_login(config, name.decode(errors="replace"))
+    if login is not None:
+        return is_hash(login.secret)
+    secrets = [queue.password for queue in config.queues.values()] + [one.password for one in config.logins.values()]
+    return any(is_hash(secret) for secret in secrets)
 
 
 def still_valid(config: Config, login: Login) -> Login | None:
