@@ -116,8 +116,17 @@ class Store:
                 f"INSERT INTO accounts (hash, {_ACCOUNT}) VALUES (?,?,?,0,?,?,?,?,0)",
                 (kept, account_name(name), _packed(roles), source, subject, now, now),
             )
+            _keep_an_administrator(c, "the first account must be an administrator of everything: role admin")
 
-        self.run(work, make=True)
+        try:
+            self.run(work, make=True)
+        finally:
+            self._unmake()
+
+    def _unmake(self) -> None:
+        """A file without an account would say that there are logins."""
+        if self.path.exists() and self.is_empty():
+            self.path.unlink()
 
     def set_roles(self, name: str, roles: Roles) -> None:
         self._change(name, "roles = ?", _packed(roles))
@@ -167,11 +176,14 @@ def _existing(connection: apsw.Connection, name: str) -> None:
         raise NotFound(f"no account {name!r}")
 
 
-def _keep_an_administrator(connection: apsw.Connection) -> None:
+def _keep_an_administrator(
+    connection: apsw.Connection,
+    else_: str = "this is the last account with the role admin: give another one that role first",
+) -> None:
     """The transaction is undone when nobody would be left who can give rights."""
     rows = connection.execute("SELECT roles FROM accounts WHERE NOT disabled")
     if not any(_unpacked(roles).get(EVERYWHERE) is Role.ADMIN for (roles,) in rows):
-        raise PepperbusError("this is the last account with the role admin: give another one that role first")
+        raise PepperbusError(else_)
 
 
 def _packed(roles: Roles) -> bytes:

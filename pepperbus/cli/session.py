@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from pepperbus.accounts.model import HOST_ROLES, Actor
 from pepperbus.config.load import find, load
 from pepperbus.config.model import Bus, Config
 from pepperbus.config.node import build
@@ -54,15 +55,34 @@ def office(ctx: click.Context, queues: bool = True) -> Iterator[Office]:
 
     config = load_config(ctx) if queues else _node_config(ctx)
     opened = Office(config, lambda request: ask(config.bus.run_dir, request, 60.0))
+    opened.actor = Actor(whoever(), roles=HOST_ROLES)
     try:
         yield opened
     finally:
         opened.close()
 
 
+def whoever() -> str:
+    """Who typed this, for the audit log: the login of the terminal, and whom they became (`anna as root`)."""
+    try:
+        login = int(Path("/proc/self/loginuid").read_text())
+    except (OSError, ValueError):
+        login = 2**32 - 1
+    became = _user_name(os.getuid())
+    first = _user_name(login) if login != 2**32 - 1 else os.environ.get("SUDO_USER", became)
+    return became if first == became else f"{first} as {became}"
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
 def act_as_daemon(bus: Bus) -> None:
     """Root becomes whom the bus runs as, for good, so that no file made from here on locks it out. Others stay."""
-    if account := _account(bus):
+    if account := daemon_account(bus):
         user, group = account
         _take_groups(user, group)
         os.setgid(group)
@@ -72,7 +92,7 @@ def act_as_daemon(bus: Bus) -> None:
 @contextmanager
 def as_daemon(bus: Bus) -> Iterator[None]:
     """The same for a while."""
-    account = _account(bus)
+    account = daemon_account(bus)
     if not account:
         yield
         return
@@ -88,7 +108,7 @@ def as_daemon(bus: Bus) -> Iterator[None]:
         os.setgroups(groups)
 
 
-def _account(bus: Bus) -> tuple[int, int] | None:
+def daemon_account(bus: Bus) -> tuple[int, int] | None:
     """User and group to become: `[bus] user`, else the owner of data_dir. None when that is who we are.
 
     A service manager that starts the bus as its own user (systemd's User=) leaves `[bus] user` empty; whose the data

@@ -34,8 +34,6 @@ class Selected(Protocol):
     since_ms: int
 
 
-#: Operation -> the right it needs; what pages grey out by, and what the tests go through.
-NEEDS: dict[str, Right] = {}
 _facts: ContextVar[dict[str, dict[str, Any]] | None] = ContextVar("facts", default=None)
 
 
@@ -61,7 +59,6 @@ def operation(
     def decorate(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
         signature = inspect.signature(function)
         name = what_of(function)
-        NEEDS[name] = right
         changes = right > Right.VIEW if audited is None else audited
 
         @functools.wraps(function)
@@ -80,6 +77,7 @@ def operation(
             shown = {key: _plain(value) for key in details if (value := given[key]) not in ("", 0, 0.0, None, (), [])}
             return _recorded(office, name, subject, shown, tells, allowed, lambda: function(*args, **kwargs))
 
+        checked.right = right  # type: ignore[attr-defined]
         return checked
 
     return decorate
