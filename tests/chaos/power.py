@@ -99,6 +99,9 @@ def main(directory: Path, engine: str, cuts: int, seed: int) -> int:
     if why := LoopDisk.unavailable():
         print(f"no power cuts here: {why}")
         return 0
-    found = run(directory, engine, cuts, seed)
+    found = run(directory / "cuts", engine, cuts, seed)
     print(f"engine {engine}, seed {seed}: {found}")
-    return 1 if sum(found.lost) else 0
+    careless: dict[str, str] = {"mutant": "syncs nothing"} if engine == "embedded" else {"fsync": "everysec"}
+    control = run(directory / "control", engine, 1, seed, **careless)
+    print(f"control that does not sync ({', '.join(careless.values())}): {control}")
+    return 1 if sum(found.lost) or not sum(control.lost) else 0

@@ -9,4 +9,4 @@ from tests.chaos.mutants import examine
 
 @pytest.mark.parametrize("name", ["answers before it has stored", "sends again after a reset"])
 def test_a_crime_is_found_out(name: str, tmp_path: Path) -> None:
-    assert examine(name, tmp_path, seed=3, seconds=6.0) == ""
+    assert examine(name, tmp_path, seed=3, seconds=4.0) == ""
