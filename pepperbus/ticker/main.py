@@ -29,6 +29,7 @@ from pepperbus.worker.reclaim import take_back
 _BEAT_S = 5.0
 _INGEST_S = 0.5
 _RETENTION_S = 60.0
+_SAY_AGAIN_S = 60.0
 #: A node that has not said for this long, by the storage's own clock, that it lives is lost with its leases.
 LOST_MS = 30_000
 #: Who looks dead must look so for this long (s), at two looks or three. What we know may be older than a process that
@@ -51,6 +52,7 @@ class Ticker:
         self._storages: dict[str, Storage] = {}
         self._opening: set[str] = set()
         self._leaving = Event()
+        self._failing: dict[str, tuple[str, float]] = {}  # chore -> (what was said of its failure, when)
         self._journal = LogWriter(child.config.bus.data_dir / "journal", child.name, child.config.journal.content)
 
     def run(self) -> None:
@@ -77,11 +79,23 @@ class Ticker:
     def _every(self, seconds: float, chore: Callable[[], None]) -> None:
         """Run a chore for ever; its failure is logged and never ends the others (a reaper that stopped is lost work)."""
         while True:
-            try:
-                chore()
-            except Exception as error:
-                self.child.log.error("chore_failed", f"{type(error).__name__}: {error}", chore=chore.__name__)
+            self._do(chore)
             gevent.sleep(seconds)
+
+    def _do(self, chore: Callable[[], None]) -> None:
+        """Once. What goes on failing in the same way (a full or read-only disk) is said again every minute, not each time."""
+        name, now = chore.__name__, self.clock.monotonic()
+        told, at = self._failing.get(name, ("", 0.0))
+        try:
+            chore()
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            if text != told or now - at >= _SAY_AGAIN_S:
+                self._failing[name] = text, now
+                self.child.log.error("chore_failed", text, chore=name, data_dir=self._config.bus.data_dir)
+        else:
+            if self._failing.pop(name, None):
+                self.child.log.info("chore_works_again", chore=name)
 
     # -- storages --------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from pepperbus.clock import Clock
 from pepperbus.journal.contract import JournalWriter, Row
 from pepperbus.log import Log
-from pepperbus.storage.contract import Storage
+from pepperbus.storage.contract import CRASH_LIMIT, Storage
 from pepperbus.worker import inflight
 
 
@@ -32,7 +32,7 @@ def take_back(
         released = storage.release(owner, begun)
         for job in released:
             if job.started:
-                reason = "its worker died three times" if job.dead else "its worker died; may have run"
+                reason = f"its worker died {CRASH_LIMIT} times while it ran" if job.dead else "its worker died; may have run"
                 journal.add(
                     Row(
                         "released",

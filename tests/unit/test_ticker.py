@@ -1,5 +1,8 @@
 """Whom the ticker takes for dead: never a process it has not heard of yet, never a node because a clock jumped."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,3 +92,33 @@ def test_a_silent_node_loses_its_leases_within_45_seconds(stage: Stage) -> None:
         waited += 5.0
         assert waited <= 45.0
     assert waited * 1000 > LOST_MS
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or os.system("unshare -m true") != 0, reason="no mount namespace to be had here")
+def test_a_disk_that_became_read_only_is_said_once_and_its_return_too(tmp_path: Path) -> None:
+    """In a mount namespace of its own: a small file system under data_dir, mounted read-only, then writable again."""
+    code = """
+import os, subprocess, sys
+from pathlib import Path
+from tests.unit.test_ticker import Stage
+where = Path(sys.argv[1])
+(where / "data").mkdir()
+subprocess.run(["mount", "-t", "tmpfs", "none", str(where / "data")], check=True)
+stage = Stage(where)
+ticker = stage.ticker
+ticker._do(ticker._retain)
+(where / "data" / "journal.db").unlink(missing_ok=True)
+subprocess.run(["mount", "-o", "remount,ro", str(where / "data")], check=True)
+for _ in range(100):
+    ticker._do(ticker._retain)
+    stage.clock.advance(0.5)
+subprocess.run(["mount", "-o", "remount,rw", str(where / "data")], check=True)
+ticker._do(ticker._retain)
+"""
+    command = ["unshare", "-m", sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "log").read_text()
+    assert log.count("action=chore_failed") == 1, log  # in 50 seconds
+    assert f"data_dir={tmp_path}/data" in log
+    assert log.count("action=chore_works_again") == 1, log
