@@ -3,6 +3,7 @@
     attention.py  what is wrong, most harmful first, each with the link to its cause
     overview.py   how is the business doing: per system, rates, backlog, failures
     queues.py     every queue and topic in one table
+    edit.py       queues made and changed by form
     topic.py      one topic over time, its consumer, what fails
     jobs.py       the jobs of a topic, and what to do with some or all of them
     job.py        one job's whole life
@@ -22,7 +23,7 @@ from flask import Blueprint, Flask
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
 from pepperbus.web.frame import Entry
-from pepperbus.web.pages import answers, console, errors, job, jobs, node, overview, queues, search, topic
+from pepperbus.web.pages import answers, console, edit, errors, job, jobs, node, overview, queues, search, topic
 
 NAVIGATION = (
     Entry("/", "Overview", "layout-dashboard"),
@@ -34,7 +35,7 @@ NAVIGATION = (
     Entry("/consumers", "Consumers", "plug-connected", "node"),
     Entry("/nodes", "Nodes", "server-2", "node"),
 )
-_PAGES = (overview, queues, topic, jobs, job, search, errors, console, node)
+_PAGES = (overview, queues, edit, topic, jobs, job, search, errors, console, node)
 
 
 def install(app: Flask, desk: Desk) -> None:

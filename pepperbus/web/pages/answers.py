@@ -22,11 +22,12 @@ def did(text: str, back: str = "", *, good: bool = True, go: bool = False) -> Re
     """Say what was done. `go`: leave for `back` also under htmx (the page one was on has no meaning any more)."""
     if not is_htmx():
         return redirect(back or request.form.get("back") or "/", 303)  # type: ignore[return-value]
-    events = {"toast": {"text": text, "kind": "good" if good else "bad"}, "done": True}
     response = Response(status=204)
     if go:
         response.headers["HX-Redirect"] = back
-    response.headers["HX-Trigger"] = json.dumps(events)
+    else:
+        toast = {"text": text, "kind": "good" if good else "bad"}
+        response.headers["HX-Trigger"] = json.dumps({"toast": toast, "done": True})
     return response
 
 

@@ -180,6 +180,18 @@ document.addEventListener("change", (event) => {
   if (event.target.matches("[data-submit]") && !window.htmx) event.target.form.submit();
 });
 
+// -- the form of a queue: only what this way of running needs ---------------------------------------------------------
+
+function onlyOfRun() {
+  for (const topic of document.querySelectorAll("[data-topic]")) {
+    const select = topic.querySelector("[data-run]");
+    const run = select?.value || select?.options[0].textContent.replace(/^.*[:：]\s*/, "");
+    for (const field of topic.querySelectorAll("[data-only]")) field.hidden = field.dataset.only !== run;
+  }
+}
+document.addEventListener("change", (event) => { if (event.target.matches("[data-run]")) onlyOfRun(); });
+onlyOfRun();
+
 // -- JSON helper of the test console ---------------------------------------------------------------------------------
 
 document.addEventListener("click", (event) => {

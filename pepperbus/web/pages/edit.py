@@ -1,0 +1,230 @@
+"""Queues made and changed by form: explained by the schema, checked while one types, shown as a diff, kept. Floor 5."""
+
+from __future__ import annotations
+
+import re
+
+from flask import Blueprint, Response, make_response, render_template, request
+
+from pepperbus.config.load import queue_file
+from pepperbus.config.queue import ONLY
+from pepperbus.config.spec import Option, schema
+from pepperbus.errors import NotFound, PepperbusError
+from pepperbus.names import is_name
+from pepperbus.operations import drafts, pause, queues, versions
+from pepperbus.web.desk import Desk
+from pepperbus.web.formats import count
+from pepperbus.web.pages.answers import did, fragment, trouble
+from pepperbus.web.words import _
+
+#: What most people set; everything else stands under "more".
+FIRST = {
+    "queue": ("password", "system", "durability"),
+    "topic": ("run", "pool", "script", "url", "concurrency", "timeout", "attempts", "backoff"),
+}
+SECRETS = ("password", "sign")
+_ONLY = {key: run for run, keys in ONLY.items() for key in keys}
+_CHOICES = re.compile(r"option\((.*?),\s*(?:later|default)")
+_NEW = "+"  # stands for the topic that is being added
+
+
+def options(part: str, first: bool) -> list[Option]:
+    """The schema's options of a queue or topic, those of FIRST in its order, or all others."""
+    known = {key: option for key, option in schema()[part].options.items() if not option.later}
+    chosen = FIRST[part]
+    return [known[key] for key in chosen] if first else [known[key] for key in known if key not in chosen]
+
+
+def choices(option: Option, desk: Desk) -> list[str]:
+    """What a field offers to choose from; empty for free text."""
+    config = desk.base.config
+    match option.key:
+        case "pool":
+            return list(config.pools)
+        case "storage":
+            return list(config.storages)
+    if option.kind == "boolean":
+        return ["yes", "no"]
+    found = _CHOICES.match(option.check)
+    return [word.strip() for word in found[1].split(",")] if found else []
+
+
+def _form(desk: Desk, name: str, values: dict[str, str], topics: list[str], new: bool, status: int = 200) -> Response:
+    systems = sorted({queue.system for queue in desk.status().queues if queue.system})
+    return make_response(
+        render_template(
+            "edit.html",
+            name=name,
+            values=values,
+            topics=topics,
+            new=new,
+            options=options,
+            choices=lambda option: choices(option, desk),
+            secrets=SECRETS,
+            only=_ONLY,
+            systems=systems,
+            versions=[] if new else versions.versions(desk.office, name, queue_file(name, desk.base.config)),
+            chosen=request.args.get("topic", ""),
+            NEW=_NEW,
+        ),
+        status,
+    )
+
+
+def _new(desk: Desk) -> Response:
+    source = request.args.get("from", "")
+    values = {"queue": ""}
+    topics = ["main"]
+    if source:
+        values = {key: text for key, text in drafts.written(desk.office, source).items() if text != "***"}
+        topics = [topic.name for topic in desk.base.config.queues[source].topics.values()]
+    else:
+        pools = list(desk.base.config.pools)
+        values["main/run"] = "fastcgi" if pools else "http"
+        if pools:
+            values["main/pool"] = pools[0]
+    return _form(desk, "", values, topics, True)
+
+
+def _edit(desk: Desk, name: str) -> Response:
+    queue = desk.office.queue(name)
+    return _form(desk, name, drafts.written(desk.office, name), [topic.name for topic in queue.topics.values()], False)
+
+
+def _changes(given: dict[str, str], standing: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The form's words against what stands in the file: to set, to unset. An empty secret stays as it is."""
+    renamed = {old.removeprefix("name:"): text.strip() for old, text in given.items() if old.startswith("name:")}
+    settings: dict[str, str] = {}
+    unset: list[str] = []
+    for field, text in given.items():
+        if not field.startswith("key:"):
+            continue
+        path, text = field.removeprefix("key:"), text.strip()
+        topic, slash, key = path.partition("/")
+        if slash and topic in renamed:
+            if not renamed[topic]:
+                continue
+            path = f"{renamed[topic]}/{key}"
+        if path.rpartition("/")[2] in SECRETS and not text:
+            continue
+        if text and text != standing.get(path, ""):
+            settings[path] = text
+        elif not text and path in standing:
+            unset.append(path)
+    return settings, unset
+
+
+def _asked(desk: Desk, name: str) -> tuple[str, bool, dict[str, str], list[str]]:
+    """What the form says: the queue, whether it is new, what to set and unset."""
+    new = not name
+    given = request.form.to_dict()
+    name = name or given.get("queue", "").strip()
+    standing = {} if new else drafts.written(desk.office, name)
+    return name, new, *_changes(given, standing)
+
+
+def _preview(desk: Desk, name: str) -> Response:
+    wanted, new, settings, unset = _asked(desk, name)
+    mistakes = []
+    if new and not is_name(wanted):
+        text = _("choose a name of letters, digits, . _ and -") if wanted else _("the queue needs a name")
+        mistakes.append(drafts.Mistake("queue", text))
+    if new and wanted in desk.base.config.queues:
+        mistakes.append(drafts.Mistake("queue", _("there is a queue of this name already")))
+    draft = drafts.draft(desk.office, wanted if is_name(wanted) else "new", settings, unset, new=new)
+    draft.mistakes = mistakes + draft.mistakes
+    topics = {topic: request.form.get(f"name:{topic}", topic) for topic in _topics_of_form()}
+    return fragment("dialogs/preview.html", draft=draft, fields=_places(draft, topics), new=new)
+
+
+def _topics_of_form() -> list[str]:
+    paths = [field.removeprefix("key:") for field in request.form if field.startswith("key:") and "/" in field]
+    return list(dict.fromkeys(path.partition("/")[0] for path in paths))
+
+
+def _places(draft: drafts.Draft, topics: dict[str, str]) -> dict[str, str]:
+    """Every field of the form -> its mistake, "" where there is none, under the name that the form has for it."""
+    told = {mistake.field: mistake.text for mistake in draft.mistakes}
+    places = {"queue": told.get("queue", "")} if "queue" in request.form else {}
+    for option in schema()["queue"].options.values():
+        places[option.key] = told.get(option.key, "")
+    for mark, topic in topics.items():
+        for option in schema()["topic"].options.values():
+            places[f"{mark}/{option.key}"] = told.get(f"{topic}/{option.key}", "")
+    return {field: text for field, text in places.items() if f"key:{field}" in request.form or field == "queue"}
+
+
+def _save(desk: Desk, name: str) -> Response:
+    wanted, new, settings, unset = _asked(desk, name)
+    office = desk.office
+    try:
+        done = queues.add(office, wanted, settings) if new else queues.change(office, wanted, settings, unset)
+    except PepperbusError as failure:
+        return fragment("dialogs/refused.html", 409, text=trouble(failure))
+    desk.monitor.forget()
+    if done.refused:
+        return fragment("dialogs/refused.html", 409, text=done.reload)
+    return did(_("{name} is saved and in force", name=wanted), f"/queues?q={wanted}/", go=True)
+
+
+def _ask_delete(desk: Desk, name: str) -> Response:
+    return fragment("dialogs/delete.html", name=name, jobs=queues.lying(desk.office, name), total=count)
+
+
+def _delete(desk: Desk, name: str) -> Response:
+    jobs = queues.lying(desk.office, name)
+    keep = request.form.get("keep") == "yes"
+    if jobs and keep and request.form.get("typed", "").strip() != name:
+        return fragment("dialogs/delete.html", 409, name=name, jobs=jobs, total=count, wrong=True)
+    queues.remove(desk.office, name, keep_jobs=keep)
+    desk.monitor.forget()
+    return did(_("{name} is removed", name=name), "/queues", go=True)
+
+
+def _rollback(desk: Desk, name: str) -> Response:
+    queues.rollback(desk.office, name, request.form.get("at_ms", 0, int))
+    desk.monitor.forget()
+    return did(_("{name} is as it was before that change", name=name), f"/queues/{name}/edit", go=True)
+
+
+def register(pages: Blueprint, desk: Desk) -> None:
+    @pages.get("/queues/new")
+    def queue_new() -> Response:
+        return _new(desk)
+
+    @pages.get("/queues/<queue>/edit")
+    def queue_edit(queue: str) -> Response:
+        return _edit(desk, queue)
+
+    @pages.post("/queues/preview", defaults={"queue": ""})
+    @pages.post("/queues/<queue>/preview")
+    def queue_preview(queue: str) -> Response:
+        return _preview(desk, queue)
+
+    @pages.post("/queues/save", defaults={"queue": ""})
+    @pages.post("/queues/<queue>/save")
+    def queue_save(queue: str) -> Response:
+        return _save(desk, queue)
+
+    @pages.post("/queues/<queue>/rollback")
+    def queue_rollback(queue: str) -> Response:
+        return _rollback(desk, queue)
+
+    @pages.post("/queues/<queue>/<deed>")
+    def queue_deed(queue: str, deed: str) -> Response:
+        if deed not in ("pause", "resume"):
+            raise NotFound(_("there is no such page"))
+        (pause.pause if deed == "pause" else pause.resume)(desk.office, queue)
+        desk.monitor.forget()
+        text = (
+            _("{name} is paused; pushes go on", name=queue) if deed == "pause" else _("{name} is fed again", name=queue)
+        )
+        return did(text, "/queues")
+
+    @pages.post("/delete/<path:name>")
+    def queue_delete(name: str) -> Response:
+        return _delete(desk, name)
+
+    @pages.post("/delete-ask/<path:name>")
+    def queue_ask_delete(name: str) -> Response:
+        return _ask_delete(desk, name)
