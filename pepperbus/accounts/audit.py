@@ -3,7 +3,7 @@
 Floor 2. Sidecar and command line both append, under a lock. An operation is written down before it begins and again when
 it has ended (`of`: the number of its beginning), so one that was cut off shows. What is changed or missing in the middle
 breaks the chain; what is cut off at the end lacks the line whose number and hash `head` holds.
-Disk space for about two thousand lines is reserved ahead, so that people can still act, and are still written down, when
+Disk space for some thousand lines is reserved ahead, so that people can still act, and are still written down, when
 the disk is full; when that is used up too, `begin` refuses and nothing is done.
 """
 
@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -29,7 +29,6 @@ from pepperbus.errors import PepperbusError
 SEGMENT_BYTES = 16 << 20
 RESERVE_BYTES = 1 << 20
 _MARGIN_BYTES = 64 << 10  # kept for the ends of what has begun
-_LONGEST_LINE = 1 << 20
 _TEXT = 2000  # characters of one value; longer ones are cut
 SEARCH_S = 2.0
 BEGUN = "begun"
@@ -175,11 +174,11 @@ class Audit:
         """Number and hash of the last whole line; half a line, left by a power cut, is taken away."""
         for path in reversed(self._segments()):
             with path.open("rb+") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_LINE))
-                data = file.read()
+                size = file.seek(0, os.SEEK_END)
+                data = _last_lines(file, size)
                 whole = data.rfind(b"\n") + 1
                 if whole < len(data):
-                    file.truncate(file.tell() - len(data) + whole)
+                    file.truncate(size - len(data) + whole)
             line = data[:whole].rstrip(b"\n").rpartition(b"\n")[2]
             if entry := _parsed(line):
                 return entry.n, _digest(line + b"\n")
@@ -260,6 +259,17 @@ class Audit:
             found.first, found.last = found.first or entry.n, entry.n
         found.entries += 1
         found.head = _digest(line)
+
+
+def _last_lines(file: BinaryIO, size: int) -> bytes:
+    """The end of the file with at least one whole line in it, if it has one."""
+    wanted = 4096
+    while True:
+        file.seek(max(0, size - wanted))
+        data = file.read(size)
+        if data.count(b"\n") > 1 or wanted >= size:
+            return data
+        wanted *= 4
 
 
 def _parsed(line: bytes) -> Entry | None:
