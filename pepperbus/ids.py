@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 EPOCH_MS = 1533550162685
 LAST_MS = EPOCH_MS + (1 << 39) - 1  # January 2036
+PER_MS = 1 << 14  # ids of one process in one millisecond
 _TOP = 1 << 63
 
 
@@ -30,16 +31,20 @@ class IdGenerator:
         self._sequence = -1
 
     def next(self) -> int:
+        return self.take(1)
+
+    def take(self, count: int) -> int:
+        """The first of `count` ids that follow one another without a gap. Raises ValueError for more than PER_MS."""
+        if count > PER_MS:
+            raise ValueError(f"{count} ids at once, more than {PER_MS}")
         ms = self._now_ms() - EPOCH_MS
+        first = self._sequence + 1
         if ms > self._ms:
-            self._ms = ms
-            self._sequence = 0
-        else:
-            self._sequence += 1
-            if self._sequence > 16383:
-                self._ms += 1
-                self._sequence = 0
-        return self._fixed | self._ms << 24 | self._sequence
+            self._ms, first = ms, 0
+        elif first + count > PER_MS:
+            self._ms, first = self._ms + 1, 0
+        self._sequence = first + count - 1
+        return self._fixed | self._ms << 24 | first
 
     @property
     def high_water_ms(self) -> int:

@@ -1,30 +1,29 @@
-"""One client's socket: bytes in, commands through its session, replies out in order. Callbacks in the hub, no greenlet.
+"""One client: chunks of bytes in, commands through its session, replies out in order. Callbacks in the hub, no greenlet.
 
-Knows sockets and the hub; of commands only the kinds of `Answer`. Promises: replies leave in the order the commands
-came, whatever their pushes wait for; nobody gets more than a turn of 64 commands before others; what is read but not
-answered stays bounded, by no longer reading.
+Knows the hub; of commands only the kinds of `Answer`; the socket is its `Stream`'s. Promises: replies leave in the order
+the commands came, whatever their pushes wait for; nobody gets more than a turn of 64 commands, or a chunk of plain pushes,
+before others; what is read but not answered stays bounded, by no longer reading.
 """
 
 from __future__ import annotations
 
-import socket
-from _socket import socket as PlainSocket  # gevent's own would switch greenlets, and there is none here
+from _socket import socket as PlainSocket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
 
 from pepperbus.gateway.commands import execute
-from pepperbus.gateway.commit import Submission
+from pepperbus.gateway.express import Handful
 from pepperbus.gateway.session import Answer, Front, Goodbye, Later, Session, Wait
-from pepperbus.wire import resp
+from pepperbus.gateway.stream import Stream
+from pepperbus.gateway.submission import Submission
+from pepperbus.wire import plain_push, resp
 
 if TYPE_CHECKING:
     from pepperbus.gateway.tls import TlsFilter
 
-READ, WRITE = 1, 2
 TURN = 64  # commands of one client before others get theirs
-CHUNK = resp.MAX_CHUNK
 UNANSWERED = 1 << 20  # bytes of pushes without answer, or of replies not taken, above which reading stops
 FIRST_COMMAND = 10.0  # seconds for the first command (and the TLS handshake before it)
 STRANGER_IDLE = 60.0  # seconds a client without login may be idle
@@ -58,21 +57,17 @@ class Connection:
 
     __slots__ = (
         "_again",
+        "_begun",
         "_closing",
         "_eof",
         "_held",
         "_house",
-        "_loop",
-        "_out",
         "_partial",
-        "_paused",
-        "_reader",
+        "_plain",
         "_replies",
-        "_sock",
-        "_tls",
+        "_stream",
         "_todo",
         "_unanswered",
-        "_writer",
         "closed",
         "parser",
         "session",
@@ -89,74 +84,89 @@ class Connection:
         tls: TlsFilter | None = None,
     ) -> None:
         self._house = house
-        self._sock = sock
-        self._tls = tls
         self.session = Session(house.front, self, client, local, trace_tail)
         self.parser = resp.RequestParser(limits, trusted=self.session.trusted)
         self.closed = False
         self._todo: deque[resp.Command] = deque()  # parsed, not carried out
-        self._replies: deque[bytes | Submission | _Slot] = deque()  # in order; empty when all are sent
-        self._unanswered = 0  # bytes of the submissions in `_replies`
-        self._out = bytearray()  # what the kernel did not take
+        self._replies: deque[bytes | Handful | Submission | _Slot] = deque()  # in order; empty when all are sent
+        self._unanswered = 0  # bytes of the pushes in `_replies`
         self._held = False  # a command is under way that later ones must wait for
         self._eof = False  # the client has closed its half
         self._closing = False  # no further command is carried out; closes when all replies are out
-        self._paused = False
         self._partial = False  # a command has begun and its deadline runs
-        self._loop = gevent.get_hub().loop
-        self._reader = self._loop.io(sock.fileno(), READ)
-        self._writer: Any = None
+        self._plain = False  # all that came before is carried out: plain pushes may take the quick way
+        self._begun = b""  # of a plain push that has begun and its rest has not come
         self._again: Any = None
-        self._reader.start(self._readable)
+        self._stream = Stream(sock, self, tls)
         house.deadline(self, FIRST_COMMAND)
 
     # -- in --------------------------------------------------------------------------------------------------
 
-    def _readable(self) -> None:
-        try:
-            data = self._sock.recv(CHUNK)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            self.close()
-            return
-        if not data:
-            self._ended()
-            return
+    def received(self, data: bytes) -> None:
         if self._closing:
             return  # lingering: what comes now is not for us
-        if self._tls is not None:
-            data = self._decrypt(data)
+        if self._begun:
+            data, self._begun = self._begun + data, b""
+        if self._plain:
+            data = self._bring_plain(data)
             if not data:
                 return
         self.parser.receive_data(data)
         self._work()
 
-    def _decrypt(self, data: bytes) -> bytes:
-        assert self._tls is not None
-        try:
-            plain = self._tls.receive(data)
-        except OSError as error:
-            self._house.front.log.info("tls-failed", str(error), client=self.session.client.decode())
-            self.close()
-            return b""
-        if answer := self._tls.outgoing():
-            self._send_raw(answer)
-        if self._tls.ended:
-            self._ended()
-        return plain
+    def _bring_plain(self, data: bytes) -> bytes:
+        """Take the quick way (see `express`) as far as it leads; what remains is for the usual one."""
+        session, brought = self.session, False
+        while (express := session.express_for(data)) is not None:
+            handful, data = express.take(session, data)
+            if handful is not None:
+                brought = True
+                self._replies.append(handful)
+                self._unanswered += handful.size
+            if not data:
+                self._whole()
+                break
+            if plain_push.begun(data, express.head):
+                self._begun = data
+                self._half(brought or not self._partial)
+                data = b""
+                break
+            if handful is None:
+                break
+        if self._unanswered > UNANSWERED:
+            self._regulate()
+        return data
 
-    def _ended(self) -> None:
+    def _whole(self) -> None:
+        """What was begun is complete."""
+        if self._partial:
+            self._partial = False
+            if not self._stream.unsent:
+                self._house.deadline(self, None)
+
+    def _half(self, first: bool) -> None:
+        """A command has begun. Its deadline is set once for each: a trickle does not renew it."""
+        if first:
+            self._house.deadline(self, PARTIAL)
+        self._partial = True
+
+    def ended(self) -> None:
         """The client sends no more. What it sent before is still answered."""
-        if self._closing or not (self._replies or self._todo or self._held or self._out):
+        if self._closing or not (self._replies or self._todo or self._held or self._stream.unsent):
             self.close()
             return
-        self._reader.stop()
-        self._paused = self._eof = True
+        self._stream.read(False)
+        self._eof = True
         self._after_turn(TURN)
+
+    def broken(self, reason: str) -> None:
+        if reason:
+            self._house.front.log.info("tls-failed", reason, client=self.session.client.decode())
+        self.close()
 
     def _work(self) -> None:
         """Carry out what has been parsed, for one turn."""
+        self._plain = False
         if self._held or self._closing or self.closed:
             return
         session, parser, todo = self.session, self.parser, self._todo
@@ -178,7 +188,7 @@ class Connection:
         if parser.error is not None and not todo and not self._closing and not self._held:
             self._goodbye(resp.error(f"ERR Protocol error: {parser.error}"), out)
         if out:
-            self._send(out[0] if len(out) == 1 else b"".join(out))
+            self._stream.send(out[0] if len(out) == 1 else b"".join(out))
         self._after_turn(left)
 
     def _carry_out(self, args: resp.Command, out: list[bytes]) -> None:
@@ -192,7 +202,7 @@ class Connection:
                 self._replies.append(answer)
             else:
                 out.append(answer)
-        elif type(answer) is Submission:
+        elif type(answer) is Handful or type(answer) is Submission:
             self._replies.append(answer)
             self._unanswered += answer.size
         else:
@@ -205,7 +215,7 @@ class Connection:
         self._held = True
         if isinstance(answer, Wait):
             slot = _Slot()
-            timer = self._loop.timer(answer.seconds)
+            timer = gevent.get_hub().loop.timer(answer.seconds)
             timer.start(self._waited, timer, slot, answer.reply)
         else:
             assert isinstance(answer, Later)
@@ -256,10 +266,13 @@ class Connection:
         if (
             0 < left < TURN
             and self._unanswered <= UNANSWERED
-            and not (self._held or self._eof or self._closing or self._paused or self._out or self._partial)
+            and not (self._held or self._eof or self._closing or self._partial)
+            and self._stream.reading
+            and not self._stream.unsent
             and self.parser.trusted
             and not self.parser.midway
         ):  # all that was read is done: what most turns come to
+            self._plain = self.session.transaction is None and self.parser.limits.max_bulk >= plain_push.MAX_VALUE
             self._house.deadline(self, None)
             return
         more = left <= 0 and not self._held
@@ -270,34 +283,28 @@ class Connection:
             return
         if more:
             if self._again is None:
-                self._again = self._loop.timer(0.0)
+                self._again = gevent.get_hub().loop.timer(0.0)
             self._again.start(self._work)
         self._regulate(more)
         if self.parser.midway:
-            if left < TURN or (not self._partial and self.session.trusted):
-                self._house.deadline(self, PARTIAL)  # once for each command: a trickle does not renew it
-            self._partial = True
+            self._half(left < TURN or (not self._partial and self.session.trusted))
             return
         self._partial = False
         if not self.session.trusted:
             self._house.deadline(self, STRANGER_IDLE)
-        elif not self._out:
+        elif not self._stream.unsent:
             self._house.deadline(self, None)
 
     def _regulate(self, more: bool = False) -> None:
         """Read only while what is kept for this client is little."""
-        pause = more or self._held or self._unanswered > UNANSWERED or len(self._out) > UNANSWERED
-        if pause != self._paused and not self._eof:
-            self._paused = pause
-            if pause:
-                self._reader.stop()
-            else:
-                self._reader.start(self._readable)
+        if not self._eof:
+            much = self._unanswered > UNANSWERED or self._stream.unsent > UNANSWERED
+            self._stream.read(not (more or self._held or much))
 
     # -- out -------------------------------------------------------------------------------------------------
 
     def answers_ready(self) -> None:
-        """Some submission or slot has its reply: send all that are next in line."""
+        """Some pushes or a slot have their reply: send all that are next in line."""
         replies = self._replies
         out: list[bytes] = []
         while replies:
@@ -311,61 +318,32 @@ class Connection:
                         self._start(head)
                     break
                 out.append(reply)
-                if type(head) is Submission:
+                if not isinstance(head, _Slot):
                     self._unanswered -= head.size
             replies.popleft()
         if self.closed:
             return
         if out:
-            self._send(out[0] if len(out) == 1 else b"".join(out))
+            self._stream.send(out[0] if len(out) == 1 else b"".join(out))
         if self._closing:
             self._finish()
-        elif self._paused and not self._held:
+        elif not (self._stream.reading or self._held):
             self._work() if self._todo or self.parser.pending else self._regulate()
 
-    def _send(self, data: bytes) -> None:
-        self._send_raw(self._tls.encrypt(data) if self._tls is not None else data)
-
-    def _send_raw(self, data: bytes) -> None:
-        if self.closed:
-            return
-        if not self._out:
-            try:
-                sent = self._sock.send(data)
-            except (BlockingIOError, InterruptedError):
-                sent = 0
-            except OSError:
-                self.close()
-                return
-            if sent == len(data):
-                return
-            data = data[sent:]
-        self._out += data
-        if len(self._out) > (self._house.max_unread if self.session.trusted else STRANGER_UNREAD):
+    def overdue(self) -> None:
+        """Replies wait for the client to take them: not too many, not too long."""
+        if self._stream.unsent > (self._house.max_unread if self.session.trusted else STRANGER_UNREAD):
             self._house.front.log.warning("client-not-reading", client=self.session.client.decode())
             self.close()
-            return
-        if self._writer is None:
-            self._writer = self._loop.io(self._sock.fileno(), WRITE)
-        self._writer.start(self._writable)
-        self._house.deadline(self, PARTIAL)
+        else:
+            self._house.deadline(self, PARTIAL)
 
-    def _writable(self) -> None:
-        try:
-            sent = self._sock.send(memoryview(self._out)[: 1 << 18])
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            self.close()
-            return
-        del self._out[:sent]
-        self._house.deadline(self, PARTIAL if self._out else None)
-        if not self._out:
-            self._writer.stop()
-            if self._closing:
-                self._finish()
-                return
-        if self._paused:
+    def moved(self) -> None:
+        unsent = self._stream.unsent
+        self._house.deadline(self, PARTIAL if unsent else None)
+        if not unsent and self._closing:
+            self._finish()
+        elif not self._stream.reading:
             self._regulate()
 
     # -- the end ---------------------------------------------------------------------------------------------
@@ -373,7 +351,8 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Nothing is owed to this client and nothing half said by it."""
-        return not (self._replies or self._todo or self._held or self._out or self.parser.pending)
+        said = self._todo or self._held or self._begun or self.parser.pending
+        return not (said or self._replies or self._stream.unsent)
 
     def drain(self) -> None:
         """Take no more commands; close when those already read are answered."""
@@ -385,30 +364,21 @@ class Connection:
 
     def _finish(self) -> None:
         """Close when everything is out: our half first, so that the last reply is not lost in a reset."""
-        if self._replies or self._out or self.closed or self._held:
+        if self._replies or self._stream.unsent or self.closed or self._held:
             return
-        if self._eof:
+        if self._eof or not self._stream.finish():
             self.close()
-            return
-        try:
-            self._sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.close()
-            return
-        if self._paused:
-            self._paused = False
-            self._reader.start(self._readable)
-        self._house.deadline(self, LINGER)
+        else:
+            self._house.deadline(self, LINGER)
 
     def close(self) -> None:
         """Close at once. Pushes that are under way stay under way; nobody hears how they ended."""
         if self.closed:
             return
         self.closed = True
-        for watcher in (self._reader, self._writer, self._again):
-            if watcher is not None:
-                watcher.stop()
-                watcher.close()
-        self._sock.close()
+        if self._again is not None:
+            self._again.stop()
+            self._again.close()
+        self._stream.close()
         self._todo.clear()
         self._house.leave(self)

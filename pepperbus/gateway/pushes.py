@@ -7,18 +7,17 @@ the Go system (`orders/anything`), or Redis' own (`orders`), see `routes.Target`
 from __future__ import annotations
 
 import math
-from json.encoder import encode_basestring
 
-from pepperbus.gateway.commit import BACKLOG, FULL, UNAVAILABLE, UNKNOWN, Submission
+from pepperbus.gateway.commit import BACKLOG
+from pepperbus.gateway.replies import job_list, json_error, json_failure, plain_failure
 from pepperbus.gateway.routes import QueueRoute, Target
 from pepperbus.gateway.session import Answer, Session, Transaction
+from pepperbus.gateway.submission import Submission
 from pepperbus.job import stored_form
 from pepperbus.storage.contract import Push
 from pepperbus.wire import resp
 
 NOAUTH = "Authentication required."
-_CODES = {FULL: "OOM", UNAVAILABLE: "TRYAGAIN", UNKNOWN: "UNKNOWN"}
-_TEXTS = {FULL: "queue full", UNAVAILABLE: "storage unavailable"}
 _YEAR_2000, _YEAR_5138 = 946_684_800, 100_000_000_000
 
 
@@ -83,53 +82,28 @@ def _push(
         return _refused(session, args, "ERR", "empty jobs", target)
     if trouble := route.trouble:
         return _unavailable(session, target, trouble)
-    next_id, now_ms = bus.ids.next, bus.turn_ms
-    trace = b"%d%b" % (next_id(), session.trace_tail)
     ahead = front and route.queue.rpush == "front"
-    client = session.client
-    lanes = route.lanes
-    if len(lanes) == 1 and len(values) == 1:
-        lane, topics = lanes[0]
-        number = next_id()
-        value = values[0]
-        push = Push(number, stored_form(number, trace, value, now_ms, client), topics, times[0] if times else 0, ahead)
-        success = resp.integer(1) if target.plain else _one_job(number, trace)
-        if session.transaction is not None:
-            return _queue(session.transaction, route, [push], success, len(value))
-        submission = Submission(
-            ((route, 1),),
-            session.waiter,
-            success,
-            _plain_failure if target.plain else _JsonFailure(trace),
-            session.arrived,
-            len(value) + 200,
-        )
-        lane.add(submission, [push])
-        return submission
-    return _push_many(session, target, route, values, times, ahead, trace, now_ms)
+    if len(values) == 1 and not (times or ahead) and session.transaction is None and route.simple:
+        return bus.routes.express(args[0], args[1], target).bring(session, values, len(values[0]))
+    return _push_any(session, target, route, values, times, ahead)
 
 
-def _push_many(
-    session: Session,
-    target: Target,
-    route: QueueRoute,
-    values: list[bytes],
-    times: list[int] | tuple[()],
-    ahead: bool,
-    trace: bytes,
-    now_ms: int,
+def _push_any(
+    session: Session, target: Target, route: QueueRoute, values: list[bytes], times: list[int] | tuple[()], ahead: bool
 ) -> Answer:
-    next_id, client = session.front.ids.next, session.client
+    """Several values, several storages, for later, ahead of others, limited or in MULTI."""
+    next_id, now_ms, client = session.front.ids.next, session.front.turn_ms, session.client
+    trace = _trace(session)
     numbers = [next_id() for _ in values]
     bodies = [stored_form(n, trace, value, now_ms, client) for n, value in zip(numbers, values, strict=True)]
     dues = times or [0] * len(values)
-    success = resp.integer(len(values)) if target.plain else _job_list(numbers, trace)
+    success = resp.integer(len(values)) if target.plain else job_list(numbers, trace)
     size = sum(map(len, bodies))
     topics = route.lanes[0][1] if len(route.lanes) == 1 else ()  # several storages: `_submit` fills them in
     jobs = [Push(n, body, topics, due, ahead) for n, body, due in zip(numbers, bodies, dues, strict=True)]
     if session.transaction is not None:
         return _queue(session.transaction, route, jobs, success, size)
-    failure = _plain_failure if target.plain else _JsonFailure(trace)
+    failure = plain_failure if target.plain else json_failure(trace)
     submission = Submission(((route, len(jobs)),), session.waiter, success, failure, session.arrived, size)
     if topics:
         route.lanes[0][0].add(submission, jobs)
@@ -150,35 +124,7 @@ def _submit(submission: Submission, pushes: list[tuple[QueueRoute, list[Push]]])
         lane.add(submission, share)
 
 
-# -- answers -------------------------------------------------------------------------------------------------
-
-
-def _one_job(number: int, trace: bytes) -> bytes:
-    """The commonest success: its length is known beforehand (ids have 20 digits)."""
-    return b'$%d\r\n{"jobs":["%d"],"inTraceId":"%b","error":""}\r\n' % (len(trace) + 59, number, trace)
-
-
-def _job_list(numbers: list[int], trace: bytes) -> bytes:
-    ids = b",".join([b'"%d"' % n for n in numbers])
-    return resp.bulk(b'{"jobs":[%b],"inTraceId":"%b","error":""}' % (ids, trace))
-
-
-def _json_error(trace: bytes, text: str) -> bytes:
-    return resp.bulk(b'{"jobs":null,"inTraceId":"%b","error":%b}' % (trace, encode_basestring(text).encode()))
-
-
-def _plain_failure(outcome: int, text: str) -> bytes:
-    return resp.error(f"{_CODES[outcome]} {_TEXTS.get(outcome) or text}")
-
-
-class _JsonFailure:
-    __slots__ = ("trace",)
-
-    def __init__(self, trace: bytes) -> None:
-        self.trace = trace
-
-    def __call__(self, outcome: int, text: str) -> bytes:
-        return _json_error(self.trace, _TEXTS.get(outcome) or f"UNKNOWN {text}")
+# -- refusals ----------------------------------------------------------------------------------------------
 
 
 def _trace(session: Session) -> bytes:
@@ -218,7 +164,7 @@ def _refused(session: Session, args: resp.Command, code: str, text: str, target:
     if target is not None and target.plain:
         return resp.error(f"{code} {text}")
     json_text = f"{code} {text}" if code == "NOAUTH" else text
-    return _json_error(_trace(session) if target is not None else b"", json_text)
+    return json_error(_trace(session) if target is not None else b"", json_text)
 
 
 def _unavailable(session: Session, target: Target, text: str) -> bytes:
@@ -227,7 +173,7 @@ def _unavailable(session: Session, target: Target, text: str) -> bytes:
     if session.transaction is not None:
         session.transaction.refuse()
         return resp.error(f"TRYAGAIN {text}")
-    return resp.error(f"TRYAGAIN {text}") if target.plain else _json_error(_trace(session), text)
+    return resp.error(f"TRYAGAIN {text}") if target.plain else json_error(_trace(session), text)
 
 
 # -- MULTI ---------------------------------------------------------------------------------------------------
@@ -259,7 +205,7 @@ def exec_(session: Session, args: resp.Command) -> Answer:
         return resp.array(())
     routes = [(route, len(jobs)) for route, jobs in transaction.pushes]
     success = resp.array(transaction.replies)
-    submission = Submission(routes, session.waiter, success, _plain_failure, session.arrived, transaction.size)
+    submission = Submission(routes, session.waiter, success, plain_failure, session.arrived, transaction.size)
     _submit(submission, transaction.pushes)
     return submission
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from pepperbus.config.model import Config, Queue, Topic
 from pepperbus.family.bell import Bell
+from pepperbus.gateway.express import Express
 from pepperbus.stats import Record, Writer
 from pepperbus.storage.contract import LEVELS
+from pepperbus.wire import plain_push
 
 if TYPE_CHECKING:
     from pepperbus.gateway.commit import Lane
@@ -25,7 +27,19 @@ MAX_KEYS = 10_000  # remembered key spellings; what follows the slash is the cli
 class QueueRoute:
     """One queue: where its jobs go, what limits hold, where it is counted, whom to wake."""
 
-    __slots__ = ("_ready", "_topics", "_wake", "bell", "lanes", "limits", "name", "queue", "record", "topic_names")
+    __slots__ = (
+        "_ready",
+        "_topics",
+        "_wake",
+        "bell",
+        "lanes",
+        "limits",
+        "name",
+        "queue",
+        "record",
+        "simple",
+        "topic_names",
+    )
 
     def __init__(
         self, queue: Queue, lanes: Mapping[str, Lane], stats: Writer, wake: int, bell: Bell | None = None
@@ -38,6 +52,7 @@ class QueueRoute:
         self.lanes = tuple((lanes[storage], tuple(names)) for storage, names in by_storage.items())
         self.topic_names = tuple(topic.full_name for topic in queue.topics.values())
         self.limits = {t.full_name: t.max_length for t in queue.topics.values() if t.max_length}
+        self.simple = len(self.lanes) == 1 and not self.limits  # what `express` can carry
         self.record: Record = stats.record(queue.name)
         self._topics = [stats.record(name) for name in self.topic_names]
         self._wake = wake
@@ -110,6 +125,7 @@ class Routes:
     lanes: Mapping[str, Lane]
     _aliases: dict[str, QueueRoute] = field(default_factory=dict)
     _keys: dict[bytes, Target] = field(default_factory=dict)
+    _express: dict[bytes, Express] = field(default_factory=dict)
     #: Whether a client from this host may find a queue that needs no login.
     any_open: bool = False
 
@@ -140,6 +156,21 @@ class Routes:
             json = route.queue.reply == "json"
             return Target(key, queue, "", route, True, not json, json)
         return Target(key, queue, "", None, True, not self.speaks_json, self.speaks_json)
+
+    def express(self, verb: bytes, key: bytes, target: Target) -> Express:
+        """The quick way of plain pushes to `key`, as this client spells them. `target`: what the key means."""
+        head = plain_push.head_of(verb, key)
+        found = self._express.get(head)
+        if found is None:
+            if len(self._express) >= MAX_KEYS:
+                self._express.clear()
+            assert target.route is not None
+            found = self._express[head] = Express(head, self, target, target.route)
+        return found
+
+    def express_for(self, data: bytes) -> Express | None:
+        """The quick way for the push that `data` begins with, if there is one already."""
+        return self._express.get(plain_push.head_in(data))
 
     @property
     def speaks_json(self) -> bool:

@@ -16,8 +16,9 @@ from typing import Any
 
 import gevent
 
-from pepperbus.gateway.connection import READ, Connection
+from pepperbus.gateway.connection import Connection
 from pepperbus.gateway.session import Front
+from pepperbus.gateway.stream import READ
 from pepperbus.gateway.tls import TlsFilter
 from pepperbus.wire.resp import Limits
 

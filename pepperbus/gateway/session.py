@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from pepperbus.clock import Clock
-from pepperbus.gateway.commit import Submission, Waiter
+from pepperbus.gateway import replies
+from pepperbus.gateway.express import Express, Handful
 from pepperbus.gateway.logins import Login, Passwords, Throttle, still_valid
 from pepperbus.gateway.routes import QueueRoute, Routes, Target
+from pepperbus.gateway.submission import Submission, Waiter
 from pepperbus.ids import IdGenerator
+from pepperbus.job import Stamp
 from pepperbus.journal.contract import JournalWriter
 from pepperbus.log import Log
 from pepperbus.storage.contract import Push
@@ -65,7 +68,7 @@ class Goodbye:
     reply: bytes
 
 
-Answer = bytes | Submission | Later | Wait | Goodbye
+Answer = bytes | Submission | Handful | Later | Wait | Goodbye
 
 
 class Transaction:
@@ -94,12 +97,15 @@ class Session:
         "_login",
         "arrived",
         "client",
+        "express",
         "front",
         "granted",
         "local",
         "name",
         "number",
+        "one_job",
         "protocol",
+        "stamp",
         "trace_tail",
         "transaction",
         "waiter",
@@ -117,6 +123,9 @@ class Session:
         self.arrived = 0.0  # monotonic, when the bytes being worked on came
         self.transaction: Transaction | None = None
         self.granted: QueueRoute | None = None  # the queue this client was last allowed to push to
+        self.express: Express | None = None  # the quick way to where it last pushed
+        self.stamp = Stamp(trace_tail, self.client)
+        self.one_job = replies.one_job_form(trace_tail)
         self._login: Login | None = None
         self._checked = front.routes
 
@@ -132,7 +141,7 @@ class Session:
     @login.setter
     def login(self, login: Login | None) -> None:
         self._login = login
-        self.granted = None
+        self.granted = self.express = None
 
     @property
     def trusted(self) -> bool:
@@ -144,6 +153,17 @@ class Session:
         self.protocol = 2
         self.name = b""
         self.transaction = None
+
+    def express_for(self, data: bytes) -> Express | None:
+        """The quick way for the plain push that `data` begins with; None: not that, or not for this client."""
+        express = self.express
+        if express is not None and express.routes is self.front.routes and data.startswith(express.head):
+            return express
+        express = self.front.routes.express_for(data)
+        if express is None or not self.may_push(express.target):
+            return None
+        self.express = express
+        return express
 
     def may_push(self, target: Target) -> bool:
         route, login = target.route, self.login

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from pepperbus import names
 from pepperbus.errors import StorageError, StorageUnavailable
-from pepperbus.storage.contract import Push
+from pepperbus.storage.contract import Line, Lines, Push
 from pepperbus.storage.redis_facts import parse_info
 from pepperbus.storage.redis_keys import ID, NONCE, Keys, Record, field, pointer, pointer_of
 from pepperbus.storage.redis_link import Link
@@ -64,41 +64,29 @@ class _Columns:
     `stores()` is only wanted when one of the bodies was there already.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, link: Link, lines: Sequence[Line]) -> None:
         self.nonce = os.urandom(NONCE // 2).hex().encode()
-        self._columns: dict[str, tuple[Keys, dict[bytes, bytes]]] = {}
-
-    def fill(self, link: Link, batch: Sequence[Push]) -> bool:
-        """False when there is a job among them that needs more."""
-        nonce, columns = self.nonce, self._columns
-        for job_id, body, topics, due_ms, front in batch:
-            if due_ms or front:
-                return False
-            job_field = b"%020d" % job_id
-            record = nonce + body
-            for topic in topics:
-                column = columns.get(topic)
-                if column is None:
-                    column = columns[topic] = link.keys(topic), {}
-                column[1].setdefault(job_field, record)
-        return bool(columns)
-
-    @property
-    def jobs(self) -> int:
-        """How many commands store a body; they come first."""
-        return sum(len(jobs) for _, jobs in self._columns.values())
+        self._columns: list[tuple[Keys, list[bytes], list[bytes]]] = []
+        for topics, ids, bodies in lines:
+            fields = [field(job_id) for job_id in ids]
+            self._columns += [(link.keys(topic), fields, bodies) for topic in topics]
+        self.jobs = sum(len(fields) for _, fields, _ in self._columns)  # commands that store a body; they come first
 
     def commands(self) -> list[Part]:
-        parts: list[Part] = []
+        nonce = self.nonce
+        stores: list[Part] = []
         lines: list[Part] = []
-        for keys, jobs in self._columns.values():
+        for keys, fields, bodies in self._columns:
             start = b"*4\r\n$6\r\nHSETNX\r\n$%d\r\n%b\r\n$%d\r\n" % (len(keys.job), keys.job, ID)
-            packed = [b"%b%b\r\n$%d\r\n%b\r\n" % (start, one, len(body), body) for one, body in jobs.items()]
-            parts.append(Packed(b"".join(packed), len(packed)))
-            lines.append(many((b"LPUSH", keys.ready), [b"%b:%b" % (one, self.nonce) for one in jobs]))
-        topics = tuple(self._columns)
+            packed = [
+                b"%b%b\r\n$%d\r\n%b%b\r\n" % (start, one, len(body) + NONCE, nonce, body)
+                for one, body in zip(fields, bodies, strict=True)
+            ]
+            stores.append(Packed(b"".join(packed), len(packed)))
+            lines.append(many((b"LPUSH", keys.ready), [b"%b:%b" % (one, nonce) for one in fields]))
+        topics = [keys.topic for keys, _, _ in self._columns]
         return [
-            *parts,
+            *stores,
             *lines,
             (b"SADD", names.REDIS_TOPICS, *topics),
             *[(b"PUBLISH", names.wake_channel(topic), b"1") for topic in topics],
@@ -107,9 +95,25 @@ class _Columns:
     def stores(self) -> list[tuple[Keys, bytes, Command]]:
         return [
             (keys, one, (b"LREM", keys.ready, 1, b"%b:%b" % (one, self.nonce)))
-            for keys, jobs in self._columns.values()
-            for one in jobs
+            for keys, fields, _ in self._columns
+            for one in fields
         ]
+
+
+def _lines(batch: Sequence[Push]) -> Sequence[Line]:
+    """`batch` as columns; none when there is a job among them that needs more."""
+    if isinstance(batch, Lines):
+        return batch.lines
+    lines: dict[tuple[str, ...], Line] = {}
+    for job_id, body, topics, due_ms, front in batch:
+        line = lines.get(topics)
+        if line is None:
+            line = lines[topics] = Line(topics, [], [])
+        if due_ms or front or (line.ids and job_id <= line.ids[-1]):
+            return ()
+        line.ids.append(job_id)
+        line.bodies.append(body)
+    return list(lines.values())
 
 
 class Pushes:
@@ -124,8 +128,8 @@ class Pushes:
         link = self._link
         with link.pool.borrow() as connection:
             self._check_memory(connection)
-            columns = _Columns()
-            if not limits and columns.fill(link, batch):
+            if not limits and (lines := _lines(batch)):
+                columns = _Columns(link, lines)
                 results = connection.together(columns.commands())
                 if not all(results[: columns.jobs]):
                     _undo_repeated(link, connection, columns.stores(), results)

@@ -13,9 +13,10 @@ from pepperbus.clock import SystemClock
 from pepperbus.config.model import Queue, Secret, StorageConfig, Topic
 from pepperbus.errors import StorageUnknown
 from pepperbus.gateway import commit
-from pepperbus.gateway.commit import FULL, UNAVAILABLE, UNKNOWN, Lane, Submission
+from pepperbus.gateway.commit import Lane
 from pepperbus.gateway.reads import _Pop
 from pepperbus.gateway.routes import QueueRoute
+from pepperbus.gateway.submission import FULL, UNAVAILABLE, UNKNOWN, Submission
 from pepperbus.ids import IdGenerator
 from pepperbus.job import Job
 from pepperbus.log import Log

@@ -8,9 +8,10 @@ import pytest
 
 from pepperbus.clock import SystemClock
 from pepperbus.config.model import Queue, Secret, StorageConfig, Topic
-from pepperbus.gateway.commit import UNAVAILABLE, UNKNOWN, Lane, Submission
+from pepperbus.gateway.commit import Lane
 from pepperbus.gateway.pushes import _submit
 from pepperbus.gateway.routes import QueueRoute
+from pepperbus.gateway.submission import UNAVAILABLE, UNKNOWN, Submission
 from pepperbus.ids import IdGenerator
 from pepperbus.log import Log
 from pepperbus.stats import Writer
