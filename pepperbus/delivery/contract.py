@@ -67,9 +67,13 @@ class Consumer(Protocol):
     address: str  # for people: unix:/run/php/php-fpm.sock, http://…
     dedicated: bool  # the target serves the bus alone (php-fpm: `dedicated = yes`; HTTP: True)
 
-    def start(self, request: Request, done: Callable[[Answer], None]) -> None:
+    def pack(self, request: Request) -> object:
+        """What `start` would make of the request before it sends anything; made ahead, many at a time. Never raises."""
+
+    def start(self, request: Request, done: Callable[[Answer], None], packed: object = None) -> None:
         """Begin an exchange and return at once. `done` is called exactly once, later, in the hub or a greenlet.
 
+        `packed` is what `pack` gave for this request, or None.
         `done` must not block. The exchange ends by `request.deadline_s` at the latest (Transport.TIMEOUT).
         """
 

@@ -37,9 +37,17 @@ class FastcgiConsumer:
         self._loop = get_hub().loop
         self._under_way = UnderWay(self._loop)
 
-    def start(self, request: Request, done: Callable[[Answer], None]) -> None:
+    def pack(self, request: Request) -> tuple[bytes, bytes] | Answer:
+        """The two flights, or why they cannot be sent."""
+        try:
+            body, _ = form.body(request, self._topic)
+            return fastcgi.opening(self._params.of(request, body), self._pool.keepalive), fastcgi.closing(body)
+        except (ProtocolError, ValueError) as error:
+            return Answer(Transport.UNSENDABLE, detail=str(error))
+
+    def start(self, request: Request, done: Callable[[Answer], None], packed: object = None) -> None:
         """See the contract. Returns at once, whatever the server does."""
-        self._begin(request, done)
+        self._begin(request, done, packed)
 
     def call(self, request: Request) -> Answer:
         """The same, waiting in the calling greenlet. If that is killed the exchange is cut."""
@@ -68,14 +76,13 @@ class FastcgiConsumer:
         self._under_way.close()
         self._pool.drop_idle()
 
-    def _begin(self, request: Request, done: Callable[[Answer], None]) -> Exchange | None:
-        try:
-            body, _ = form.body(request, self._topic)
-            flights = fastcgi.opening(self._params.of(request, body), self._pool.keepalive), fastcgi.closing(body)
-        except (ProtocolError, ValueError) as error:
-            self._loop.run_callback(done, Answer(Transport.UNSENDABLE, detail=str(error)))
+    def _begin(self, request: Request, done: Callable[[Answer], None], packed: object = None) -> Exchange | None:
+        made = packed or self.pack(request)
+        if isinstance(made, Answer):
+            self._loop.run_callback(done, made)
             return None
-        exchange = Exchange(self._pool, flights, request.deadline_s, done, self._under_way)
+        assert isinstance(made, tuple)
+        exchange = Exchange(self._pool, made, request.deadline_s, done, self._under_way)
         exchange.start()
         return exchange
 

@@ -69,7 +69,11 @@ class HttpConsumer:
         self._active: set[Connection] = set()
         self._closed = False
 
-    def start(self, request: Request, done: Callable[[Answer], None]) -> None:
+    def pack(self, request: Request) -> object:
+        """Nothing: the head of an HTTP request depends on the URL that takes it."""
+        return None
+
+    def start(self, request: Request, done: Callable[[Answer], None], packed: object = None) -> None:
         gevent.spawn(lambda: done(self.call(request)))
 
     def call(self, request: Request) -> Answer:

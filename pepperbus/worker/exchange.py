@@ -1,4 +1,4 @@
-"""One request under way and what becomes of its jobs: marked as begun, sent, answered, judged, settled, remembered.
+"""One request and what becomes of its jobs: made, marked as begun, sent, answered, judged, settled, remembered.
 
 Floor 4. Knows the contracts, never a back end, and never when to start: that is the pump's. The order keeps jobs safe: a mark
 stands before the first byte is sent, and is wiped only when the outcome is in the storage.
@@ -26,42 +26,65 @@ _CONFUSED_MS = 60_000
 
 
 class Exchange:
-    """Made and begun by its pump, which hears of the end through `Pump.ended`."""
+    """Made by `Ahead`, begun by the pump, which hears of the end through `Pump.ended`."""
 
-    __slots__ = ("_leased", "_marks", "_pump", "_request", "places", "started")
+    __slots__ = (
+        "_answer",
+        "_marks",
+        "_packed",
+        "_pump",
+        "_request",
+        "_took",
+        "_verdict",
+        "leased",
+        "places",
+        "started",
+    )
 
-    def __init__(self, pump: Pump, places: tuple[int, int], leased: list[Leased], jobs: list[Delivered]) -> None:
-        parts, topic = pump.parts, pump.topic
-        self.places = places
+    def __init__(self, pump: Pump, leased: list[Leased], jobs: tuple[Delivered, ...]) -> None:
         self._pump = pump
-        self._leased = leased
-        now_ms = parts.clock.now_ms()
-        self._request = Request(
-            topic.queue, topic.name, parts.trace(), tuple(jobs), deadline_s=topic.timeout, now_ms=now_ms
-        )
-        begin, name = parts.inflight.begin, pump.name
-        self._marks = [begin(name, one.job_id) for one in leased]
-        self.started = parts.clock.monotonic()
+        self.leased = leased
+        self._make(jobs)
 
-    def begin(self) -> None:
-        """Send it. Whatever happens, `ended` is called once, later."""
-        pump, now_ms = self._pump, self._request.now_ms
-        waits = [(now_ms - (one.first_due_ms or one.job.accepted_ms)) / 1000 for one in self._request.jobs]
-        pump.record.began(waits[0])
-        for wait_s in waits[1:]:
-            pump.record.observe("wait", wait_s)
+    def _make(self, jobs: tuple[Delivered, ...]) -> None:
+        pump, topic = self._pump, self._pump.topic
+        self._request = Request(
+            topic.queue,
+            topic.name,
+            pump.parts.trace(),
+            jobs,
+            deadline_s=topic.timeout,
+            now_ms=pump.parts.clock.now_ms(),
+        )
+        self._packed = pump.consumer.pack(self._request)
+
+    def begin(self, places: tuple[int, int]) -> None:
+        """Send it. Whatever happens, `_ended` is called once, later."""
+        pump = self._pump
+        parts, name = pump.parts, pump.name
+        now_ms = parts.clock.now_ms()
+        if now_ms // 1000 != self._request.now_ms // 1000:  # it tells the consumer the second it was sent in
+            self._make(self._request.jobs)
+        self.places = places
+        begin = parts.inflight.begin
+        self._marks = [begin(name, one.job_id) for one in self.leased]
+        self.started = parts.clock.monotonic()
+        pump.record.began((now_ms - _due_ms(self._request.jobs[0])) / 1000)
+        for one in self._request.jobs[1:]:
+            pump.record.observe("wait", (now_ms - _due_ms(one)) / 1000)
         try:
-            pump.consumer.start(self._request, self._ended)
+            pump.consumer.start(self._request, self._ended, self._packed)
         except Exception as error:  # a bug of ours: what was sent is not known, and the place must come back
-            pump.parts.log.error("start_failed", repr(error), topic=pump.name)
+            parts.log.error("start_failed", repr(error), topic=name)
             gevent.get_hub().loop.run_callback(self._ended, Answer(Transport.CUT, detail=repr(error)))
 
     def _ended(self, answer: Answer) -> None:
+        """Only what the next job waits for; the rest is done by the dozen in `book`."""
         pump = self._pump
-        took = pump.parts.clock.monotonic() - self.started
-        verdict = self._judge(answer)
-        pump.record.ended(took)
-        self._settle(answer, verdict, took)
+        self._took = took = pump.parts.clock.monotonic() - self.started
+        self._answer = answer
+        self._verdict = verdict = self._judge(answer)
+        pump.lane.answered(self.book, len(self.leased))
         pump.ended(self, answer, verdict, took)
 
     def _judge(self, answer: Answer) -> Verdict:
@@ -74,32 +97,47 @@ class Exchange:
                 Act.RETRY, TargetEffect.NEUTRAL, True, 500, reason=f"the answer could not be judged: {error!r}"
             )
 
-    def _settle(self, answer: Answer, verdict: Verdict, took: float) -> None:
-        """Hand in each job's outcome, then remember the attempt: its row is written before the outcome is stored."""
-        pump, parts = self._pump, self._pump.parts
-        now_ms = 0 if verdict is DONE else parts.clock.now_ms()
-        for leased, delivered, mark in zip(self._leased, self._request.jobs, self._marks, strict=True):
-            mine = verdict
-            if verdict is DONE:
-                settle = Settle(pump.name, leased.job_id, Outcome.DONE)
-                pump.record.add("done")
-            else:
-                if verdict.failed_ids and leased.job_id not in verdict.failed_ids:
-                    mine = Verdict(Act.DONE, verdict.effect, False, verdict.code)
-                settle = self._fate(leased, delivered, mine, now_ms)
+    def book(self) -> tuple[list[Settle], list[int]]:
+        """Count and remember the attempt, a row for each job; their outcomes and the marks to wipe once they are stored."""
+        pump, parts, verdict = self._pump, self._pump.parts, self._verdict
+        pump.record.ended(self._took)
+        if verdict is DONE:
+            settles = [Settle(pump.name, one.job_id, Outcome.DONE) for one in self.leased]
+            pump.record.add("done", len(settles))
+        else:
+            now_ms = parts.clock.now_ms()
+            settles = [
+                self._fate(one, delivered, now_ms)
+                for one, delivered in zip(self.leased, self._request.jobs, strict=True)
+            ]
+            for settle in settles:
                 count_outcome(pump.record, settle)
-            pump.lane.settle(settle, mark)
-            try:
-                row = attempt_row(parts, self._request, leased, delivered.job, answer, mine, settle, took)
-                parts.journal.add(row, False)
-                if mine is not DONE:
-                    log_failure(parts.log, row, answer, mine, settle)
-            except Exception as error:  # the other jobs of this exchange still wait for their fate
-                parts.log.error("not_recorded", repr(error), topic=pump.name, job=leased.job_id)
+        for leased, delivered, settle in zip(self.leased, self._request.jobs, settles, strict=True):
+            self._remember(leased, delivered, settle)
+        return settles, self._marks
 
-    def _fate(self, leased: Leased, delivered: Delivered, verdict: Verdict, now_ms: int) -> Settle:
+    def _remember(self, leased: Leased, delivered: Delivered, settle: Settle) -> None:
+        parts, verdict = self._pump.parts, self._verdict
+        try:
+            mine = verdict if verdict is DONE else self._of_one(leased.job_id)
+            row = attempt_row(parts, self._request, leased, delivered.job, self._answer, mine, settle, self._took)
+            parts.journal.add(row, False)
+            if verdict is not DONE:
+                log_failure(parts.log, row, self._answer, mine, settle)
+        except Exception as error:  # the other jobs of this exchange still wait for their fate
+            parts.log.error("not_recorded", repr(error), topic=self._pump.name, job=leased.job_id)
+
+    def _of_one(self, job_id: int) -> Verdict:
+        """The verdict on one job: those that `Failed-Jobs` does not name are done."""
+        verdict = self._verdict
+        if verdict.failed_ids and job_id not in verdict.failed_ids:
+            return Verdict(Act.DONE, verdict.effect, False, verdict.code)
+        return verdict
+
+    def _fate(self, leased: Leased, delivered: Delivered, now_ms: int) -> Settle:
         pump = self._pump
         try:
+            verdict = self._of_one(leased.job_id)
             if verdict.act is Act.UNREGISTERED:
                 verdict = self._once_more(leased.job_id, verdict)
             else:
@@ -120,3 +158,7 @@ class Exchange:
             return replace(verdict, act=Act.RETRY, spent=True)
         chances.add(job_id)
         return replace(verdict, act=Act.BACK, spent=False)
+
+
+def _due_ms(delivered: Delivered) -> int:
+    return delivered.first_due_ms or delivered.job.accepted_ms

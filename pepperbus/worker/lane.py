@@ -26,6 +26,9 @@ _GATHER_S, _GATHER = 0.002, 16
 _RETRY_S = (0.05, 1.0)  # first and longest wait after a settle that failed
 _BUGS = 3  # an engine that raises what the contract does not know so often does so for one outcome of the batch
 
+#: Outcomes, and the in-flight marks to wipe once they are stored.
+Booked = tuple[list[Settle], list[int]]
+
 
 class Lane:
     """The settling half of one storage; `open` says whether jobs of this storage may start now."""
@@ -51,7 +54,8 @@ class Lane:
         self._inflight = inflight
         self._log = log
         self._batch: list[Settle] = []
-        self._marks: list[int] = []
+        self._books: list[Callable[[], Booked]] = []
+        self._gathered = 0  # jobs handed in since the last batch
         self._unsettled = 0
         self._on_open = on_open
         self._on_back = on_back
@@ -66,21 +70,37 @@ class Lane:
     def open(self) -> bool:
         return self.healthy and self._unsettled < _MOST_UNSETTLED
 
-    def settle(self, outcome: Settle, mark: int | None = None) -> None:
-        """Store what becomes of a job, soon and surely: repeated until the storage says yes.
-
-        Only then is the job's in-flight `mark` wiped: dying in between, it must count as begun.
-        """
+    def settle(self, outcome: Settle) -> None:
+        """Store what becomes of a job, soon and surely: repeated until the storage says yes."""
         self._batch.append(outcome)
-        self._unsettled += 1
-        if mark is not None:
-            self._marks.append(mark)
-        gathered = len(self._batch)
-        if gathered == 1:
+        self._gather(1)
+
+    def answered(self, book: Callable[[], Booked], jobs: int) -> None:
+        """The same for jobs whose outcomes `book` gives, shortly before they are stored, and the in-flight marks they have.
+
+        The marks are wiped when the outcomes are stored: dying in between, the jobs must count as begun.
+        """
+        self._books.append(book)
+        self._gather(jobs)
+
+    def _gather(self, jobs: int) -> None:
+        self._unsettled += jobs
+        if not self._gathered:
             self._idle.clear()
             self._gathering.start(self._enough.set)
-        elif gathered == _GATHER:
+        self._gathered += jobs
+        if self._gathered >= _GATHER:
             self._enough.set()
+
+    def _take(self) -> Booked:
+        """What was handed in up to now."""
+        settles, marks = self._batch, []
+        books, self._books, self._batch, self._gathered = self._books, [], [], 0
+        for book in books:
+            outcomes, theirs = book()
+            settles += outcomes
+            marks += theirs
+        return settles, marks
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything handed in is stored; whether it was."""
@@ -91,8 +111,7 @@ class Lane:
             self._enough.wait()
             self._gathering.stop()
             self._enough.clear()
-            batch, self._batch = self._batch, []
-            marks, self._marks = self._marks, []
+            batch, marks = self._take()
             if batch:
                 self._before()
                 self._store(batch, marks)
@@ -102,7 +121,7 @@ class Lane:
                     Exception
                 ) as error:  # of those who are told; what is settled must not be settled and counted again
                     self._log.error("not_told", repr(error), storage=self.storage.name)
-            if not self._batch:
+            if not self._gathered:
                 self._idle.set()
 
     def _store(self, batch: list[Settle], marks: list[int]) -> None:
@@ -123,9 +142,9 @@ class Lane:
                     return
                 gevent.sleep(wait)
                 wait = min(_RETRY_S[1], wait * 2)
-                batch += self._batch
-                marks += self._marks
-                self._batch, self._marks = [], []
+                more, theirs = self._take()
+                batch += more
+                marks += theirs
 
     def _drop_culprits(self, batch: list[Settle]) -> None:
         """An engine cannot take something of this batch: one by one, so that one outcome does not hold up all others.

@@ -8,19 +8,18 @@ settled in the storage (see `exchange`); a crash between any two steps leaves a 
 from __future__ import annotations
 
 import random
-from collections import deque
 
 import gevent
 from gevent.event import Event
 
 from pepperbus.config.model import Topic
-from pepperbus.delivery.contract import Act, Answer, Consumer, Delivered, TargetEffect, Verdict
+from pepperbus.delivery.contract import Act, Answer, Consumer, TargetEffect, Verdict
 from pepperbus.delivery.target import Closed, Target
 from pepperbus.delivery.verdict import DONE
 from pepperbus.errors import StorageError
-from pepperbus.job import Job
 from pepperbus.stats import Record
 from pepperbus.storage.contract import Leased, Outcome, Settle
+from pepperbus.worker.ahead import Ahead
 from pepperbus.worker.attempt import Parts
 from pepperbus.worker.exchange import Exchange
 from pepperbus.worker.lane import Lane
@@ -52,7 +51,7 @@ class Pump:
         self.record = record
         self._owner = owner
         self.parts = parts
-        self._ahead: deque[Leased] = deque()
+        self._ahead = Ahead(self)
         self.under_way = 0  # exchanges
         self._started_at = 0.0  # monotonic, of the youngest
         self._low = 0  # with more than this ahead there is no need to think of leasing
@@ -90,7 +89,7 @@ class Pump:
     def turn(self) -> None:
         """Start what may start, then see that enough is leased ahead."""
         most = self.target.topic.n  # with so many under way their ends ask again: no need to look for a place
-        while self._ahead and self.under_way < most and self._startable():
+        while self._ahead.held and self.under_way < most and self._startable():
             places = self.target.take(self.turn)
             if places is None:
                 if not self.under_way:  # other processes hold the places and cannot call us
@@ -129,7 +128,7 @@ class Pump:
 
         Asking whenever one place was free made a lease of every third job; reckoning the room for every job cost 8 µs.
         """
-        held = len(self._ahead)
+        held = self._ahead.held
         if held > self._low or self._leasing or not self._may_hold_more or not self._startable():
             return
         room = self._room()
@@ -158,7 +157,7 @@ class Pump:
 
     def let_others(self) -> None:
         """Give back what was leased ahead and cannot start soon after all: a slow job came in between."""
-        if self._ahead and self.under_way and self._youngest_s() > _DRAGS_S:
+        if self._ahead.held and self.under_way and self._youngest_s() > _DRAGS_S:
             self.return_ahead()
 
     def _lease_loop(self) -> None:
@@ -182,18 +181,18 @@ class Pump:
                 if not self.under_way:
                     self.idle.set()
                 continue
-            self._ahead.extend(leased)
+            self._ahead.add(leased)
             if leased:
                 self.idle.clear()
             self.turn()
-            if not self._ahead and not self.under_way:
+            if not self._ahead.held and not self.under_way:
                 self.idle.set()
 
     def _lease(self) -> list[Leased]:
         """As many jobs as there is room for, of those that are ready or due."""
         if self._look_for_due:
             self._promote()
-        wanted = min(self._room() - len(self._ahead), _MOST_AHEAD * self.topic.chunk)
+        wanted = min(self._room() - self._ahead.held, _MOST_AHEAD * self.topic.chunk)
         if wanted <= 0 or not self._startable():
             return []
         self._may_hold_more = False  # a push from here on says so again
@@ -229,28 +228,15 @@ class Pump:
     # -- exchanges ---------------------------------------------------------------------------------------------------
 
     def _start(self, places: tuple[int, int]) -> None:
-        """The next job (with `chunk`: jobs) in these places."""
-        leased: list[Leased] = []
-        jobs: list[Delivered] = []
-        ahead, most = self._ahead, self.topic.chunk
-        while ahead and len(jobs) < most:
-            one = ahead.popleft()
-            try:
-                job = Job.decode(one.body)
-            except ValueError as error:  # damaged in the storage: kept and named, never dropped
-                reason = f"stored bytes are damaged: {error}"
-                self.lane.settle(Settle(self.name, one.job_id, Outcome.DEAD, reason=reason))
-                continue
-            leased.append(one)
-            jobs.append(Delivered(job, one.attempt, one.first_due_ms))
-        if not jobs:
+        """The next request in these places."""
+        exchange = self._ahead.next()
+        if exchange is None:
             self.target.give(places)
             return
-        exchange = Exchange(self, places, leased, jobs)
         self.under_way += 1
-        self._started_at = exchange.started
         self.target.trial = False
-        exchange.begin()
+        exchange.begin(places)
+        self._started_at = exchange.started
 
     def ended(self, exchange: Exchange, answer: Answer, verdict: Verdict, took_s: float) -> None:
         """Its jobs are handed in to be settled: what does it say of the target, and what is next in its places?"""
@@ -260,7 +246,7 @@ class Pump:
             self.target.fine()
         else:
             self._report(answer, verdict)
-        if verdict is DONE and self._ahead and self._may_start() and self.target.hands_on():
+        if verdict is DONE and self._ahead.held and self._may_start() and self.target.hands_on():
             self._start(exchange.places)
             self._feed()
         elif verdict.zombie and self.topic.zombie_grace > 0 and not self.draining:
@@ -269,7 +255,7 @@ class Pump:
             self.turn()
         else:
             self._free(exchange.places)
-        if not self._ahead and not self.under_way:
+        if not self._ahead.held and not self.under_way:
             self.idle.set()
 
     def _free(self, places: tuple[int, int]) -> None:
@@ -316,7 +302,7 @@ class Pump:
     @property
     def resting(self) -> bool:
         """Nothing to do, nothing closed, and paused or not as when it was last attended to."""
-        busy = self._ahead or self.under_way or self.was_closed or self.target.closed()
+        busy = self._ahead.held or self.under_way or self.was_closed or self.target.closed()
         return not busy and self.was_paused == self.paused
 
     def state(self) -> int:
@@ -341,9 +327,8 @@ class Pump:
 
     def return_ahead(self) -> None:
         """What is held but not begun goes back to the storage: others may run it, or nobody while the target is closed."""
-        if self._ahead:
-            self._give_back(list(self._ahead))
-            self._ahead.clear()
+        if self._ahead.held:
+            self._give_back(self._ahead.take_all())
             self._may_hold_more = True
 
     def _give_back(self, jobs: list[Leased]) -> None:

@@ -32,7 +32,9 @@ def take_back(
         released = storage.release(owner, begun)
         for job in released:
             if job.started:
-                reason = f"its worker died {CRASH_LIMIT} times while it ran" if job.dead else "its worker died; may have run"
+                reason = (
+                    f"its worker died {CRASH_LIMIT} times while it ran" if job.dead else "its worker died; may have run"
+                )
                 journal.add(
                     Row(
                         "released",

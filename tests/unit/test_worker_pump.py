@@ -41,7 +41,10 @@ class Consumer:
         self.fail: Exception | None = None
         self.waiting: list[tuple[Request, Callable[[Answer], None]]] = []
 
-    def start(self, request: Request, done: Callable[[Answer], None]) -> None:
+    def pack(self, request: Request) -> object:
+        return None
+
+    def start(self, request: Request, done: Callable[[Answer], None], packed: object = None) -> None:
         if self.fail:
             raised, self.fail = self.fail, None
             raise raised
