@@ -18,8 +18,9 @@ A first attempt so costs two entries to push, one moved to lease, two deleted wh
 from __future__ import annotations
 
 import struct
-import zlib
+from collections.abc import Iterable
 from typing import NamedTuple
+from zlib import crc32
 
 from pepperbus.job import State
 
@@ -90,7 +91,7 @@ def dead_reason(value: bytes) -> str:
 
 def pack_body(job_id: int, body: bytes) -> bytes:
     """The record of a body: its checksum (which knows whose body it is), then the bytes."""
-    return _CHECK.pack(zlib.crc32(body, job_id & 0xFFFFFFFF)) + body
+    return _CHECK.pack(crc32(body, job_id & 0xFFFFFFFF)) + body
 
 
 def unpack_body(job_id: int, record: bytes | None) -> tuple[bytes, bool]:
@@ -98,4 +99,11 @@ def unpack_body(job_id: int, record: bytes | None) -> tuple[bytes, bool]:
     if record is None or len(record) < _CHECK.size:
         return b"", False
     body = record[_CHECK.size :]
-    return body, _CHECK.unpack_from(record)[0] == zlib.crc32(body, job_id & 0xFFFFFFFF)
+    return body, _CHECK.unpack_from(record)[0] == crc32(body, job_id & 0xFFFFFFFF)
+
+
+def unpack_bodies(ids: Iterable[int], records: list[bytes]) -> list[bytes] | None:
+    """`unpack_body` of many; None when one of them is damaged."""
+    bodies = [record[_CHECK.size :] for record in records]
+    sums = [_CHECK.pack(crc32(body, job_id & 0xFFFFFFFF)) for job_id, body in zip(ids, bodies, strict=True)]
+    return bodies if sums == [record[: _CHECK.size] for record in records] else None

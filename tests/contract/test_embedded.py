@@ -96,13 +96,15 @@ class Child:
 CONSUME = """
 owner = f"n1/w/{os.getpid()}"
 say("ready")
-idle = 0
-while idle < 40:
+first = True
+while A not in storage.paused():
     jobs = storage.lease(A, 7, owner)
     if jobs:
         say(*[job.job_id for job in jobs])
         assert storage.settle(owner, [Settle(A, job.job_id, Outcome.DONE) for job in jobs]) == len(jobs)
-    idle = 0 if jobs else idle + 1
+        if first:
+            storage.push([Producer(SystemClock()).push(f"took/{os.getpid()}")])
+        first = False
     time.sleep(0 if jobs else 0.01)
 """
 
@@ -111,13 +113,61 @@ def test_processes_never_share_a_job(storage: EmbeddedStorage, producer: Produce
     children = [Child(tmp_path / "main", CONSUME) for _ in range(3)]
     for child in children:
         assert child.says.readline() == "ready\n"
-    batch = producer.several(600, A)
-    for i in range(0, 600, 20):
-        storage.push(batch[i : i + 20])
+    batch = []
+    with gevent.Timeout(20):  # until everyone got some
+        while len(batch) < 600 or sum(topic.startswith("took/") for topic in storage.topics()) < 3:
+            batch += producer.several(20, A)
+            storage.push(batch[-20:])
+        while storage.depth(A).ready:
+            gevent.sleep(0.01)
+    storage.set_paused(A, True)
     taken = [[int(word) for line in child.finish() for word in line.split()] for child in children]
-    assert all(taken)
     assert sorted(job_id for one in taken for job_id in one) == sorted(one.job_id for one in batch)
     assert storage.depth(A)[:4] == (0, 0, 0, 0)
+
+
+GREEDY = """
+producer = Producer(SystemClock())
+topic = f"greedy/{os.getpid()}"
+say("ready")
+while A not in storage.paused():
+    storage.push(producer.several(50, topic))
+"""
+
+
+def test_who_writes_all_the_time_leaves_others_their_turn(
+    storage: EmbeddedStorage, producer: Producer, tmp_path: Path
+) -> None:
+    children = [Child(tmp_path / "main", GREEDY) for _ in range(3)]
+    for child in children:
+        assert child.says.readline() == "ready\n"
+    waited = []
+    for _ in range(50):
+        began = time.monotonic()
+        storage.push(producer.several(1, A))
+        waited.append(time.monotonic() - began)
+    storage.set_paused(A, True)
+    for child in children:
+        child.finish()
+    assert sorted(waited)[25] < 0.2, waited  # three commits of others, each a few ms even on a busy machine
+
+
+def test_the_turn_goes_to_who_waits(tmp_path: Path) -> None:
+    """Who gives it away and wants it at once stands behind who waits; who waits keeps its place."""
+    mine, waiting, third = (Turn(tmp_path) for _ in range(3))
+    assert mine.try_take()
+    assert not waiting.try_take()
+    mine.give()
+    assert not mine.try_take()
+    assert not third.try_take()
+    waiting.take()
+    assert not third.try_take()
+    waiting.give()
+    third.take()
+    third.give()
+    assert waiting.try_take()
+    for one in (mine, waiting, third):
+        one.close()
 
 
 PRODUCE = """
@@ -427,7 +477,7 @@ def test_a_damaged_body_is_dead_with_a_reason(tmp_path: Path, producer: Producer
         key, record = list(txn.cursor(bodies))[1]
         txn.put(key, record[:-1] + bytes([record[-1] ^ 1]), db=bodies)
     storage.open()
-    assert [one.job_id for one in storage.lease(A, 3, ME)] == [batch[0].job_id, batch[2].job_id]
+    assert [one.job_id for one in storage.lease(A, 2, ME)] == [batch[0].job_id, batch[2].job_id]
     (found,) = storage.find(batch[1].job_id, [A])
     assert (found.state, storage.depth(A)[:4]) == (State.DEAD, (0, 0, 2, 1))
     assert "damaged" in found.reason

@@ -1,4 +1,4 @@
-"""Pushing by the column leaves the very file that pushing job by job does."""
+"""Pushing and leasing by the column leave the very file that going job by job does."""
 
 import random
 from pathlib import Path
@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
+from pepperbus.clock import ManualClock
 from pepperbus.config.model import StorageConfig
 from pepperbus.ids import floor_id
-from pepperbus.storage.contract import Push
+from pepperbus.storage.contract import Outcome, Push, Settle
 from pepperbus.storage.embedded import EmbeddedStorage
 from pepperbus.storage.embedded_layout import TABLES
 from pepperbus.storage.embedded_work import Work
 
+ME = "n1/w/1"
 TOPICS = (("q/a",), ("q/a", "q/b"), ("q/b", "q/a", "q/c"))
 
 
@@ -37,10 +39,14 @@ def _batches(seed: int) -> list[list[Push]]:
 
 
 def _file(path: Path, batches: list[list[Push]]) -> dict[str, list[Any]]:
-    storage = EmbeddedStorage(StorageConfig("main", "embedded", path=path))
+    storage = EmbeddedStorage(StorageConfig("main", "embedded", path=path), ManualClock())
     storage.open()
-    for batch in batches:
+    for number, batch in enumerate(batches):
         assert storage.push(batch) == []
+        for topic in ("q/a", "q/b"):
+            jobs = storage.lease(topic, 7 + number % 5, ME)
+            fates = (Outcome.DONE, Outcome.BACK, Outcome.DONE, Outcome.RETRY, Outcome.DONE)
+            storage.settle(ME, [Settle(topic, job.job_id, fates[i % 5]) for i, job in enumerate(jobs[2:])])
     with storage._engine.look() as look:
         rows = {name: list(look.txn.cursor(look.tables[name])) for name in TABLES}
     storage.close()
@@ -53,5 +59,6 @@ def test_both_ways_write_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     quick = _file(tmp_path / "quick", batches)
     taken = []
     monkeypatch.setattr(Work, "_push_many", lambda self, batch: bool(taken.append(batch)))
+    monkeypatch.setattr(Work, "_lease_many", lambda self, topic, rows, owner: [])
     assert quick == _file(tmp_path / "plain", batches)
     assert len(taken) == len(batches)
