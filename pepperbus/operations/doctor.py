@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from pepperbus.accounts.model import Right
 from pepperbus.config.load import notes
 from pepperbus.config.model import Config, Topic
 from pepperbus.errors import NotFound, PepperbusError
@@ -15,11 +16,13 @@ from pepperbus.operations import doctor_fpm, doctor_machine, doctor_redis, fpm_f
 from pepperbus.operations.findings import Diagnosis, Finding
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Status
+from pepperbus.operations.rights import operation
 from pepperbus.operations.status import StatusReader
 
 _DEAD = 1000
 
 
+@operation(Right.VIEW, node=True)
 def diagnose(office: Office, pools: Path = fpm_files.DIRECTORY) -> Diagnosis:
     """Everything. Raises nothing for a part that is away: it is in `unknown`."""
     config, told = office.config, Diagnosis()
@@ -36,6 +39,7 @@ def diagnose(office: Office, pools: Path = fpm_files.DIRECTORY) -> Diagnosis:
     return told.sort()
 
 
+@operation(Right.VIEW, node=True)
 def check_fpm(office: Office, name: str = "", pools: Path = fpm_files.DIRECTORY) -> Diagnosis:
     """The php-fpm pools of the configuration, or one of them. Raises NotFound."""
     known = office.config.pools

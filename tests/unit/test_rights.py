@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 import pytest
 from flask.testing import FlaskClient
 
+from pepperbus import operations
 from pepperbus.accounts.model import HOST_ROLES, Role
 from pepperbus.accounts.sessions import add_token
 from pepperbus.operations import pause
@@ -258,3 +262,40 @@ def test_a_token_is_shown_once_and_kept_as_a_hash(place: Place) -> None:
     assert secret.encode() not in place.office.accounts.path.read_bytes()
     assert secret not in chief.get("/api/v1/tokens").get_data(as_text=True)
     assert secret.encode() not in b"".join(path.read_bytes() for path in place.office.audit.directory.glob("*"))
+
+
+# -- operations --------------------------------------------------------------------------------------------------------
+
+#: Functions of `operations` that take the office and are no operation, and why that is right.
+INSIDE = {
+    "logins": "before anybody is known; what they do is written down there",
+    "rights": "the check itself",
+    "users.in_person": "a check",
+    "purge.deed": "a journal row",
+    "jobs.ids_of": "part of replay and purge",
+    "queues.lying": "part of remove",
+    "versions.keep": "part of every change of a queue",
+    "versions.text_of": "part of taking a change back",
+}
+
+
+def test_every_function_that_takes_the_office_declares_its_right() -> None:
+    undeclared = []
+    for module in pkgutil.iter_modules(operations.__path__):
+        found = importlib.import_module(f"{operations.__name__}.{module.name}")
+        for name, function in inspect.getmembers(found, inspect.isfunction):
+            if function.__module__ != found.__name__ or name.startswith("_"):
+                continue
+            names = {module.name, f"{module.name}.{name}"}
+            takes_it = "office" in inspect.signature(function).parameters
+            if takes_it and not names & INSIDE.keys() and not hasattr(function, "right"):
+                undeclared.append(f"{module.name}.{name}")
+    assert not undeclared, undeclared
+
+
+def test_what_an_operation_tells_is_a_field_of_its_result() -> None:
+    for module in pkgutil.iter_modules(operations.__path__):
+        found = importlib.import_module(f"{operations.__name__}.{module.name}")
+        for name, function in inspect.getmembers(found, lambda one: hasattr(one, "tells")):
+            fields = get_type_hints(function)["return"].__struct_fields__ if function.tells else ()
+            assert set(function.tells) <= set(fields), f"{module.name}.{name}"
