@@ -1,0 +1,56 @@
+"""Every text of the dashboard has its Chinese; every Chinese text has its place; both have the same blanks to fill in."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pepperbus.config.spec import schema
+from pepperbus.operations.status import STATES
+from pepperbus.web import words
+from pepperbus.web.pages import edit, jobs, search
+
+WEB = Path(words.__file__).parent
+_IN_TEMPLATE = re.compile(r"""\b_\(\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
+
+
+def texts() -> Iterator[str]:
+    for file in (WEB / "templates").rglob("*.html"):
+        for match in _IN_TEMPLATE.finditer(file.read_text()):
+            yield ast.literal_eval(match[1])
+    for file in WEB.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("_", "Entry"):
+                text = node.args[node.func.id == "Entry"]
+                if isinstance(text, ast.Constant):
+                    yield text.value
+
+
+def shown() -> set[str]:
+    """What is translated by a variable: states, outcomes, times, the help of the fields that come first."""
+    processes = {"answers", "open", "failed", "starting", "draining", "waiting", "error", "detached", "ready"}
+    return {
+        *STATES,
+        *search.OUTCOMES,
+        *jobs.STATES,
+        *jobs.SINCE.values(),
+        *processes,
+        *(option.help for part in schema() if part in edit.FIRST for option in edit.options(part, True)),
+    }
+
+
+def test_every_text_has_its_chinese() -> None:
+    missing = ({*texts()} | shown()) - words.catalogue("zh").keys()
+    assert not missing, sorted(missing)
+
+
+def test_no_translation_is_left_over() -> None:
+    left = words.catalogue("zh").keys() - {*texts()} - shown()
+    assert not left, sorted(left)
+
+
+def test_the_blanks_are_the_same() -> None:
+    for english, chinese in words.catalogue("zh").items():
+        assert sorted(re.findall(r"\{\w+\}", english)) == sorted(re.findall(r"\{\w+\}", chinese)), english
