@@ -7,7 +7,7 @@ job run would be one more duplicate, so the lane closes with the first failed se
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count
+from typing import Protocol
 
 import gevent
 from gevent.event import Event
@@ -15,7 +15,7 @@ from gevent.event import Event
 from pepperbus.errors import StorageError
 from pepperbus.log import Log
 from pepperbus.names import split_topic
-from pepperbus.storage.contract import Outcome, Settle, Storage
+from pepperbus.storage.contract import Leased, Outcome, Settle, Storage
 from pepperbus.worker.inflight import InFlight
 
 #: Jobs answered but not yet settled: a killed worker repeats these beside what is running, so they are kept few.
@@ -28,6 +28,18 @@ _BUGS = 3  # an engine that raises what the contract does not know so often does
 
 #: Outcomes, and the in-flight marks to wipe once they are stored.
 Booked = tuple[list[Settle], list[int]]
+
+
+class Guest(Protocol):
+    """Who wants jobs of a topic, soon but not at once."""
+
+    name: str
+
+    def wanted(self) -> int:
+        """How many, now."""
+
+    def leased(self, jobs: list[Leased] | None) -> None:
+        """They are leased. None: they are not, ask the storage yourself."""
 
 
 class Lane:
@@ -55,6 +67,7 @@ class Lane:
         self._log = log
         self._batch: list[Settle] = []
         self._books: list[Callable[[], Booked]] = []
+        self._guest: Guest | None = None
         self._gathered = 0  # jobs handed in since the last batch
         self._unsettled = 0
         self._on_open = on_open
@@ -102,6 +115,13 @@ class Lane:
             marks += theirs
         return settles, marks
 
+    def lease_along(self, guest: Guest) -> bool:
+        """Lease for `guest` in the write that stores the next batch; False when none is about to be, or another goes along."""
+        if not self._gathered or self._guest is not None:
+            return False
+        self._guest = guest
+        return True
+
     def flush(self, timeout: float) -> bool:
         """Wait until everything handed in is stored; whether it was."""
         return bool(self._idle.wait(timeout))
@@ -112,9 +132,11 @@ class Lane:
             self._gathering.stop()
             self._enough.clear()
             batch, marks = self._take()
+            guest, self._guest = self._guest, None
+            leased = None
             if batch:
                 self._before()
-                self._store(batch, marks)
+                leased = self._store(batch, marks, guest)
                 try:
                     self._stored(batch, marks)
                 except (
@@ -123,14 +145,20 @@ class Lane:
                     self._log.error("not_told", repr(error), storage=self.storage.name)
             if not self._gathered:
                 self._idle.set()
+            if guest is not None:
+                guest.leased(leased)
 
-    def _store(self, batch: list[Settle], marks: list[int]) -> None:
-        """Until the storage says yes; what is handed in meanwhile joins the batch."""
+    def _store(self, batch: list[Settle], marks: list[int], guest: Guest | None) -> list[Leased] | None:
+        """Until the storage says yes; what is handed in meanwhile joins the batch. What `guest` got, None: it must ask."""
         wait = _RETRY_S[0]
-        for attempt in count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
+                if guest is not None and attempt == 1:
+                    return self.storage.settle_and_lease(self._owner, batch, guest.name, guest.wanted())[1]
                 self.storage.settle(self._owner, batch)
-                return
+                return None
             except Exception as error:  # definite, unknown or a bug of an engine: settling twice is harmless
                 known = isinstance(error, StorageError)
                 if self.healthy:
@@ -139,7 +167,7 @@ class Lane:
                 self.healthy = False
                 if not known and attempt >= _BUGS:
                     self._drop_culprits(batch)
-                    return
+                    return None
                 gevent.sleep(wait)
                 wait = min(_RETRY_S[1], wait * 2)
                 more, theirs = self._take()

@@ -54,6 +54,7 @@ class Pump:
         self._ahead = Ahead(self)
         self.under_way = 0  # exchanges
         self._started_at = 0.0  # monotonic, of the youngest
+        self._wanted = 0  # how many were last asked for
         self._low = 0  # with more than this ahead there is no need to think of leasing
         self._run_s = 0.0  # how long exchanges take, a moving average; 0: none has ended yet
         self._job_bytes = 1.0  # how large jobs are: as the largest of late
@@ -135,7 +136,8 @@ class Pump:
         self._low = room // 2
         if room and held <= self._low:
             self._leasing = True
-            self._hungry.set()
+            if not held or self._look_for_due or not self.lane.lease_along(self):
+                self._hungry.set()
 
     def _room(self) -> int:
         """How many jobs to hold beyond those under way: the free places, and what will start within _AHEAD_S."""
@@ -175,33 +177,51 @@ class Pump:
                 self._lease_failed = True
                 gevent.sleep(random.uniform(0.2, 0.5))
                 self._may_hold_more = True
-            self._leasing = False
-            if self.draining:
-                self._give_back(leased)
-                if not self.under_way:
-                    self.idle.set()
-                continue
-            self._ahead.add(leased)
-            if leased:
-                self.idle.clear()
-            self.turn()
-            if not self._ahead.held and not self.under_way:
-                self.idle.set()
+            self._received(leased)
 
     def _lease(self) -> list[Leased]:
         """As many jobs as there is room for, of those that are ready or due."""
         if self._look_for_due:
             self._promote()
-        wanted = min(self._room() - self._ahead.held, _MOST_AHEAD * self.topic.chunk)
-        if wanted <= 0 or not self._startable():
-            return []
-        self._may_hold_more = False  # a push from here on says so again
-        leased = self.lane.storage.lease(self.name, wanted, self._owner)
-        self._may_hold_more |= len(leased) >= wanted
+        wanted = self.wanted()
+        return self._count(self.lane.storage.lease(self.name, wanted, self._owner)) if wanted else []
+
+    def wanted(self) -> int:
+        """How many jobs to lease now. The lane asks too, for `leased`."""
+        if not self._startable():
+            return 0
+        self._wanted = max(0, min(self._room() - self._ahead.held, _MOST_AHEAD * self.topic.chunk))
+        if self._wanted:
+            self._may_hold_more = False  # a push from here on says so again
+        return self._wanted
+
+    def leased(self, jobs: list[Leased] | None) -> None:
+        """What the lane got along with a batch of outcomes; None: nothing for certain, so ask the storage again."""
+        if jobs is None:
+            self._may_hold_more = True
+            self._hungry.set()
+        else:
+            self._received(self._count(jobs))
+
+    def _count(self, leased: list[Leased]) -> list[Leased]:
+        """Learn from what came how much more there may be, and how large jobs are."""
+        self._may_hold_more |= len(leased) >= self._wanted
         if leased:
-            largest = max(len(one.body) for one in leased)
+            largest = max([len(one.body) for one in leased])
             self._job_bytes = max(largest, self._job_bytes + (largest - self._job_bytes) * 0.1)
         return leased
+
+    def _received(self, leased: list[Leased]) -> None:
+        self._leasing = False
+        if self.draining:
+            self._give_back(leased)
+        else:
+            self._ahead.add(leased)
+            if leased:
+                self.idle.clear()
+            self.turn()
+        if not self._ahead.held and not self.under_way:
+            self.idle.set()
 
     def _promote(self) -> None:
         """Make due jobs ready, and know when to look again."""

@@ -227,3 +227,57 @@ def test_who_is_told_and_raises_does_not_make_a_settled_job_count_twice(
     stage.wait(lambda: stage.lane.flush(0.01))
     assert stage.lane._unsettled == 0
     assert stage.lane._inflight.free == free
+
+
+def _answer_until(stage: Stage, done: Callable[[], Any]) -> None:
+    def look() -> bool:
+        stage.consumer.answer_all()
+        return bool(done())
+
+    stage.wait(look)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_jobs_are_leased_along_with_the_outcomes_of_others(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    whole, along = stage.storage.settle_and_lease, []
+
+    def counted(*args: Any) -> Any:
+        if broken:
+            along.append(0)
+            raise KeyError("a bug of an engine")
+        count, leased = whole(*args)
+        along.append(len(leased or ()))
+        return count, leased
+
+    monkeypatch.setattr(stage.storage, "settle_and_lease", counted)
+    stage.push(400)
+    _answer_until(stage, lambda: stage.storage.depth(NAME) == (0, 0, 0, 0, 0))
+    assert along
+    assert bool(sum(along)) is not broken
+    assert stage.slots.used == 0
+
+
+def test_an_outcome_that_an_engine_cannot_take_does_not_hold_up_the_others(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    culprit: list[int] = []
+    for name in ("settle", "settle_and_lease"):
+        whole = getattr(stage.storage, name)
+
+        def broken(owner: str, batch: Any, *more: Any, whole: Any = whole) -> Any:
+            if any(one.job_id in culprit for one in batch):
+                raise TypeError("a bug of an engine")
+            return whole(owner, batch, *more)
+
+        monkeypatch.setattr(stage.storage, name, broken)
+    stage.push(2)
+    stage.wait(lambda: len(stage.consumer.waiting) == 2)
+    culprit.append(stage.consumer.waiting[0][0].jobs[0].job.id)
+    stage.consumer.answer_all()
+    stage.wait(lambda: stage.storage.depth(NAME).leased == 1)
+    stage.push()
+    stage.wait(lambda: stage.consumer.waiting)
+    stage.consumer.answer_all()
+    stage.wait(lambda: stage.storage.depth(NAME) == (0, 0, 1, 0, 0))
