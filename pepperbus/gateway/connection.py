@@ -182,7 +182,7 @@ class Connection:
             while todo and not self._held and not self._closing:
                 left -= 1
                 self._carry_out(todo.popleft(), out)
-            parser.trusted = session.trusted
+            parser.trust(session.trusted)
             if self._held or self._closing:
                 break
         if parser.error is not None and not todo and not self._closing and not self._held:
@@ -245,7 +245,7 @@ class Connection:
             self._house.front.log.error("command-failed", repr(error))
             slot.reply = resp.error("ERR internal error")
         self._held = False
-        self.parser.trusted = self.session.trusted  # it may have been a login
+        self.parser.trust(self.session.trusted)  # it may have been a login
         self.answers_ready()
         if later.after is not None:
             later.after(not self.closed)

@@ -132,7 +132,13 @@ class Routes:
     @classmethod
     def build(cls, config: Config, lanes: Mapping[str, Lane], stats: Writer, wakes: Mapping[str, int]) -> Routes:
         bell = Bell(config.bus.run_dir)
-        queues = {q.name: QueueRoute(q, lanes, stats, wakes.get(q.group, -1), bell) for q in config.queues.values()}
+        queues = {}
+        for queue in config.queues.values():
+            fed = any(
+                config.consumes(topic) for topic in queue.topics.values()
+            )  # else no worker here waits for its jobs
+            wake = wakes.get(queue.group, -1) if fed else -1
+            queues[queue.name] = QueueRoute(queue, lanes, stats, wake, bell if fed else None)
         aliases = {key: queues[q.name] for q in config.queues.values() for key in q.keys}
         return cls(config, queues, lanes, aliases, any_open=any(q.open for q in config.queues.values()))
 

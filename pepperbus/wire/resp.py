@@ -74,6 +74,15 @@ class RequestParser:
         #: Whether a chunk could hold something over a limit that `_LARGE_COUNT` lets pass.
         self._narrow = limits.max_args < 9999 or limits.max_bulk < MAX_CHUNK
 
+    def trust(self, trusted: bool) -> None:
+        """The client has logged in, or out again. What it sent behind its login may take the quick way."""
+        fresh = trusted and not self.trusted
+        self.trusted = trusted
+        if fresh and self._buffer and self._args is None:
+            data = bytes(memoryview(self._buffer)[self._at :])
+            self._buffer, self._at, self._searched = bytearray(), 0, 0
+            self.receive_data(data)
+
     def receive_data(self, data: bytes) -> None:
         """Take bytes from the wire; at most MAX_CHUNK at once when speed matters."""
         if self.error is not None:

@@ -282,7 +282,7 @@ def test_a_failure_is_said_for_each_push_with_its_trace(house: House, error: Exc
     def push(*_: object) -> object:
         raise error
 
-    house.storages["s1"].push = push  # type: ignore[method-assign]
+    house.storages["s1"].push = push  # type: ignore[method-assign,assignment]
     connection.received(pack(b"LPUSH", b"json/x", b"a") * 3)
     house.settle()
     heard = drained(theirs)

@@ -111,8 +111,26 @@ def test_a_login_takes_effect_on_the_bytes_right_behind_it() -> None:
     parser = resp.RequestParser()
     parser.receive_data(pack(b"AUTH", b"q:p") + pack(b"LPUSH", b"q/x", *[b"v"] * 50))
     assert parser.commands() == [[b"AUTH", b"q:p"]]
-    parser.trusted = True
+    parser.trust(True)
     assert len(parser.commands()[0]) == 52
+
+
+@given(st.binary(max_size=80), st.lists(_words, max_size=3), st.integers(0))
+def test_what_stands_behind_a_login_is_read_as_if_it_came_alone(behind: bytes, commands: list, cut: int) -> None:
+    behind = b"".join(pack(*words) for words in commands) + behind
+    login, at = pack(b"AUTH", b"q:p"), cut % (len(behind) + 1)
+    parser = resp.RequestParser()
+    parser.receive_data(login + behind[:at])
+    found = parser.commands()
+    assert found == [[b"AUTH", b"q:p"]]
+    parser.trust(True)
+    for piece in (b"", behind[at:]):
+        parser.receive_data(piece)
+        while more := parser.commands():
+            found += more
+    expected, alone = parse([behind], resp.Limits())
+    assert found[1:] == expected
+    assert str(parser.error) == str(alone.error)
 
 
 @pytest.mark.parametrize(
