@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import signal
 import sys
 import termios
 import tty
@@ -36,6 +37,9 @@ def top(ctx: click.Context, seconds: float) -> None:
     with office(ctx) as opened:
         act_as_daemon(opened.config.bus)
         reader = StatusReader(opened)
+        signal.signal(
+            signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
+        )  # the terminal is put right on the way
         with _keys(), Live(view(reader.read()), screen=True, auto_refresh=False) as live:
             try:
                 while not _quits(seconds):
