@@ -133,6 +133,7 @@ def rollback(office: Office, name: str, at_ms: int) -> QueueFile:
     return _told(office, QueueFile(name, str(file), "changed"))
 
 
+@operation(Right.VIEW, "name")
 def lying(office: Office, name: str) -> dict[str, int]:
     """topic -> how many jobs lie in it, in whatever state; empty topics are left out."""
     counts = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -16,11 +17,12 @@ from flask.testing import FlaskClient
 from pepperbus import operations
 from pepperbus.accounts.model import HOST_ROLES, Role
 from pepperbus.accounts.sessions import add_token
+from pepperbus.config.load import load
 from pepperbus.operations import pause
 from pepperbus.web.logins import OPEN_PATHS
 from pepperbus.web.routes import ROUTES
 from pepperbus.web.table import Needs, Route
-from tests.unit.test_web import JSON, Place, log_in
+from tests.unit.test_web import JSON, QUEUE, Place, log_in
 
 JOB = "9223372036854775809"
 #: What each body needs to be one; what is not here is fine empty.
@@ -136,8 +138,6 @@ def test_lists_hold_what_one_may_see(place: Place) -> None:
     (place.directory / "queues.d" / "money.conf").write_text(
         "open = loopback\nsystem = bank\n[topics]\n    [[out]]\n        run = http\n        url = http://127.0.0.1:9/\n"
     )
-    from pepperbus.config.load import load
-
     place.office.take(load(place.directory / "node.conf", {}))
     place.push(2, "old/gone")
     for name, queues in (("looker", {"orders"}), ("elsewhere", {"money"}), ("auditor", {"orders", "money"})):
@@ -264,6 +264,57 @@ def test_a_token_is_shown_once_and_kept_as_a_hash(place: Place) -> None:
     assert secret.encode() not in b"".join(path.read_bytes() for path in place.office.audit.directory.glob("*"))
 
 
+# -- pages -------------------------------------------------------------------------------------------------------------
+
+
+def pages(place: Place, method: str) -> Iterator[tuple[str, bool]]:
+    """Every address of a page that answers `method`, with our names filled in, and whether a name was."""
+    names = {"queue": "orders", "topic": "mail", "name": "orders", "id": JOB, "job": JOB, "user": "anna"}
+    for rule in place.app.url_map.iter_rules():
+        path = rule.rule
+        if path.startswith(("/api/", "/static/")) or path in OPEN_PATHS or method not in (rule.methods or ()):
+            continue
+        for name in rule.arguments:
+            path = re.sub(rf"<[^<>]*\b{name}>", names.get(name, "x"), path)
+        yield path, "/orders" in path
+
+
+def test_a_page_shows_nothing_of_other_systems(place: Place) -> None:
+    (place.directory / "queues.d" / "zebra.conf").write_text(QUEUE)
+    place.office.take(load(place.directory / "node.conf", {}))
+    place.push(3, "zebra/mail")
+    place.push(1, "zebra/detached")
+    assert "zebra" in browser(place, "looker").get("/queues", headers={"Accept": "text/html"}).get_data(as_text=True)
+    client = browser(place, "elsewhere")
+    for path, is_about_ours in pages(place, "GET"):
+        if path in ("/metrics", "/global/metrics"):
+            continue  # for this machine; see test_logins
+        answer = client.get(path, headers={"Accept": "text/html"})
+        assert answer.status_code != 500, path
+        if is_about_ours:
+            assert answer.status_code in (403, 404), f"{path} -> {answer.status_code}"
+        else:
+            assert "zebra" not in answer.get_data(as_text=True), path
+
+
+@pytest.mark.parametrize("name", ["elsewhere", "looker"])
+def test_a_form_changes_nothing_for_whom_it_is_not(place: Place, name: str) -> None:
+    ids = place.push(2)
+    client = browser(place, name)
+    before = (place.directory / "queues.d" / "orders.conf").read_text()
+    for path, _ in pages(place, "POST"):
+        if path == "/logout":
+            continue
+        form = {"topic": "orders/mail", "queue": "orders", "name": "orders", "ids": ids, "id": ids[0], "content": "x"}
+        answer = client.post(path, data=form, headers={"Origin": "http://localhost", "Accept": "text/html"})
+        assert answer.status_code != 500, path
+    assert (place.directory / "queues.d" / "orders.conf").read_text() == before
+    assert {path.name for path in (place.directory / "queues.d").iterdir()} == {"orders.conf"}
+    assert place.office.storage("local").depth("orders/mail").ready == 2
+    assert place.office.storage("local").paused() == set()
+    assert [entry for entry in place.office.audit.search().entries if entry.result != "refused"] == []
+
+
 # -- operations --------------------------------------------------------------------------------------------------------
 
 #: Functions of `operations` that take the office and are no operation, and why that is right.
@@ -273,7 +324,6 @@ INSIDE = {
     "users.in_person": "a check",
     "purge.deed": "a journal row",
     "jobs.ids_of": "part of replay and purge",
-    "queues.lying": "part of remove",
     "versions.keep": "part of every change of a queue",
     "versions.text_of": "part of taking a change back",
 }

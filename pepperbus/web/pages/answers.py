@@ -61,7 +61,8 @@ def register(pages: Blueprint) -> None:
     @pages.errorhandler(errors.PepperbusError)
     def failed(failure: errors.PepperbusError) -> Response:
         missing = isinstance(failure, errors.NotFound)
-        status = 404 if missing else 400 if isinstance(failure, errors.UsageError) else 409
+        forbidden = isinstance(failure, errors.Forbidden)
+        status = 404 if missing else 403 if forbidden else 400 if isinstance(failure, errors.UsageError) else 409
         if is_htmx() or request.method != "GET":
             return Response(trouble(failure), status, mimetype="text/plain")
         return error_page(status, _("Not found") if missing else _("This did not work"), trouble(failure))
