@@ -15,6 +15,7 @@ import gevent
 
 from pepperbus.gateway.commands import execute
 from pepperbus.gateway.express import Handful
+from pepperbus.gateway.held import Slot
 from pepperbus.gateway.session import Answer, Front, Goodbye, Later, Session, Wait
 from pepperbus.gateway.stream import Stream
 from pepperbus.gateway.submission import Submission
@@ -40,16 +41,6 @@ class House(Protocol):
 
     def leave(self, connection: Connection) -> None: ...
     def deadline(self, connection: Connection, seconds: float | None) -> None: ...
-
-
-class _Slot:
-    """A place in the line of replies for one that comes later. `later` is started when the slot is first in line."""
-
-    __slots__ = ("later", "reply")
-
-    def __init__(self, later: Later | None = None) -> None:
-        self.reply: bytes | None = None
-        self.later = later
 
 
 class Connection:
@@ -88,7 +79,7 @@ class Connection:
         self.parser = resp.RequestParser(limits, trusted=self.session.trusted)
         self.closed = False
         self._todo: deque[resp.Command] = deque()  # parsed, not carried out
-        self._replies: deque[bytes | Handful | Submission | _Slot] = deque()  # in order; empty when all are sent
+        self._replies: deque[bytes | Handful | Submission | Slot] = deque()  # in order; empty when all are sent
         self._unanswered = 0  # bytes of the pushes in `_replies`
         self._held = False  # a command is under way that later ones must wait for
         self._eof = False  # the client has closed its half
@@ -212,43 +203,19 @@ class Connection:
         if isinstance(answer, Goodbye):
             self._goodbye(answer.reply, out)
             return
+        assert isinstance(answer, Later | Wait)
         self._held = True
-        if isinstance(answer, Wait):
-            slot = _Slot()
-            timer = gevent.get_hub().loop.timer(answer.seconds)
-            timer.start(self._waited, timer, slot, answer.reply)
-        else:
-            assert isinstance(answer, Later)
-            slot = _Slot(answer)
-            if not self._replies:
-                self._start(slot)
+        slot = Slot(answer, self._let_go, self._house.front.log)
+        if not self._replies:
+            slot.first_in_line()
         self._replies.append(slot)
 
-    def _waited(self, timer: Any, slot: _Slot, reply: bytes) -> None:
-        timer.stop()
-        timer.close()
-        slot.reply = reply
-        self._held = False
-        self.answers_ready()
-        self._work()
-
-    def _start(self, slot: _Slot) -> None:
-        later, slot.later = slot.later, None
-        if later is not None:
-            gevent.spawn(self._later, later, slot)
-
-    def _later(self, later: Later, slot: _Slot) -> None:
-        """A greenlet: ask the storage, answer, let go of the commands behind."""
-        try:
-            slot.reply = later.run()
-        except Exception as error:
-            self._house.front.log.error("command-failed", repr(error))
-            slot.reply = resp.error("ERR internal error")
+    def _let_go(self, slot: Slot) -> None:
+        """`slot` has its reply: the commands behind it go on."""
         self._held = False
         self.parser.trust(self.session.trusted)  # it may have been a login
         self.answers_ready()
-        if later.after is not None:
-            later.after(not self.closed)
+        slot.written(not self.closed)
         self._work()
 
     def _goodbye(self, reply: bytes, out: list[bytes]) -> None:
@@ -314,11 +281,11 @@ class Connection:
             else:
                 reply = head.reply
                 if reply is None:
-                    if type(head) is _Slot:
-                        self._start(head)
+                    if isinstance(head, Slot):
+                        head.first_in_line()
                     break
                 out.append(reply)
-                if not isinstance(head, _Slot):
+                if not isinstance(head, Slot):
                     self._unanswered -= head.size
             replies.popleft()
         if self.closed:
@@ -328,7 +295,7 @@ class Connection:
         if self._closing:
             self._finish()
         elif not (self._stream.reading or self._held):
-            self._work() if self._todo or self.parser.pending else self._regulate()
+            self._work() if self._todo or self.parser.ready or self.parser.pending else self._regulate()
 
     def overdue(self) -> None:
         """Replies wait for the client to take them: not too many, not too long."""
@@ -351,14 +318,14 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Nothing is owed to this client and nothing half said by it."""
-        said = self._todo or self._held or self._begun or self.parser.pending
+        said = self._todo or self._held or self._begun or self.parser.ready or self.parser.pending
         return not (said or self._replies or self._stream.unsent)
 
     def drain(self) -> None:
         """Take no more commands; close when those already read are answered."""
         if self.idle:
             self.close()
-        elif not self._todo and not self._held:
+        elif not (self._todo or self.parser.ready or self._held):
             self._closing = True
             self._finish()
 

@@ -97,6 +97,11 @@ class RequestParser:
         return len(self._buffer) - self._at
 
     @property
+    def ready(self) -> bool:
+        """Whether there are commands that were read and not given out."""
+        return bool(self._ready)
+
+    @property
     def midway(self) -> bool:
         """Whether a command has begun and its rest has not come. Meaningful once `commands` returned nothing."""
         return self._args is not None or len(self._buffer) > self._at

@@ -4,6 +4,7 @@ The usual way is had by a limit on values below what the quick one is ready to t
 """
 
 import socket
+import time
 from _socket import socket as PlainSocket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -254,6 +255,16 @@ def test_a_trickled_push_does_not_renew_its_deadline(house: House) -> None:
     house.settle()
     assert house.deadlines[-1] is None
     assert b'"error":""' in drained(theirs)
+
+
+def test_leaving_answers_all_that_was_read(house: House) -> None:
+    connection, theirs = pushing(house)
+    connection.received(pack(b"PING") * 150)
+    until = time.monotonic() + 5
+    while not (connection._closing or connection.closed) and time.monotonic() < until:
+        connection.drain()
+        gevent.sleep(0)
+    assert drained(theirs) == b"+PONG\r\n" * 150 + b"<end>"
 
 
 def test_what_is_not_answered_stops_the_reading(house: House) -> None:
