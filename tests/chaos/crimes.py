@@ -50,6 +50,13 @@ class Bent:
         return True
 
 
+class BentStorage(Bent):
+    """A storage whose short cuts lead over its bent methods too."""
+
+    def settle_and_lease(self, owner: str, batch: Sequence[Settle], topic: str, n: int) -> tuple[int, list[Leased]]:
+        return self.settle(owner, batch), self.lease(topic, n, owner)
+
+
 def bend_storage(bent: type[Bent]) -> None:
     _bend("pepperbus.storage", "open_storage", bent)
 
@@ -68,7 +75,7 @@ def _bend(module: str, factory: str, bent: type[Bent]) -> None:
 # -- gateway -----------------------------------------------------------------------------------------------------
 
 
-class AnswersFirst(Bent):
+class AnswersFirst(BentStorage):
     def push(self, batch: Sequence[Push], limits: Any = None) -> Collection[int]:
         """Success now, stored a little later."""
         note()
@@ -76,7 +83,7 @@ class AnswersFirst(Bent):
         return ()
 
 
-class Lies(Bent):
+class Lies(BentStorage):
     def push(self, batch: Sequence[Push], limits: Any = None) -> Collection[int]:
         """Stored, and answered as a definite error."""
         refused: Collection[int] = self._real.push(batch, limits)
@@ -85,7 +92,7 @@ class Lies(Bent):
         return refused
 
 
-class Hopes(Bent):
+class Hopes(BentStorage):
     def push(self, batch: Sequence[Push], limits: Any = None) -> Collection[int]:
         """Whatever the storage says, the producer hears that all is well."""
         try:
@@ -96,7 +103,7 @@ class Hopes(Bent):
         return refused
 
 
-class Invents(Bent):
+class Invents(BentStorage):
     def push(self, batch: Sequence[Push], limits: Any = None) -> Collection[int]:
         """Now and then a job more than was sent."""
         if self.every(20):
@@ -110,7 +117,7 @@ class Invents(Bent):
 # -- worker ------------------------------------------------------------------------------------------------------
 
 
-class PopsFirst(Bent):
+class PopsFirst(BentStorage):
     def lease(self, topic: str, n: int, owner: str) -> list[Leased]:
         """A job leaves the storage when it is taken, as with LPOP."""
         leased: list[Leased] = self._real.lease(topic, n, owner)
@@ -120,7 +127,7 @@ class PopsFirst(Bent):
         return leased
 
 
-class Settles(Bent):
+class Settles(BentStorage):
     """A crime at the settling: `bend` says what becomes of an outcome, None: nothing."""
 
     def settle(self, owner: str, batch: Sequence[Settle]) -> int:
@@ -167,7 +174,7 @@ class NeverBuries(Settles):
         return one._replace(outcome=Outcome.RETRY, due_ms=1) if one.outcome is Outcome.DEAD and self.every(1) else one
 
 
-class Hoards(Bent):
+class Hoards(BentStorage):
     def settle(self, owner: str, batch: Sequence[Settle]) -> int:
         """Says that outcomes are stored and keeps them for two seconds."""
         note()
@@ -175,7 +182,7 @@ class Hoards(Bent):
         return len(batch)
 
 
-class DropsTheDead(Bent):
+class DropsTheDead(BentStorage):
     def release(self, owner: str, started: Collection[tuple[str, int]] | None) -> list[Released]:
         """What a dead worker held is thrown away instead of given back."""
         released: list[Released] = self._real.release(owner, started)
@@ -185,7 +192,7 @@ class DropsTheDead(Bent):
         return released
 
 
-class BlamesNobody(Bent):
+class BlamesNobody(BentStorage):
     def release(self, owner: str, started: Collection[tuple[str, int]] | None) -> list[Released]:
         """What had begun is given back as if it had not."""
         if started:
@@ -198,7 +205,7 @@ class AcksFirst(Bent):
     def start(self, request: Request, done: Callable[[Answer], None], packed: object = None) -> None:
         """The job counts as done when it is sent, whatever becomes of it."""
         note()
-        self._real.start(request, lambda answer: None)
+        self._real.start(request, lambda answer: None, packed)
         gevent.get_hub().loop.run_callback(done, Answer(Transport.ANSWERED, 200, {"code": "200"}))
 
 
@@ -208,7 +215,8 @@ class Cuts(Bent):
         if len(request.jobs) == 1 and len(request.jobs[0].job.content) > 120 and self.every(10):
             one = request.jobs[0]
             request = request._replace(jobs=(one._replace(job=one.job._replace(content=one.job.content[:-9])),))
-        self._real.start(request, done)
+            packed = None
+        self._real.start(request, done, packed)
 
 
 def send_again_after_a_reset() -> None:
