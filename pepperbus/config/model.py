@@ -114,6 +114,7 @@ class Http:
 
     allow: tuple[str, ...] = ()  # empty = everywhere that is not denied
     deny: tuple[str, ...] = ()
+    own: tuple[int, ...] = ()  # the ports this bus itself listens at
 
 
 @dataclass(frozen=True)

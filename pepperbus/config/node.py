@@ -61,8 +61,13 @@ def build(document: Document) -> Config:
         queues={},
         http=Http(**section("http")),
     )
+    config = replace(config, http=replace(config.http, own=_ports(config.gateway.listen + config.web.listen)))
     _check_listeners(document, config)
     return config
+
+
+def _ports(listen: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(int(one.rpartition(":")[2]) for one in listen if not one.startswith("unix:"))
 
 
 def _absolute(base: Path, path: str) -> Path:

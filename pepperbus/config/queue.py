@@ -160,7 +160,8 @@ def _check_reach(document: Document, path: KeyPath, urls: tuple[str, ...], node:
     """What is already known to be refused; a name's addresses are judged at each connect."""
     where = (*path, "url") if document.value((*path, "url")) is not None else ("url",)
     for url in urls:
-        if why := refusal(node.http, urlsplit(url).hostname or "", ""):
+        parts = urlsplit(url)
+        if why := refusal(node.http, parts.hostname or "", "", parts.port or 0):
             document.mistake(where, why)
 
 

@@ -34,10 +34,12 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _COMPATIBLE = ipaddress.ip_network("::/96")
 
 
-def refusal(http: Http, host: str, address: str) -> str:
+def refusal(http: Http, host: str, address: str, port: int = 0) -> str:
     """Why `host` must not be reached at `address` (numeric), "" when it may. `address` "": judge the name alone."""
     name = host.lower().rstrip(".")
     found = parse_address(address) if address else parse_address(name)
+    if port in http.own and (name == "localhost" or (found is not None and found.is_loopback)):
+        return f"{_shown(host, address)}:{port} is this bus itself"
     if rule := _match(http.deny, name, found):
         return f"{_shown(host, address)} is refused by [http] deny ({rule})"
     allowed = _match(http.allow, name, found)

@@ -52,7 +52,9 @@ def secret(value: Raw) -> Secret:
 
 def _password(found: str) -> str:
     if found.startswith(HASH) and not _HASH.match(found):
-        raise ValueError("this hash is cut short or no argon2id; take the whole line of `pepperbus password`, in quotes")
+        raise ValueError(
+            "this hash is cut short or no argon2id; take the whole line of `pepperbus password`, in quotes"
+        )
     return found
 
 

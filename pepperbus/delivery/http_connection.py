@@ -229,9 +229,9 @@ def connect(url: Url, end: float, http: Http) -> Connection:
 def _open(url: Url, http: Http, seconds: float) -> Any:
     """A socket connected to the first permitted address that takes it. Raises Failed (none is permitted), OSError."""
     found = [str(where[0]) for *_, where in socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)]
-    permitted = [address for address in found if not refusal(http, url.host, address)]
+    permitted = [address for address in found if not refusal(http, url.host, address, url.port)]
     if found and not permitted:
-        raise Failed(Transport.FORBIDDEN, f"{url.shown}: {refusal(http, url.host, found[0])}")
+        raise Failed(Transport.FORBIDDEN, f"{url.shown}: {refusal(http, url.host, found[0], url.port)}")
     failure = OSError(errno.EHOSTUNREACH, "the name has no address")
     for address in permitted:
         try:

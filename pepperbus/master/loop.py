@@ -368,4 +368,9 @@ class Master:
 
     def summary(self) -> str:
         alive = self.children.alive()
-        return f"{len(alive)} processes, {len(self.config.queues)} queues, generation {self.config.generation}"
+        processes, queues = _count(len(alive), "process", "es"), _count(len(self.config.queues), "queue", "s")
+        return f"{processes}, {queues}, generation {self.config.generation}"
+
+
+def _count(n: int, what: str, plural: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}{plural}"

@@ -25,12 +25,12 @@ def test_the_notify_protocol(buses: Buses) -> None:
     bus = buses.make(roles=ROLES)
     bus.start(wait=False, env={"WATCHDOG_USEC": "400000"})
     lines = bus.wait_notified("READY=1")
-    assert "STATUS=4 processes, 1 queues, generation 0" in lines
+    assert "STATUS=4 processes, 1 queue, generation 0" in lines
     for _ in range(3):
         bus.wait_notified("WATCHDOG=1", timeout=2)
     bus.send(signal.SIGHUP)
     assert any(line.startswith("MONOTONIC_USEC=") for line in bus.wait_notified("RELOADING=1"))
-    assert "STATUS=4 processes, 1 queues, generation 1" in bus.wait_notified("READY=1")
+    assert "STATUS=4 processes, 1 queue, generation 1" in bus.wait_notified("READY=1")
     environ = psutil.Process(bus.pids()["mold"]).environ()
     assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC"} & environ.keys()
     bus.send(signal.SIGTERM)

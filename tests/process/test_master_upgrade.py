@@ -283,7 +283,7 @@ def test_what_an_operator_set_and_asks_crosses_the_exec(buses: Buses) -> None:
         bus.send(signal.SIGUSR2)
         bus.wait_notified("RELOADING=1")
         bus.wait_notified("WATCHDOG=1")
-        assert "STATUS=5 processes, 1 queues, generation 1" in bus.wait_notified("READY=1")
+        assert "STATUS=5 processes, 1 queue, generation 1" in bus.wait_notified("READY=1")
         client.sendall(b'tus"}\n')
         status = json.loads(client.makefile().readline())
     assert (status["pid"], status["gateways"], status["upgrade"]["state"]) == (bus.pid, 2, "done")

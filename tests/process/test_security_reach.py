@@ -100,6 +100,13 @@ def test_of_several_addresses_only_the_permitted_are_tried(monkeypatch: pytest.M
         assert call(consumer(f"http://rebind.test:{server.port}/jobs")).transport is Transport.ANSWERED
 
 
+def test_a_name_for_our_own_api_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    Names(monkeypatch, ["127.0.0.1"])
+    with raw_server(answering(OK)) as api:
+        answer = call(consumer(f"http://rebind.test:{api.port}/", Http(own=(api.port,))))
+        assert (answer.transport, api.connections) == (Transport.FORBIDDEN, 0)
+
+
 def test_a_redirect_leads_nowhere() -> None:
     with raw_server(answering(OK)) as inside:
         to = f"HTTP/1.1 302 Found\r\nLocation: {inside.url}\r\nContent-Length: 0\r\n\r\n".encode()
@@ -121,6 +128,8 @@ def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch
     [
         ("", "169.254.169.254", "is link-local"),
         ("[http]\n    allow = service.test", "127.0.0.1", "127.0.0.1 is not in [http] allow"),
+        ("[http]\n    allow = 127.0.0.1", "127.0.0.1:19840", "127.0.0.1:19840 is this bus itself"),
+        ("", "localhost:12017", "localhost:12017 is this bus itself"),
         ("[http]\n    deny = *.test", "a.test", "a.test is refused by [http] deny (*.test)"),
     ],
 )
@@ -129,7 +138,9 @@ def test_the_configuration_says_it_first(tmp_path: Path, http: str, host: str, t
     (tmp_path / "node.conf").write_text(
         NODE.replace("@PORT@", "12017").replace("@WEB@", "19840").replace("[storages]", f"{http}\n[storages]")
     )
-    (tmp_path / "queues.d" / "orders.conf").write_text(QUEUE.replace("@HOST@", host).replace("@CONSUMER@", "80"))
+    (tmp_path / "queues.d" / "orders.conf").write_text(
+        QUEUE.replace("@HOST@:@CONSUMER@", host if ":" in host else f"{host}:80")
+    )
     with pytest.raises(ConfigError, match=r"orders\.conf:9") as error:
         load(tmp_path / "node.conf", {})
     assert text in str(error.value)

@@ -164,8 +164,8 @@ NODE_CASES = {
         "shop = s3cret, push, orders*, mail"
     ],
     "[logins]\nshop = pw, pull, *": [
-        "2: [logins] shop = ***: the second word is a right: push, pop or push|pop; NAME = password, push|pop, queue patterns is "
-        "wanted, such as: shop = s3cret, push, orders*, mail"
+        "2: [logins] shop = ***: the second word is a right: push, pop or push|pop; NAME = password, push|pop, queue "
+        "patterns is wanted, such as: shop = s3cret, push, orders*, mail"
     ],
     "queue_files = nowhere/*.conf": [
         "1: queue_files = nowhere/*.conf: there is no directory nowhere; create it, or say where the queues' files lie"
