@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import resource
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,8 +17,9 @@ from pepperbus.delivery.contract import Delivered, Request, Transport
 from pepperbus.delivery.fpm_pool import pool_file
 from pepperbus.job import Job
 from pepperbus.operations import doctor, doctor_fpm, doctor_redis
-from pepperbus.operations.findings import Diagnosis, Finding
+from pepperbus.operations.findings import HARMS, Diagnosis, Finding
 from pepperbus.operations.office import Office
+from tests.fixtures.bus import NODE, Buses
 from tests.fixtures.fpm import Fpm, fastcgi_config
 from tests.fixtures.redis import Redis, free_port
 
@@ -199,3 +202,30 @@ def test_a_far_redis_without_tls_and_password() -> None:
     far = list(doctor_redis._way("main", "redis://10.0.0.1:6379/0", False))
     assert [finding.harm for finding in far] == ["open", "open"]
     assert list(doctor_redis._way("main", "rediss://:pw@10.0.0.1/0", True)) == []
+
+
+# -- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_on_a_running_bus(buses: Buses) -> None:
+    """Most harmful first; the limit of open files is the running bus' own, not this shell's."""
+
+    def few_files() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+
+    bus = buses.make(NODE + "[fastcgi]\n    [[php]]\n        address = unix:@DIR@/none.sock\n")
+    bus.start(before=few_files)
+    done = bus.cli("--json", "doctor")
+    assert done.returncode == 1, done.stderr
+    findings = json.loads(done.stdout)["findings"]
+    harms = [HARMS.index(finding["harm"]) for finding in findings]
+    assert harms == sorted(harms)
+    assert all(finding["what"] and finding["change"] for finding in findings)
+    by_what = {finding["what"]: finding for finding in findings}
+    assert any("none.sock: No such file" in what for what in by_what)
+    assert by_what["1024 open files are allowed here, 10200 are needed for [gateway] max_clients"]["harm"] == "slow"
+    text = bus.cli("doctor").stdout
+    assert text.index("jobs do not run:") < text.index("jobs run late, twice or are refused:")
+    assert "not looked at: pool php: no readable file" in text
+    assert bus.stop() == 0
+    assert "the bus does not run" in bus.cli("doctor").stdout
