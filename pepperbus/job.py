@@ -84,6 +84,9 @@ class Stamp:
     def forms(self, first: int, contents: Sequence[bytes], accepted_ms: int) -> list[bytes]:
         """`stored_form` of each: the first has the trace number `first` and the id behind it, the next the two behind."""
         pack, trace, client, middle = _HEAD.pack, self._trace_length, self._client_length, self._middle
+        if len(contents) == 1:  # what producers send most: half a microsecond less
+            head = pack(_VERSION, first + 1, accepted_ms, trace, client)
+            return [b"%b%d%b%b" % (head, first, middle, contents[0])]
         return [
             b"%b%d%b%b" % (pack(_VERSION, number + 1, accepted_ms, trace, client), number, middle, content)
             for number, content in zip(count(first, 2), contents, strict=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from pepperbus import names
 from pepperbus.errors import StorageError, StorageUnavailable
@@ -16,12 +17,19 @@ from pepperbus.storage.contract import Line, Lines, Push
 from pepperbus.storage.redis_facts import parse_info
 from pepperbus.storage.redis_keys import ID, NONCE, Keys, Record, field, pointer, pointer_of
 from pepperbus.storage.redis_link import Link
-from pepperbus.storage.redis_pack import Command, Packed, Part, many
+from pepperbus.storage.redis_pack import Command, Packed, Part, many, pack
 from pepperbus.storage.redis_wire import Connection
 
 FULL = 0.85  # of maxmemory: above it Redis takes no new jobs
 CHECK_S = 0.25  # how long a look at the memory is good for
 _LOOK = 1000  # pointers looked at in one go when one is missed
+
+
+@lru_cache(maxsize=4096)
+def _announced(topics: tuple[str, ...]) -> Packed:
+    """The last commands of every push: the topics are known, and whoever waits for them on another node is woken."""
+    wakes = [(b"PUBLISH", names.wake_channel(topic), b"1") for topic in topics]
+    return pack([(b"SADD", names.REDIS_TOPICS, *topics), *wakes])
 
 
 class _Batch:
@@ -52,10 +60,9 @@ class _Batch:
             removal = (b"LREM", keys.ready, -1 if push.front else 1, found)
         self.stores.append((keys, job_field, removal))
 
-    def commands(self) -> list[Command]:
+    def commands(self) -> list[Part]:
         lines = [(verb, key, *pointers) for (verb, key), pointers in self._lines.items()]
-        wakes = [(b"PUBLISH", names.wake_channel(topic), b"1") for topic in self._topics]
-        return [*self.bodies, *self.records, *lines, (b"SADD", names.REDIS_TOPICS, *self._topics), *wakes]
+        return [*self.bodies, *self.records, *lines, _announced(tuple(self._topics))]
 
 
 class _Columns:
@@ -84,13 +91,7 @@ class _Columns:
             ]
             stores.append(Packed(b"".join(packed), len(packed)))
             lines.append(many((b"LPUSH", keys.ready), [b"%b:%b" % (one, nonce) for one in fields]))
-        topics = [keys.topic for keys, _, _ in self._columns]
-        return [
-            *stores,
-            *lines,
-            (b"SADD", names.REDIS_TOPICS, *topics),
-            *[(b"PUBLISH", names.wake_channel(topic), b"1") for topic in topics],
-        ]
+        return [*stores, *lines, _announced(tuple([keys.topic for keys, _, _ in self._columns]))]
 
     def stores(self) -> list[tuple[Keys, bytes, Command]]:
         return [
