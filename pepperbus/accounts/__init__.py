@@ -4,6 +4,7 @@
     store.py      accounts.db: accounts; the one module that opens the file
     sessions.py   sessions and API tokens in the same file
     passwords.py  argon2, in a thread
+    directory.py  passwords asked of an LDAP directory
     patience.py   back-off after failed logins
     audit.py      the append-only, hash-chained log of what was done
     aside.py      blocking work away from the hub

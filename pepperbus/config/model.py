@@ -70,6 +70,35 @@ class Web:
     session_longest: float = 7 * 86400.0
 
 
+GroupRoles = tuple[str, tuple[str, ...]]  # a group of a sign-on service; ROLE or SYSTEM=ROLE, each
+
+
+@dataclass(frozen=True)
+class Oidc:
+    issuer: str = ""  # "" = none
+    client_id: str = ""
+    client_secret: Secret = Secret()
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    name_claim: str = "preferred_username"
+    groups_claim: str = "groups"
+    label: str = "Single sign-on"
+    ca: Path | None = None
+    roles: tuple[GroupRoles, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ldap:
+    url: str = ""  # "" = none
+    starttls: bool = True
+    ca: Path | None = None
+    bind_dn: str = ""
+    bind_password: Secret = Secret()
+    base: str = ""
+    filter: str = "(uid={name})"
+    groups: str = "memberOf"
+    roles: tuple[GroupRoles, ...] = ()
+
+
 @dataclass(frozen=True)
 class Log:
     file: str = "-"  # "-" = standard error
@@ -223,6 +252,8 @@ class Config:
     pools: dict[str, FastcgiPool]
     logins: dict[str, Login]
     queues: dict[str, Queue]
+    oidc: Oidc = Oidc()
+    ldap: Ldap = Ldap()
     generation: int = 0
     http: Http = Http()
     secret_files: tuple[Path, ...] = ()  # what `file:` named

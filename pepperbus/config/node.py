@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pepperbus.config import signon
 from pepperbus.config.check import Values, complete, did_you_mean, given
 from pepperbus.config.model import (
     Bus,
@@ -59,6 +60,8 @@ def build(document: Document) -> Config:
         pools=_pools(document, values, base),
         logins=_logins(document, values),
         queues={},
+        oidc=signon.oidc(document, values, spec, base),
+        ldap=signon.ldap(document, values, spec, base),
         http=Http(**section("http")),
     )
     config = replace(config, http=replace(config.http, own=_ports(config.gateway.listen + config.web.listen)))

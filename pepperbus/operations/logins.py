@@ -5,10 +5,12 @@ Floor 4. Every login and every refusal is written to the audit log, with the add
 
 from __future__ import annotations
 
-from pepperbus.accounts import passwords, sessions
-from pepperbus.accounts.model import HOST_ROLES, Actor, Session, Via, account_name, narrowed
+from collections.abc import Sequence
+
+from pepperbus.accounts import directory, passwords, sessions
+from pepperbus.accounts.model import HOST_ROLES, Actor, Role, Session, Via, account_name, narrowed, parse_roles
 from pepperbus.accounts.patience import Patience
-from pepperbus.errors import Forbidden, PepperbusError, TooManyTries
+from pepperbus.errors import Forbidden, NotReachable, PepperbusError, TooManyTries
 from pepperbus.operations.office import Office
 
 WRONG = "name or password is wrong"
@@ -22,6 +24,8 @@ def login(office: Office, patience: Patience, name: str, password: str, address:
         raise TooManyTries(wait_s)
     store = office.accounts
     account = store.find(name)
+    if office.config.ldap.url and (account is None or account.source == "ldap"):
+        return _by_directory(office, patience, name, password, address)
     good = passwords.matches(password, store.hash_of(name))
     if not good or account is None or account.disabled:
         patience.failed(name, address)
@@ -32,7 +36,54 @@ def login(office: Office, patience: Patience, name: str, password: str, address:
     return begin(office, name, address)
 
 
-def begin(office: Office, name: str, address: str, how: str = "") -> str:
+def _by_directory(office: Office, patience: Patience, name: str, password: str, address: str) -> str:
+    try:
+        found = directory.ask(office.config.ldap, name, password)
+    except NotReachable as error:
+        _write(office, name, address, "login", "failed", str(error))
+        raise
+    if found is None:
+        patience.failed(name, address)
+        _write(office, name, address, "login", "refused", "the directory does not agree")
+        raise Forbidden(WRONG)
+    patience.succeeded(name)
+    dn, groups = found
+    return signed_on(office, "ldap", dn.lower(), name, groups, address)
+
+
+def signed_on(office: Office, source: str, subject: str, name: str, groups: Sequence[str], address: str) -> str:
+    """A session for somebody whom `source` (oidc, ldap) vouches for as `subject`. Roles follow from the groups, anew each
+    time.
+
+    Raises Forbidden for somebody without a role or shut out here, PepperbusError when the name is another account's.
+    """
+    config = office.config.oidc if source == "oidc" else office.config.ldap
+    words = [word for group, held in config.roles if group == "*" or group in groups for word in held]
+    roles = _best(words)
+    store = office.accounts
+    account = store.by_subject(source, subject)
+    who = account.name if account else name
+    if not roles or (account and account.disabled):
+        reason = "disabled" if roles else f"in none of the groups of [{source}] [[roles]]"
+        _write(office, who, address, "login", "refused", f"{source}: {reason}")
+        raise Forbidden("your account is shut out here" if roles else "you are in no group that may come in here")
+    if account is None:
+        store.add(account_name(name), "", roles, source, subject)
+    elif account.roles != roles:
+        store.set_roles(who, roles)
+    return begin(office, who, address, source)
+
+
+def _best(words: Sequence[str]) -> dict[str, Role]:
+    """Roles of several groups together: of two for one system the higher."""
+    roles: dict[str, Role] = {}
+    for word in words:
+        for system, role in parse_roles([word]).items():
+            roles[system] = max(role, roles.get(system, role), key=lambda one: one.right)
+    return roles
+
+
+def begin(office: Office, name: str, address: str, how: str = "local") -> str:
     """A session for an account whose login was good. `how`: by which service."""
     _write(office, name, address, "login", "done", how)
     return sessions.begin(office.accounts, name, address)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import secrets
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 import gevent.lock
@@ -21,9 +21,10 @@ from pepperbus.accounts.patience import Patience
 from pepperbus.errors import Forbidden, PepperbusError, TooManyTries
 from pepperbus.log import Log
 from pepperbus.operations import logins
+from pepperbus.web import oidc
 from pepperbus.web.desk import Desk
 
-OPEN_PATHS = ("/healthz", "/readyz", "/login", "/setup", "/look", "/api/v1/openapi.json")
+OPEN_PATHS = ("/healthz", "/readyz", "/login", oidc.START, oidc.BACK, "/setup", "/look", "/api/v1/openapi.json")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _FORWARDED = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via", "X-Forwarded-Host")
 _HASHES_AT_ONCE = 2  # each takes 32 MiB and a core
@@ -38,6 +39,9 @@ def install(app: Flask, desk: Desk, log: Log) -> None:
     app.context_processor(lambda: {"person": g.actor.name if current_actor() else None})
     app.add_url_rule("/login", "login", door.login, methods=["GET", "POST"])
     app.add_url_rule("/logout", "logout", door.logout, methods=["POST"])
+    app.add_url_rule(oidc.START, "oidc", door.oidc)
+    app.add_url_rule(oidc.BACK, "oidc_back", door.sign_on.back)
+    app.jinja_env.globals["single_sign_on"] = lambda: desk.base.config.oidc
     app.add_url_rule("/setup", "setup", door.setup, methods=["GET", "POST"])
 
 
@@ -116,6 +120,7 @@ class _Door:
         self._hashing = gevent.lock.BoundedSemaphore(_HASHES_AT_ONCE)
         self._waiting = 0
         self._code = ""
+        self.sign_on = oidc.SignOn(desk, log, _with_session, lambda status, why: _form("login.html", status, error=why))
         if desk.base.accounts.is_empty():
             self._code = secrets.token_urlsafe(9)
             log.warning(
@@ -179,7 +184,13 @@ class _Door:
         except Forbidden as error:
             self._log.warning("web_login_failed", "a login was refused", account=name[:128], address=g.address)
             return _form("login.html", 401, next=back, name=name, error=str(error))
+        except PepperbusError as error:
+            self._log.warning("web_login_failed", str(error), account=name[:128], address=g.address)
+            return _form("login.html", 503, next=back, name=name, error="the directory does not answer; see the log")
         return _with_session(redirect(back, 303), secret)
+
+    def oidc(self) -> AnyResponse:
+        return cast(AnyResponse, self.sign_on.start(local_path(request.args.get("next", "/"))))
 
     def logout(self) -> AnyResponse:
         if g.get("session"):
