@@ -198,7 +198,7 @@ class RequestParser:
                 raise ProtocolError("unauthenticated bulk length")
             self._announced += length
             if self._announced > MAX_COMMAND:
-                raise ProtocolError("too big command")
+                raise ProtocolError(f"too big command: {MAX_COMMAND} bytes are the most")
             self._length = length
         end = self._at + self._length
         if len(buffer) < end + 2:
@@ -233,7 +233,7 @@ class RequestParser:
             raise ProtocolError(bad)
         number = int(line)
         if number > most:
-            raise ProtocolError(bad)
+            raise ProtocolError(f"{bad}: {most} is the most")
         return number
 
     def _inline(self) -> Command | None:
