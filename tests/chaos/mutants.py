@@ -70,6 +70,7 @@ def examine(name: str, directory: Path, seed: int, seconds: float = 9.0) -> str:
         mutant=name,
         rest_s=mutant.rest_s,
         slow=mutant.slow,
+        gap_s=seconds / 5,  # over the whole load: a worker that is killed before it has begun proves nothing
         consumer=(lambda text: text.replace(_CHECK, "    if (false) {")) if mutant.careless else None,
     )
     verdict = "; ".join(report.verdict)

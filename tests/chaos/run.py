@@ -91,8 +91,9 @@ def run(
     rest_s: float = REST_S,
     slow: float = 0.01,
     consumer: Callable[[str], str] | None = None,
+    gap_s: float = 0.0,
 ) -> Report:
-    """The whole run; the ledgers stay in `directory`. `consumer` may rewrite the consumer's script."""
+    """The whole run; the ledgers stay in `directory`. `consumer` may rewrite the consumer's script; `gap_s`: between faults."""
     stage = Stage(directory, engine, seed, verbose, mutant, clock)
     producers: list[subprocess.Popen[bytes]] = []
     nemesis_ledger = directory / "nemesis.ledger"
@@ -103,7 +104,7 @@ def run(
         stage.open()
         before = stage.descriptors()
         ledgers, producers = load(stage, jobs, seconds, seed, slow)
-        gap_s = max(0.1, seconds / max(faults, 1) / 2)
+        gap_s = gap_s or max(0.1, seconds / max(faults, 1) / 2)  # a fault takes about as long as the gap before it
         nemesis.run(
             stage, nemesis_ledger, faults, seed, lambda: all(p.poll() is not None for p in producers), gap_s, only
         )
