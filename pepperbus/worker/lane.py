@@ -73,7 +73,7 @@ class Lane:
         self._on_open = on_open
         self._on_back = on_back
         self._before = before
-        self._gathering = gevent.get_hub().loop.timer(_GATHER_S)
+        self._gathering = gevent.get_hub().loop.timer(_GATHER_S, _GATHER_S)  # without a repeat it would fire at once
         self._enough = Event()
         self._idle = Event()
         self._idle.set()
