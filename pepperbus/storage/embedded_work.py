@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from pepperbus.storage.columns import as_lines
 from pepperbus.storage.contract import Push
 from pepperbus.storage.embedded_layout import (
     DEAD,
@@ -40,20 +41,16 @@ class Work(Leases):
         `_push_each` says what the result must be (a test holds the two against each other). False: it is another
         batch, and nothing was written.
         """
+        lines = as_lines(batch)
         columns: dict[str, tuple[list[int], list[bytes]]] = {}
-        for job_id, body, topics, due_ms, front in batch:
-            if due_ms or front:
-                return False
-            record = pack_body(job_id, body)
+        for topics, ids, bodies in lines:
+            records = [pack_body(job_id, body) for job_id, body in zip(ids, bodies, strict=True)]
             for topic in topics:
-                column = columns.get(topic)
-                if column is None:
-                    columns[topic] = [job_id], [record]
-                elif job_id <= column[0][-1]:
+                if topic in columns:
                     return False
-                else:
-                    column[0].append(job_id)
-                    column[1].append(record)
+                columns[topic] = ids, records
+        if not lines:
+            return False
         numbered = [
             (self._topic_numbers.get(topic) or self._topic(topic), *column) for topic, column in columns.items()
         ]

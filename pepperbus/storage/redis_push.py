@@ -13,7 +13,8 @@ from functools import lru_cache
 
 from pepperbus import names
 from pepperbus.errors import StorageError, StorageUnavailable
-from pepperbus.storage.contract import Line, Lines, Push
+from pepperbus.storage.columns import as_lines
+from pepperbus.storage.contract import Line, Push
 from pepperbus.storage.redis_facts import parse_info
 from pepperbus.storage.redis_keys import ID, NONCE, Keys, Record, field, pointer, pointer_of
 from pepperbus.storage.redis_link import Link
@@ -101,22 +102,6 @@ class _Columns:
         ]
 
 
-def _lines(batch: Sequence[Push]) -> Sequence[Line]:
-    """`batch` as columns; none when there is a job among them that needs more."""
-    if isinstance(batch, Lines):
-        return batch.lines
-    lines: dict[tuple[str, ...], Line] = {}
-    for job_id, body, topics, due_ms, front in batch:
-        line = lines.get(topics)
-        if line is None:
-            line = lines[topics] = Line(topics, [], [])
-        if due_ms or front or (line.ids and job_id <= line.ids[-1]):
-            return ()
-        line.ids.append(job_id)
-        line.bodies.append(body)
-    return list(lines.values())
-
-
 class Pushes:
     """Pushes of this process."""
 
@@ -129,7 +114,7 @@ class Pushes:
         link = self._link
         with link.pool.borrow() as connection:
             self._check_memory(connection)
-            if not limits and (lines := _lines(batch)):
+            if not limits and (lines := as_lines(batch)):
                 columns = _Columns(link, lines)
                 results = connection.together(columns.commands())
                 if not all(results[: columns.jobs]):

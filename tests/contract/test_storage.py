@@ -6,7 +6,7 @@ import pytest
 
 from pepperbus.errors import StorageRefused
 from pepperbus.job import Job, State
-from pepperbus.storage.contract import CRASH_LIMIT, LEVELS, Depth, Outcome, Push, Settle, Storage
+from pepperbus.storage.contract import CRASH_LIMIT, LEVELS, Depth, Line, Lines, Outcome, Push, Settle, Storage
 from tests.contract.rig import Producer, Rig
 
 A, B = "orders/mail", "orders/stock"
@@ -116,6 +116,18 @@ def test_a_push_repeated_for_one_more_topic_completes_it(storage: Storage, produ
     storage.push([push])
     storage.push([push._replace(topics=(A, B))])
     assert storage.depth(A).ready == storage.depth(B).ready == 1
+
+
+def test_a_batch_held_as_columns_is_like_any_other(storage: Storage, producer: Producer) -> None:
+    both, one = producer.several(3, A, B), producer.several(2, B)
+    batch = Lines([Line(some[0].topics, ids(some), [push.body for push in some]) for some in (both, one)])
+    assert list(batch) == [*both, *one]
+    assert (len(batch), batch[3]) == (5, one[0])
+    for _ in range(2):
+        assert not storage.push(batch)
+        assert line(storage, A) == ids(both)
+        assert line(storage, B) == ids([*both, *one])
+    assert [job.body for job in storage.lease(B, 9, ME)] == [push.body for push in batch]
 
 
 def test_front_pushes_go_ahead(storage: Storage, producer: Producer) -> None:
