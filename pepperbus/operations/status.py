@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import gevent
 import msgspec
 
 from pepperbus import stats
@@ -21,6 +22,7 @@ from pepperbus.operations.results import Percentiles, QueueStatus, Status, Stora
 from pepperbus.operations.rights import may, operation
 from pepperbus.storage.contract import Depth
 
+_AT_ONCE = 50
 _LEVELS = ("memory", "process", "power")  # each survives what those before it survive
 STATES = ("idle", "feeding", "paused", "stopped", "down", "probing")
 _WORST_FIRST = (3, 4, 5, 1, 2, 0)  # of several workers' states, the one to show
@@ -46,7 +48,10 @@ class StatusReader:
         self._reasons = self._ask_master(status)
         view = _StorageView(office)
         states = worker_states(directory)
-        status.queues = [self._queue(queue, view, states) for queue in config.queues.values()]
+        for number, queue in enumerate(config.queues.values()):
+            status.queues.append(self._queue(queue, view, states))
+            if number % _AT_ONCE == 0:
+                gevent.sleep(0)  # many queues take a while; others of this process have their turn
         status.storages = view.health()
         status.detached = view.detached()
         self._before, self._at = self._totals, now
@@ -157,8 +162,10 @@ class _StorageView:
             try:
                 storage = self._office.storage(name)
                 for topic in storage.topics():
+                    if (name, topic) in placed:
+                        continue
                     depth = storage.depth(topic)
-                    if (name, topic) not in placed and any(depth[:4]):
+                    if any(depth[:4]):
                         found.append(TopicStatus(topic, name, "", "", "detached", False, *depth))
             except PepperbusError:
                 continue  # said in `storages` already
@@ -197,6 +204,8 @@ def worker_states(directory: Path) -> dict[str, str]:
 
 
 def percentiles(histogram: stats.Histogram) -> Percentiles:
+    if not histogram.count:
+        return Percentiles()
     return Percentiles(histogram.count, *(histogram.percentile(q) for q in (0.5, 0.9, 0.99)))
 
 

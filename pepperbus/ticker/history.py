@@ -65,7 +65,7 @@ class History:
         if not self._block:
             self._begin(now_s)
             return
-        counts = counters(self._stats)
+        counts = stats.read_counters(self._stats)
         at = now_s - now_s % BLOCK_S
         if at != self._block:
             self._end_block(counts)
@@ -81,7 +81,7 @@ class History:
 
     def _begin(self, now_s: int) -> None:
         """What was counted before is not ours to date."""
-        self._before = counters(self._stats)
+        self._before = stats.read_counters(self._stats)
         self._histograms = stats.read_all(self._stats)
         self._block, self._minute_at = now_s - now_s % BLOCK_S, now_s - now_s % MINUTE_S
         self._in_thread(self._resume)
@@ -146,15 +146,3 @@ class History:
                 live = [counts[name][i] for i in _LIVE] if name in counts else [0, 0]
                 found[name] = [depth.ready, depth.delayed, depth.leased, depth.dead, age, *live]
         return {**self._gauges, **found}
-
-
-def counters(directory: Path) -> dict[str, list[int]]:
-    """The counters of every name, added up over all slots; no histograms, which are what makes `read_all` dear."""
-    found: dict[str, list[int]] = {}
-    n = len(stats.COUNTERS)
-    for path in directory.glob("*.stats"):
-        for name, words in stats.read_slot(path):
-            mine = words[:n].tolist()
-            known = found.get(name)
-            found[name] = [a + b for a, b in zip(known, mine, strict=True)] if known else mine
-    return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
+from pathlib import Path
 from time import monotonic
 
 import gevent
@@ -18,7 +18,7 @@ from pepperbus.operations.status import StatusReader, percentiles
 
 SECONDS = 60
 _HISTOGRAM_EVERY = 5
-_STATUS_AGE_S = 1.0
+_STATUS_AGE_S, _STALE_S = 1.0, 5.0
 _BUSY_SHARE = 0.1  # of a core that sampling may take, whatever the number of topics
 
 Totals = dict[str, stats.Totals]
@@ -34,13 +34,16 @@ class Monitor:
         self.totals: Totals = {}
         self._office = office
         self._counts: deque[tuple[float, Counts]] = deque(maxlen=SECONDS + 1)
+        self._grown: deque[tuple[float, Counts]] = deque(maxlen=SECONDS)  # seconds it took, what moved and by how much
         self._histograms: deque[Totals] = deque(maxlen=SECONDS // _HISTOGRAM_EVERY + 1)
         self._cpu: deque[tuple[float, float]] = deque(maxlen=11)
         self._ticks = 0
         self._reader = StatusReader(office)
         self._status: Status | None = None
-        self._status_at = 0.0
+        self._status_at = -_STALE_S
         self._reading = RLock()
+        self._config = office.config
+        self._looking = False
 
     def run(self) -> None:
         while True:
@@ -53,19 +56,48 @@ class Monitor:
             gevent.sleep(max(1.0 - took, took / _BUSY_SHARE))
 
     def look(self) -> None:
-        """Read the counters now, between two samples."""
-        names = {topic.full_name for topic in self._office.topics()} | self._office.config.queues.keys()
-        self.totals = stats.read_all(self._office.config.bus.run_dir / "stats", names)
+        """Read all counters and histograms now, between two samples."""
+        self.totals = stats.read_all(self._directory, self._names())
 
     def sample(self) -> None:
-        """Remember how things are; called once a second."""
-        self.look()
-        self._counts.append((monotonic(), {name: total.counters for name, total in self.totals.items()}))
+        """Remember how things are; called once a second. What did not move costs one comparison, and no memory."""
+        names = self._names()
+        counts = {name: words for name, words in stats.read_counters(self._directory).items() if name in names}
+        moved = self._remember(counts)
+        if self._ticks == 0:
+            self.look()
+        elif moved or len(self.totals) > len(counts):
+            known = {name: total for name, total in self.totals.items() if name in counts}
+            self.totals = {**known, **stats.read_all(self._directory, moved)}
         times = psutil.cpu_times()
         self._cpu.append((sum(times), times.idle + getattr(times, "iowait", 0.0)))
         if self._ticks % _HISTOGRAM_EVERY == 0:
             self._histograms.append(self.totals)
         self._ticks += 1
+
+    @property
+    def _directory(self) -> Path:
+        return self._office.config.bus.run_dir / "stats"
+
+    def _names(self) -> set[str]:
+        return {topic.full_name for topic in self._office.topics()} | self._office.config.queues.keys()
+
+    def _remember(self, counts: Counts) -> set[str]:
+        """Keep the counters and how they grew; the names that moved."""
+        now = monotonic()
+        moved: set[str] = set()
+        if self._counts:
+            then, before = self._counts[-1]
+            moved = {name for name, words in counts.items() if before.get(name) != words}
+            nothing = [0] * len(stats.COUNTERS)
+            grown = {
+                name: [max(a - b, 0) for a, b in zip(counts[name], before.get(name, nothing), strict=True)]
+                for name in moved
+            }
+            self._grown.append((max(now - then, 0.001), grown))
+            counts = {name: words if name in moved else before[name] for name, words in counts.items()}
+        self._counts.append((now, counts))
+        return moved
 
     def cpu_percent(self) -> float:
         """How busy this machine was over the last ten samples, all cores together."""
@@ -84,10 +116,9 @@ class Monitor:
 
     def course(self, names: list[str], counter: str) -> list[float]:
         """Per second, for each second of the last minute, oldest first; all names added up."""
-        samples = list(self._counts)
+        wanted, i = set(names), _INDEX[counter]
         return [
-            sum(_grown(before, after, name, counter) for name in names) / max(at - was, 0.001)
-            for (was, before), (at, after) in itertools.pairwise(samples)
+            sum(words[i] for name, words in grown.items() if name in wanted) / seconds for seconds, grown in self._grown
         ]
 
     def last_minute(self, name: str, histogram: str) -> stats.Histogram:
@@ -96,6 +127,8 @@ class Monitor:
         if now is None:
             return stats.Histogram()
         before = self._histograms[0].get(name) if self._histograms else None
+        if before is now:
+            return stats.Histogram()
         found = now.histograms[histogram]
         return found.minus(before.histograms[histogram]) if before else found
 
@@ -103,17 +136,36 @@ class Monitor:
         return percentiles(self.last_minute(name, histogram))
 
     def status(self) -> Status:
-        """The node, at most a second old, with the rates of the last ten seconds."""
+        """The node with the rates of the last ten seconds.
+
+        A look takes long where there are many topics, so what is at most 5 s old is given at once, and the next look
+        is taken behind the answer.
+        """
+        age = monotonic() - self._status_at
+        if self._status is None or age > _STALE_S or self._config is not self._office.config:
+            return self._read(self._status_at)
+        if age > _STATUS_AGE_S and not self._looking:
+            self._looking = True
+            gevent.spawn(self._read, self._status_at)
+        return self._status
+
+    def _read(self, known_at: float) -> Status:
         with self._reading:
-            if self._status is None or monotonic() - self._status_at > _STATUS_AGE_S:
-                self._status = self._reader.read()
-                self._status_at = monotonic()
-                self._set_rates(self._status)
+            if (
+                self._status is None or self._status_at <= known_at or self._config is not self._office.config
+            ):  # nobody was quicker
+                self._config = self._office.config
+                try:
+                    status = self._reader.read()
+                finally:
+                    self._looking = False
+                self._set_rates(status)
+                self._status, self._status_at = status, monotonic()
             return self._status
 
     def forget(self) -> None:
         """Somebody changed something: the next look is a fresh one."""
-        self._status_at = 0.0
+        self._status_at = -_STALE_S
 
     def _set_rates(self, status: Status) -> None:
         for queue in status.queues:

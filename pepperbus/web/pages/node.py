@@ -13,6 +13,8 @@ from pepperbus.web.desk import Desk
 from pepperbus.web.pages.answers import did
 from pepperbus.web.words import _
 
+_MOST = 50  # targets of a consumer, those in trouble first
+
 
 def _storages(desk: Desk) -> dict[str, Any]:
     status = desk.status()
@@ -26,7 +28,10 @@ def _storages(desk: Desk) -> dict[str, Any]:
 
 
 def _consumers(desk: Desk) -> dict[str, Any]:
-    return {"consumers": consumers.consumers(desk.office), "rates": desk.monitor}
+    found = consumers.consumers(desk.office)
+    for consumer in found:
+        consumer.targets.sort(key=lambda target: (target.closed in ("open", "busy", "unknown"), -target.in_flight))
+    return {"consumers": found, "rates": desk.monitor, "most": _MOST}
 
 
 def _nodes(desk: Desk) -> dict[str, Any]:
