@@ -57,9 +57,10 @@ def _files(config: Config) -> Iterator[str]:
     secret = [(config.file, bool(config.logins) or any(s.url for s in config.storages.values()))]
     secret += [(q.file, True) for q in config.queues.values() if q.file is not None and q.password]
     secret += [(file, True) for file in config.secret_files]
+    secret += [(config.gateway.key, True)] if config.gateway.key else []
     for file, holds in secret:
         if holds and _world_readable(file):
-            yield f"{file} holds passwords and everybody on this machine can read it: chmod o-r {file}"
+            yield f"{file} holds secrets and everybody on this machine can read it: chmod o-r {file}"
 
 
 def _world_readable(file: Path) -> bool:

@@ -30,6 +30,7 @@ def diagnose(office: Office, pools: Path = fpm_files.DIRECTORY) -> Diagnosis:
     for storage in config.storages:
         told.findings += _storage(office, storage, told)
     told.findings += [*state(status), *topics(config), *files(config), *doctor_machine.disks(config)]
+    told.findings += doctor_machine.certificate(config)
     master = int(status.master.get("pid", 0)) if status.running else 0
     told.findings += [*doctor_machine.kernel(config, nofile=doctor_machine.open_files(master)), *doctor_machine.clock()]
     if not status.running:
@@ -126,7 +127,7 @@ def _timetable(topic: Topic) -> Iterator[Finding]:
 
 def files(config: Config) -> Iterator[Finding]:
     for note in notes(config):
-        if "holds passwords and everybody" in note:
+        if "holds secrets and everybody" in note:
             what, _, change = note.partition(": ")
             yield Finding("open", what, change)
         elif "without TLS" in note or "still the sample's" in note:

@@ -9,6 +9,8 @@ import ctypes
 import os
 import resource
 import shutil
+import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,7 @@ _LEAST_FREE = 0.1
 _RESERVE = 200  # descriptors beside those of clients
 _FLEETING = ("tmpfs", "ramfs", "devtmpfs")
 _FAR = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "fuse.glusterfs", "ceph", "9p", "lustre", "afs")
+_CERTIFICATE_DAYS = 21
 _STA_UNSYNC = 0x40
 
 
@@ -68,6 +71,21 @@ def filesystem(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
     except (OSError, IndexError):
         return ""
     return kind
+
+
+def certificate(config: Config, now: float = 0.0) -> Iterator[Finding]:
+    """How long the front door's certificate lasts. `now`: unix time, the system's if 0."""
+    file = config.gateway.cert
+    if file is None:
+        return
+    try:
+        facts: dict[str, str] = ssl._ssl._test_decode_cert(str(file))  # type: ignore[attr-defined]  # ssl has no other way
+        days = (ssl.cert_time_to_seconds(facts["notAfter"]) - (now or time.time())) / 86400
+    except (OSError, AttributeError, KeyError, ValueError):
+        return
+    if days < _CERTIFICATE_DAYS:
+        what = f"[gateway] cert {file} " + (f"ends in {days:.0f} days" if days > 0 else f"ended {-days:.0f} days ago")
+        yield Finding("stop", f"{what}: clients that verify it cannot connect then", "a new certificate, and a restart")
 
 
 def kernel(config: Config, system: Path = Path("/"), nofile: int = 0) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from pepperbus.delivery import make_consumer
 from pepperbus.delivery.contract import Delivered, Request, Transport
 from pepperbus.delivery.fpm_pool import pool_file
 from pepperbus.job import Job
-from pepperbus.operations import doctor, doctor_fpm, doctor_redis
+from pepperbus.operations import doctor, doctor_fpm, doctor_machine, doctor_redis
 from pepperbus.operations.findings import HARMS, Diagnosis, Finding
 from pepperbus.operations.office import Office
 from tests.fixtures.bus import NODE, Buses
@@ -229,3 +230,21 @@ def test_the_command_on_a_running_bus(buses: Buses) -> None:
     assert "not looked at: pool php: no readable file" in text
     assert bus.stop() == 0
     assert "the bus does not run" in bus.cli("doctor").stdout
+
+
+def test_a_certificate_that_ends_and_a_key_that_everybody_reads(tmp_path: Path) -> None:
+    pem = tmp_path / "tls.pem"
+    subject = ["-subj", "/CN=localhost", "-days", "30", "-out", str(pem), "-keyout", str(tmp_path / "tls.key")]
+    made = subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject], capture_output=True)
+    assert made.returncode == 0, made.stderr
+    _, config = fastcgi_config("unix:/x", "/x.php", tmp_path)
+    config = replace(config, gateway=replace(config.gateway, cert=pem, key=tmp_path / "tls.key"))
+    now = doctor_redis.time.time()
+    assert list(doctor_machine.certificate(config, now)) == []
+    (soon,) = doctor_machine.certificate(config, now + 20 * 86400)
+    assert ("ends in 10 days" in soon.what, soon.harm) == (True, "stop")
+    (over,) = doctor_machine.certificate(config, now + 33 * 86400)
+    assert "ended 3 days ago" in over.what
+    for mode, found in ((0o600, 0), (0o644, 1)):
+        (tmp_path / "tls.key").chmod(mode)
+        assert len([finding for finding in doctor.files(config) if "tls.key" in finding.change]) == found

@@ -293,7 +293,7 @@ def test_notes_name_what_may_hurt(place: Path) -> None:
     found = notes(loaded(place, NODE + "[logins]\nx = pw, push, ordres\n", QUEUE + "concurrency = 9\n"), LAST_MS - 1000)
     assert found[0].startswith("job ids can be given out until 2036-01-")
     assert (
-        f"{place}/queues.d/orders.conf holds passwords and everybody on this machine can read it: chmod o-r "
+        f"{place}/queues.d/orders.conf holds secrets and everybody on this machine can read it: chmod o-r "
         in found[2]
     )
     assert "[logins] x: ordres matches no queue" in found
