@@ -13,7 +13,7 @@ Processes (`pepperbus serve`)
 
 Floors; a module imports from its own or below (checked by import-linter, see setup.cfg)
     0 values     errors names job ids clock; stats and log upon them
-    1 wire       wire.resp, wire.fastcgi: bytes in, events out; no socket, no clock
+    1 wire       wire.resp, wire.plain_push, wire.fastcgi: bytes in, events out; no socket, no clock
     1 config     schema.ini -> load -> model (frozen dataclasses)
     1 family     what the master and its children share: the birth note, the channel, the heartbeats
     2 contracts  storage.contract  delivery.contract  delivery.verdict  journal.contract
@@ -30,7 +30,7 @@ Where does … go?
     a new thing to do      a function in `operations/`; the CLI, the API and the pages are skins over it
 
 The life of a job
-    1 gateway.commands parses, checks login and limits, stamps ids
+    1 gateway.commands parses, checks login and limits, stamps ids; gateway.express does it quickly for plain pushes
     2 gateway.commit stores all pending pushes in one transaction or pipeline, then answers each
     3 worker.pump leases a batch, up to the target's window; the attempt is counted before it is sent
     4 delivery sends it; delivery.verdict turns the answer into done, retry, dead or back
