@@ -34,7 +34,8 @@ class Cuts:
     lost: list[int] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"{len(self.lost)} power cuts, {sum(self.answered)} answered pushes at stake, lost {sum(self.lost)} {self.lost}"
+        at_stake = f"{sum(self.answered)} answered pushes in {len(TOPICS)} topics at stake"
+        return f"{len(self.lost)} power cuts, {at_stake}, lost {sum(self.lost)} jobs {self.lost}"
 
 
 def run(directory: Path, engine: str, cuts: int, seed: int, *, mutant: str = "", fsync: str = "always") -> Cuts:

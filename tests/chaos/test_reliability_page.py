@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.chaos.nemesis import CLOCK_FAULTS, FAULTS, REDIS_FAULTS
+from tests.chaos.faults import CLOCK_FAULTS, FAULTS, REDIS_FAULTS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/RELIABILITY.md").read_text()
