@@ -10,7 +10,7 @@ from typing import Any
 from pepperbus.config.model import Ldap
 from pepperbus.errors import NotReachable
 
-_TIMEOUT_S = 5.0
+_TIMEOUT_S = 5  # ldap3 packs it as an integer
 
 
 def ask(ldap: Ldap, name: str, password: str) -> tuple[str, list[str]] | None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import gevent
+
 from pepperbus.accounts import directory, passwords, sessions
 from pepperbus.accounts.model import HOST_ROLES, Actor, Role, Session, Via, account_name, narrowed, parse_roles
 from pepperbus.accounts.patience import Patience
 from pepperbus.errors import Forbidden, NotReachable, PepperbusError, TooManyTries
 from pepperbus.operations.office import Office
 
+DIRECTORY_S = 15.0
 WRONG = "name or password is wrong"
 
 
@@ -38,7 +41,8 @@ def login(office: Office, patience: Patience, name: str, password: str, address:
 
 def _by_directory(office: Office, patience: Patience, name: str, password: str, address: str) -> str:
     try:
-        found = directory.ask(office.config.ldap, name, password)
+        with gevent.Timeout(DIRECTORY_S, NotReachable(f"{office.config.ldap.url} is silent for {DIRECTORY_S:g} s")):
+            found = directory.ask(office.config.ldap, name, password)
     except NotReachable as error:
         _write(office, name, address, "login", "failed", str(error))
         raise

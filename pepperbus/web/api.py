@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Any
 
 import gevent
@@ -13,7 +14,7 @@ from flask import Blueprint, Response, request
 
 from pepperbus import errors
 from pepperbus.operations.results import to_json
-from pepperbus.web import openapi
+from pepperbus.web import logins, openapi
 from pepperbus.web.desk import Desk
 from pepperbus.web.routes import ROUTES
 from pepperbus.web.table import Call, Route
@@ -21,6 +22,7 @@ from pepperbus.web.table import Call, Route
 PREFIX = "/api/v1"
 _STREAMS = 32
 _QUIET_S = 15.0
+_LOOK_AGAIN_S = 10.0
 
 #: The first class that fits decides: HTTP status and the error's stable code.
 _ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
@@ -68,7 +70,7 @@ def _view(desk: Desk, route: Route, streams: Any) -> Any:
         except errors.PepperbusError as failure:
             return told(failure)
         if route.stream:
-            return _streamed(result, streams)
+            return _streamed(result, streams, logins.witness(desk))
         return Response(to_json(result), mimetype="application/json")
 
     return view
@@ -81,7 +83,7 @@ def told(failure: errors.PepperbusError) -> Response:
     return error(status, code, str(failure), details)
 
 
-def _streamed(events: Iterator[Any], streams: Any) -> Response:
+def _streamed(events: Iterator[Any], streams: Any, may_go_on: Callable[[], bool]) -> Response:
     if not streams.acquire(blocking=False):
         return error(503, "too_many", f"{_STREAMS} streams are open already")
     ready: Any = gevent.queue.Queue(1000)
@@ -91,7 +93,7 @@ def _streamed(events: Iterator[Any], streams: Any) -> Response:
         feeder.kill()
         streams.release()
 
-    response = Response(_sent(ready), mimetype="text/event-stream")
+    response = Response(_sent(ready, may_go_on), mimetype="text/event-stream")
     response.headers["X-Accel-Buffering"] = "no"
     response.call_on_close(close)
     return response
@@ -102,10 +104,18 @@ def _feed(events: Iterator[Any], ready: Any) -> None:
         ready.put(event)
 
 
-def _sent(ready: Any) -> Iterator[bytes]:
-    """Server-sent events, and a comment when nothing happens: only writing shows that the reader has gone."""
+def _sent(ready: Any, may_go_on: Callable[[], bool]) -> Iterator[bytes]:
+    """Server-sent events, and a comment when nothing happens: only writing shows that the reader has gone.
+
+    Ends when the reader's login does.
+    """
     yield b": begin\n\n"
+    looked = monotonic()
     while True:
+        if monotonic() - looked > _LOOK_AGAIN_S:
+            if not may_go_on():
+                return
+            looked = monotonic()
         try:
             yield b"data: " + to_json(ready.get(timeout=_QUIET_S)) + b"\n\n"
         except gevent.queue.Empty:

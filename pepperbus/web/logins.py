@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import secrets
+from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
@@ -70,6 +71,26 @@ def csrf_token() -> str:
     """What this session's forms send as field `csrf_token` and its scripts as header X-CSRF-Token; "" before a login."""
     session: Session | None = g.get("session")
     return session.csrf if session else ""
+
+
+def witness(desk: Desk) -> Callable[[], bool]:
+    """For streams, which outlive their request: whether its person may still do what they might when it began."""
+    actor, address = g.actor, g.address
+    bearer, secret = _bearer(), request.cookies.get(_cookie(), "")
+
+    def unchanged() -> bool:
+        if bearer:
+            return logins.behind_token(desk.base, bearer, address) == actor
+        found = logins.behind_session(desk.base, secret, address)
+        return found is not None and found[0] == actor
+
+    return unchanged
+
+
+def _bearer() -> str:
+    """The token that came with this request."""
+    kind, _, text = request.headers.get("Authorization", "").partition(" ")
+    return text.strip() if kind == "Bearer" else ""
 
 
 def address_of(req: Request, proxies: tuple[str, ...]) -> str:
@@ -134,9 +155,10 @@ class _Door:
         web = self._desk.base.config.web
         g.address = address_of(request, web.proxies)
         g.secure = is_secure(request, web.proxies)
-        bearer = request.headers.get("Authorization", "")
-        if bearer.startswith("Bearer "):
-            g.actor = logins.behind_token(self._desk.base, bearer[7:].strip(), g.address)
+        if bearer := _bearer():
+            g.actor = logins.behind_token(self._desk.base, bearer, g.address)
+        elif request.path == "/login" and request.method == "POST":
+            return None  # whoever logs in is nobody yet, whatever an older tab has left in the browser
         elif secret := request.cookies.get(_cookie()):
             self._take_session(secret)
         if current_actor() or request.path in OPEN_PATHS or request.path.startswith("/static/"):

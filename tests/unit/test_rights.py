@@ -18,7 +18,9 @@ from pepperbus import operations
 from pepperbus.accounts.model import HOST_ROLES, Role
 from pepperbus.accounts.sessions import add_token
 from pepperbus.config.load import load
-from pepperbus.operations import pause
+from pepperbus.errors import NotReachable, PepperbusError
+from pepperbus.operations import pause, push
+from pepperbus.operations.office import Office
 from pepperbus.web.logins import OPEN_PATHS
 from pepperbus.web.routes import ROUTES
 from pepperbus.web.table import Needs, Route
@@ -184,8 +186,6 @@ def test_a_change_is_written_down_with_before_and_after_and_no_secret(place: Pla
 
 
 def test_the_command_line_acts_as_the_host(place: Place) -> None:
-    from pepperbus.operations.office import Office
-
     office = Office(place.config)
     pause.pause(office, "orders")
     (entry,) = office.audit.search().entries
@@ -349,3 +349,34 @@ def test_what_an_operation_tells_is_a_field_of_its_result() -> None:
         for name, function in inspect.getmembers(found, lambda one: hasattr(one, "tells")):
             fields = get_type_hints(function)["return"].__struct_fields__ if function.tells else ()
             assert set(function.tells) <= set(fields), f"{module.name}.{name}"
+
+
+def test_a_stream_ends_with_its_readers_login(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pepperbus.web.api._LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr("pepperbus.web.api._QUIET_S", 0.05)
+    for deed in (
+        lambda store: store.set_roles("head", {"shop": Role.VIEWER}),
+        lambda store: store.set_disabled("head", True),
+    ):
+        with browser(place, "head").get("/api/v1/tail") as answer:
+            pieces = iter(answer.response)
+            assert [next(pieces), next(pieces)] == [b": begin\n\n", b": quiet\n\n"]
+            deed(place.office.accounts)
+            assert list(pieces) == []
+
+
+def test_a_local_user_who_may_not_write_pushes_unrecorded_and_does_nothing_else(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office = Office(place.config)
+
+    def closed(*words: Any) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pepperbus.accounts.audit.Audit._tail", closed)
+    with pytest.raises(NotReachable):
+        push.push(office, "orders", [b"x"])  # it came as far as the gateway, which is not there
+    with pytest.raises(PepperbusError, match="Permission denied; nothing was done"):
+        pause.pause(office, "orders")
+    assert office.storage("local").paused() == set()
+    office.close()
