@@ -37,12 +37,18 @@ def keep(office: Office, name: str, file: Path) -> None:
     if not file.exists():
         return
     directory = _directory(office, name)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    office.config.bus.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    for made in (directory.parent, directory):
+        made.mkdir(mode=0o700, exist_ok=True)
     who = re.sub(r"[^\w.@-]", "_", office.actor.name)[:64]
     kept = directory / f"{office.clock.now_ms()}-{who}.conf"
     fd = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w") as out:
         out.write(file.read_text())
+    if os.geteuid() == 0:  # root changes the file, the daemon reads its versions
+        owner = office.config.bus.data_dir.stat()
+        for made in (directory.parent, directory, kept):
+            os.chown(made, owner.st_uid, owner.st_gid)
     for old in sorted(directory.glob("*.conf"))[:-KEPT]:
         old.unlink(missing_ok=True)
 
