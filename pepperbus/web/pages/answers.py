@@ -11,6 +11,7 @@ from flask import Blueprint, Response, redirect, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from pepperbus import errors
+from pepperbus.web.logins import local_path
 from pepperbus.web.words import _
 
 
@@ -21,7 +22,7 @@ def is_htmx() -> bool:
 def did(text: str, back: str = "", *, good: bool = True, go: bool = False) -> Response:
     """Say what was done. `go`: leave for `back` also under htmx (the page one was on has no meaning any more)."""
     if not is_htmx():
-        return redirect(back or request.form.get("back") or "/", 303)  # type: ignore[return-value]
+        return redirect(local_path(request.form.get("back") or back or "/"), 303)  # type: ignore[return-value]
     response = Response(status=204)
     if go:
         response.headers["HX-Redirect"] = back

@@ -1,0 +1,65 @@
+"""The on-call story as a person does it: a queue by form, jobs pushed, PHP broken, the error found, mended, run again."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from tests.browser.chromium import Browsing, browser, wait  # noqa: F401
+from tests.fixtures.bus import NODE
+
+GOOD = "<?php header('Code: 200'); header('Consume-Topics: orders/mail');"
+BROKEN = "<?php if ($_POST['type'] !== 'ping') {\n  throw new RuntimeException('no mail server');\n}\n" + GOOD[6:]
+PATIENT = 15_000
+
+
+def test_an_order_was_not_mailed(buses: Any, fpm: Any, browser: Any) -> None:  # noqa: F811
+    server = fpm()
+    script = server.script("mail.php", GOOD)
+    pool = f"[fastcgi]\n    [[php]]\n        address = {server.address}\n"
+    bus = buses.start(NODE + pool, {})
+    browsing = Browsing(browser, f"http://127.0.0.1:{bus.web_port}")
+    browsing.log_in()
+
+    page = browsing.page("/queues/new")
+    page.fill("[name=queue]", "orders")
+    page.fill("[name='name:main']", "mail")
+    page.fill("[name='key:main/script']", script)
+    page.fill("[name='key:main/attempts']", "two")
+    wait(page, "document.querySelector('#f-main--attempts-wrong').textContent !== ''")
+    page.fill("[name='key:main/attempts']", "2")
+    page.fill("[name='key:main/backoff']", "fixed 1s")
+    page.click("details:has([name='key:open']) > summary")
+    page.select_option("[name='key:open']", "loopback")
+    wait(page, "document.querySelector('#preview .diff')?.textContent.includes('open = loopback')")
+    assert page.inner_text("#f-main--attempts-wrong") == ""
+    page.click("#save")
+    page.wait_for_url("**/queues?q=orders/", timeout=PATIENT)
+    page.click("text=orders/mail")
+
+    _push(bus, '{"order": 1}')
+    wait(page, "document.querySelector('#live').textContent.match(/done\\s*1\\b/)")
+    server.script("mail.php", BROKEN)
+    _push(bus, '{"order": 123}')
+
+    page.wait_for_selector("a.tile.bad:has-text('dead')", timeout=PATIENT)
+    page.goto(browsing.base + "/errors")
+    page.wait_for_selector("text=no mail server", timeout=PATIENT)
+    page.click("tbody a.mono")
+    page.wait_for_selector(f"b:text-is('{script}:2')")
+    assert '"order": 123' in page.inner_text("#content-text")
+
+    server.script("mail.php", GOOD)
+    page.click("button:has-text('Run again')")
+    page.click("#dialog button.go")
+    page.wait_for_selector(".state-done", timeout=PATIENT)
+    assert not browsing.troubles
+    page.context.close()
+
+
+def _push(bus: Any, content: str) -> None:
+    """As soon as the gateway has the queue: a saved form and its reload are two moments."""
+    until = time.monotonic() + 10
+    while b'"error":""' not in bus.client().lpush("orders/x", content):
+        assert time.monotonic() < until
+        time.sleep(0.05)
