@@ -134,6 +134,16 @@ def start_bus(config: Path, gateway: int) -> subprocess.Popen[bytes]:
     return process
 
 
+def make_account(config: Path) -> str:
+    """The account `demo` of the dashboard, with a new password at every start; the password."""
+    for words in (("add", "demo", "--role", "admin"), ("reset", "demo")):
+        command = [sys.executable, "-m", "pepperbus.cli", "-c", str(config), "--json", "user", *words]
+        made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if made.returncode == 0:
+            return str(json.loads(made.stdout)["password"])
+    raise SystemExit(f"demo: no account could be made: {made.stderr}")
+
+
 def wait_for(what: str, ready, process: subprocess.Popen[bytes], log: Path) -> None:  # type: ignore[no-untyped-def]
     end = time.monotonic() + 30
     while not ready():
@@ -239,7 +249,10 @@ def show(once: bool, jobs: int, processes: list[subprocess.Popen[bytes]]) -> int
         progress.update(task, completed=now)
     summary(accepted, time.monotonic() - begin, once)
     if not once:
-        out.print(f"\nThe bus stays up: open http://127.0.0.1:{web}/, push more with")
+        password = make_account(VAR / "demo.conf")
+        out.print(
+            f"\nThe bus stays up: open http://127.0.0.1:{web}/ (log in as demo, password {password}), push more with"
+        )
         out.print(f"  redis-cli -p {gateway} --user orders --pass demo lpush orders '{{\"order\": 7}}'")
         out.print("kill -9 any of its processes and watch; Ctrl-C ends it.")
         while True:
