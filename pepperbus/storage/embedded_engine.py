@@ -70,6 +70,7 @@ class Engine:
         self._commit_s = _SLOW  # how long commits take on average; a disk has to prove that it is quick
         self._quick = False
         self._unsynced = False
+        self._doubtful = False  # a sync failed: what it was for may be in memory only, and no later sync would write it
         self._turn: Turn | None = None
         self._file: File | None = None
         loop: Any = get_hub().loop
@@ -239,6 +240,8 @@ class Engine:
         work = Work(txn, file.tables, self._now_ms(), file.make_room)
         for operation in batch:
             operation.result = operation.run(work)
+        if self._doubtful:
+            work.touch()
         work.finish()
 
     def _named(self, file: File, error: Exception) -> Exception:
@@ -315,8 +318,9 @@ class Engine:
         try:
             file.env.sync(True)
         except lmdb.Error as error:
+            self._doubtful = True
             self._give_up(file, error)
-        self._unsynced = False
+        self._unsynced = self._doubtful = False
 
     def _sync_late(self) -> None:
         """The timer's: make durable what nobody waited for. While something else is under way: the next time."""

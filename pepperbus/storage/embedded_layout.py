@@ -2,7 +2,8 @@
 
 Floor 3. Numbers in keys are big-endian, so byte order is number order. A topic is a 4-byte number in every key.
 
-    about    b"format" -> version          topics  name -> topic number
+    about    b"format" -> version, b"touched" -> ms of the first write after a sync that failed
+    topics   name -> topic number
     bodies   topic, id -> checksum, body: there is a job exactly when this entry is
     ready    topic, rank, id -> track      rank: the job id, unless the line already ends behind it or it goes in front
     delayed  topic, due ms, id -> track    dead    topic, dead ms, id -> track, reason

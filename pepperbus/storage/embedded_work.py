@@ -165,6 +165,10 @@ class Work(Leases):
         else:
             self.txn.delete(topic.encode(), db=self.tables["paused"])
 
+    def touch(self) -> None:
+        """Change something, so that the commit writes a new root of the file, whatever became of the last one."""
+        self.txn.put(b"touched", NUMBER.pack(self.now_ms), db=self.tables["about"])
+
     def heartbeat(self, node: str) -> None:
         self.txn.put(node.encode(), NUMBER.pack(self.now_ms), db=self.tables["nodes"])
 

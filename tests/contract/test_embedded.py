@@ -19,7 +19,7 @@ import pytest
 
 from pepperbus.clock import ManualClock
 from pepperbus.config.model import StorageConfig
-from pepperbus.errors import StorageRefused, StorageUnavailable
+from pepperbus.errors import StorageRefused, StorageUnavailable, StorageUnknown
 from pepperbus.job import State
 from pepperbus.storage import embedded_engine
 from pepperbus.storage.contract import Outcome, Settle
@@ -331,6 +331,7 @@ class Disk:
 
     def __init__(self, storage: EmbeddedStorage) -> None:
         self.syncs = 0
+        self.fails = False
         self._file = storage._engine._opened()
         self._env = self._file.env
         self._file.env = self
@@ -340,6 +341,8 @@ class Disk:
 
     def sync(self, force: bool) -> None:
         self.syncs += 1
+        if self.fails:
+            raise lmdb.DiskError("Input/output error")
         self._env.sync(force)
 
 
@@ -357,6 +360,26 @@ def test_an_answered_push_is_synced_and_a_lease_soon_is(storage: EmbeddedStorage
     storage.settle(ME, [Settle(A, jobs[1].job_id, Outcome.DONE)])
     storage.close()
     assert disk.syncs == 3  # closing leaves nothing behind
+
+
+def test_a_sync_that_failed_is_not_made_good_by_one_that_has_nothing_to_write(
+    storage: EmbeddedStorage, producer: Producer
+) -> None:
+    """The kernel reports a page it could not write once and then takes it for written."""
+
+    def commits() -> int:
+        return int(storage._engine._opened().env.info()["last_txnid"])
+
+    batch = producer.several(1, A)
+    before = commits()
+    Disk(storage).fails = True
+    with pytest.raises(StorageUnknown):
+        storage.push(batch)
+    storage.push(batch)  # it is there already
+    assert commits() == before + 2
+    storage.push(batch)
+    assert commits() == before + 2
+    assert storage.depth(A).ready == 1
 
 
 def test_a_disk_that_gets_slow_no_longer_holds_up_the_hub(
