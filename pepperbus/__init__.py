@@ -9,7 +9,7 @@ Processes (`pepperbus serve`)
     gateway.N       the RESP front door (`gateway/`)
     worker.GROUP.N  lease, deliver, settle for the queues of a group (`worker/`)
     ticker          heartbeats, journal database and retention, leases nobody serves (`ticker/`)
-    web             Flask sidecar: health, metrics, JSON API, status page (`web/`)
+    web             Flask sidecar: health, metrics, JSON API, dashboard (`web/`)
 
 Floors; a module imports from its own or below (checked by import-linter, see setup.cfg)
     0 values     errors names job ids clock; stats and log upon them

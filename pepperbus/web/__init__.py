@@ -1,4 +1,4 @@
-"""The sidecar: health, metrics, JSON API and status page over HTTP, in a process of its own.
+"""The sidecar: health, metrics, JSON API and dashboard over HTTP, in a process of its own.
 
     main.py      the process: listeners, leaving
     app.py       the Flask application: which part answers what, errors, guard
@@ -12,7 +12,9 @@
     routes.py    the table of the API: path, what it takes, what it answers, the operation behind it
     takes.py     the queries and bodies those routes take
     api.py       /api/v1 from that table; openapi.py the document from the same table
-    page.py      the status page
+    frame.py     what every page wears: navigation, language, theme, the live stream, static files
+    words.py     the languages; formats.py numbers as people read them
+    pages/       the dashboard, a module a page; templates/, static/, translations/ are its texts and looks
 
 Everything it does goes through `pepperbus.operations`; it never touches a storage by itself.
 """
