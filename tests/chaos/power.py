@@ -68,11 +68,18 @@ def _cut(directory: Path, engine: str, chance: random.Random, seed: int, mutant:
     again = Stage(after, engine, seed, disk=copy, durability=durability, fsync=fsync)
     try:
         again.open(consumer=False)
-        there = {topic: {id for state in ("ready", "delayed", "leased", "dead") for id in listing(again, topic, state)}
-                 for topic in TOPICS}  # fmt: skip
+        lost = sum(len(_missing(again, topic, answered)) for topic in TOPICS)
     finally:
         again.close()
-    return len(answered), sum(len(answered - there[topic]) for topic in TOPICS)
+    return len(answered), lost
+
+
+def _missing(stage: Stage, topic: str, ids: set[str]) -> set[str]:
+    """Those of `ids` that are in no state; they should all be ready."""
+    for state in ("ready", "leased", "delayed", "dead"):
+        if ids:
+            ids = ids - listing(stage, topic, state).keys()
+    return ids
 
 
 def _load_and_copy(stage: Stage, disk: LoopDisk, image: Path, chance: random.Random, seed: int) -> set[str]:
