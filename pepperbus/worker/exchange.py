@@ -79,13 +79,16 @@ class Exchange:
             gevent.get_hub().loop.run_callback(self._ended, Answer(Transport.CUT, detail=repr(error)))
 
     def _ended(self, answer: Answer) -> None:
-        """Only what the next job waits for; the rest is done by the dozen in `book`."""
+        """First what the next job waits for, then the account of this one: php-fpm works meanwhile."""
         pump = self._pump
         self._took = took = pump.parts.clock.monotonic() - self.started
         self._answer = answer
         self._verdict = verdict = self._judge(answer)
-        pump.lane.answered(self.book, len(self.leased))
-        pump.ended(self, answer, verdict, took)
+        try:
+            pump.ended(self, answer, verdict, took)
+        finally:
+            pump.lane.settle(self._book(), self._marks)
+            pump.prepare()
 
     def _judge(self, answer: Answer) -> Verdict:
         pump = self._pump
@@ -97,8 +100,8 @@ class Exchange:
                 Act.RETRY, TargetEffect.NEUTRAL, True, 500, reason=f"the answer could not be judged: {error!r}"
             )
 
-    def book(self) -> tuple[list[Settle], list[int]]:
-        """Count and remember the attempt, a row for each job; their outcomes and the marks to wipe once they are stored."""
+    def _book(self) -> list[Settle]:
+        """Count and remember the attempt, a row for each job; what becomes of them."""
         pump, parts, verdict = self._pump, self._pump.parts, self._verdict
         pump.record.ended(self._took)
         if verdict is DONE:
@@ -114,7 +117,7 @@ class Exchange:
                 count_outcome(pump.record, settle)
         for leased, delivered, settle in zip(self.leased, self._request.jobs, settles, strict=True):
             self._remember(leased, delivered, settle)
-        return settles, self._marks
+        return settles
 
     def _remember(self, leased: Leased, delivered: Delivered, settle: Settle) -> None:
         parts, verdict = self._pump.parts, self._verdict

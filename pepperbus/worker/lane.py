@@ -6,7 +6,7 @@ job run would be one more duplicate, so the lane closes with the first failed se
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import gevent
@@ -25,9 +25,6 @@ _MOST_UNSETTLED = 32
 _GATHER_S, _GATHER = 0.002, 16
 _RETRY_S = (0.05, 1.0)  # first and longest wait after a settle that failed
 _BUGS = 3  # an engine that raises what the contract does not know so often does so for one outcome of the batch
-
-#: Outcomes, and the in-flight marks to wipe once they are stored.
-Booked = tuple[list[Settle], list[int]]
 
 
 class Guest(Protocol):
@@ -66,14 +63,14 @@ class Lane:
         self._inflight = inflight
         self._log = log
         self._batch: list[Settle] = []
-        self._books: list[Callable[[], Booked]] = []
+        self._marks: list[int] = []
         self._guest: Guest | None = None
-        self._gathered = 0  # jobs handed in since the last batch
         self._unsettled = 0
         self._on_open = on_open
         self._on_back = on_back
         self._before = before
         self._gathering = gevent.get_hub().loop.timer(_GATHER_S, _GATHER_S)  # without a repeat it would fire at once
+        self._timed = False
         self._enough = Event()
         self._idle = Event()
         self._idle.set()
@@ -83,41 +80,31 @@ class Lane:
     def open(self) -> bool:
         return self.healthy and self._unsettled < _MOST_UNSETTLED
 
-    def settle(self, outcome: Settle) -> None:
-        """Store what becomes of a job, soon and surely: repeated until the storage says yes."""
-        self._batch.append(outcome)
-        self._gather(1)
+    def settle(self, outcomes: list[Settle], marks: Sequence[int] = ()) -> None:
+        """Store what becomes of some jobs, soon and surely: repeated until the storage says yes.
 
-    def answered(self, book: Callable[[], Booked], jobs: int) -> None:
-        """The same for jobs whose outcomes `book` gives, shortly before they are stored, and the in-flight marks they have.
-
-        The marks are wiped when the outcomes are stored: dying in between, the jobs must count as begun.
+        Only then are the jobs' in-flight `marks` wiped: dying in between, they must count as begun.
         """
-        self._books.append(book)
-        self._gather(jobs)
-
-    def _gather(self, jobs: int) -> None:
-        self._unsettled += jobs
-        if not self._gathered:
+        self._batch += outcomes
+        self._marks += marks
+        self._unsettled += len(outcomes)
+        gathered = len(self._batch)
+        if gathered >= _GATHER:
+            self._enough.set()
+        if not self._timed:
+            self._timed = True
             self._idle.clear()
             self._gathering.start(self._enough.set)
-        self._gathered += jobs
-        if self._gathered >= _GATHER:
-            self._enough.set()
 
-    def _take(self) -> Booked:
+    def _take(self) -> tuple[list[Settle], list[int]]:
         """What was handed in up to now."""
-        settles, marks = self._batch, []
-        books, self._books, self._batch, self._gathered = self._books, [], [], 0
-        for book in books:
-            outcomes, theirs = book()
-            settles += outcomes
-            marks += theirs
-        return settles, marks
+        taken = self._batch, self._marks
+        self._batch, self._marks = [], []
+        return taken
 
     def lease_along(self, guest: Guest) -> bool:
         """Lease for `guest` in the write that stores the next batch; False when none is about to be, or another goes along."""
-        if not self._gathered or self._guest is not None:
+        if not self._batch or self._guest is not None:
             return False
         self._guest = guest
         return True
@@ -130,6 +117,7 @@ class Lane:
         while True:
             self._enough.wait()
             self._gathering.stop()
+            self._timed = False
             self._enough.clear()
             batch, marks = self._take()
             guest, self._guest = self._guest, None
@@ -143,7 +131,7 @@ class Lane:
                     Exception
                 ) as error:  # of those who are told; what is settled must not be settled and counted again
                     self._log.error("not_told", repr(error), storage=self.storage.name)
-            if not self._gathered:
+            if not self._batch:
                 self._idle.set()
             if guest is not None:
                 guest.leased(leased)
@@ -184,7 +172,7 @@ class Lane:
                 self.storage.settle(self._owner, [outcome])
             except StorageError:
                 gevent.sleep(_RETRY_S[1])
-                self.settle(outcome)
+                self.settle([outcome])
             except Exception as error:
                 self._log.error("settle_gave_up", repr(error), topic=outcome.topic, job=outcome.job_id)
 

@@ -26,7 +26,7 @@ from pepperbus.worker.lane import Lane
 
 #: Never more than this many jobs leased ahead, and only as many as will start within _AHEAD_S: a job held here
 #: cannot be run by another worker.
-_MOST_AHEAD = 64
+_MOST_AHEAD = 128
 _AHEAD_S = 0.05
 #: And no more bytes than these, as large as jobs were of late; one exchange's jobs always.
 _AHEAD_BYTES = 16 << 20
@@ -278,6 +278,11 @@ class Pump:
         if not self._ahead.held and not self.under_way:
             self.idle.set()
 
+    def prepare(self) -> None:
+        """The next job will start: make its request while the one before it runs."""
+        if self._ahead.held and not self.draining:
+            self._ahead.prepare()
+
     def _free(self, places: tuple[int, int]) -> None:
         self.target.give(places)
         self.turn()
@@ -352,5 +357,5 @@ class Pump:
             self._may_hold_more = True
 
     def _give_back(self, jobs: list[Leased]) -> None:
-        for leased in reversed(jobs):  # the first of the line is given back last, so that it is first again
-            self.lane.settle(Settle(self.name, leased.job_id, Outcome.BACK, spent=False))
+        if jobs:  # the first of the line is given back last, so that it is first again
+            self.lane.settle([Settle(self.name, one.job_id, Outcome.BACK, spent=False) for one in reversed(jobs)])
