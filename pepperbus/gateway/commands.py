@@ -64,7 +64,7 @@ def _log_in(session: Session, user: bytes, password: bytes, welcome: Callable[[]
     session.login = log_in(front.routes.config, front.passwords, user, password)
     if session.login is not None:
         return welcome()
-    if needs_time(front.routes.config, user):
+    if needs_time(front.routes.config):
         return Later(lambda: _log_in_slowly(session, user, password, welcome))
     return _refused(session, user)
 

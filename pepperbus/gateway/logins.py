@@ -125,13 +125,11 @@ def log_in_slowly(config: Config, passwords: Passwords, name: bytes, password: b
     return login if matched else None
 
 
-def needs_time(config: Config, name: bytes) -> bool:
-    """Whether a refusal may only be given after a hash was looked at: that of this name, or of anybody if unknown."""
-    login = find_login(config, name.decode(errors="replace"))
-    if login is not None:
-        return is_hash(login.secret)
-    secrets = [queue.password for queue in config.queues.values()] + [one.password for one in config.logins.values()]
-    return any(is_hash(secret) for secret in secrets)
+def needs_time(config: Config) -> bool:
+    """Whether any password is kept as a hash: then every refusal takes the time of looking at one."""
+    topics = (topic for queue in config.queues.values() for topic in queue.topics.values())
+    holders = (*config.queues.values(), *config.logins.values(), *topics)
+    return any(is_hash(holder.password) for holder in holders)
 
 
 def still_valid(config: Config, login: Login) -> Login | None:

@@ -293,8 +293,7 @@ def test_notes_name_what_may_hurt(place: Path) -> None:
     found = notes(loaded(place, NODE + "[logins]\nx = pw, push, ordres\n", QUEUE + "concurrency = 9\n"), LAST_MS - 1000)
     assert found[0].startswith("job ids can be given out until 2036-01-")
     assert (
-        f"{place}/queues.d/orders.conf holds secrets and everybody on this machine can read it: chmod o-r "
-        in found[2]
+        f"{place}/queues.d/orders.conf holds secrets and everybody on this machine can read it: chmod o-r " in found[2]
     )
     assert "[logins] x: ordres matches no queue" in found
     assert "[fastcgi] [[php]]: its topics ask for 9 attempts at once, max_connections allows 4; they share" in found

@@ -98,8 +98,7 @@ def test_nothing_readable_is_kept_of_a_password(config: Config) -> None:
 
 
 def test_plain_passwords_need_no_time(config: Config) -> None:
-    assert not needs_time(config, b"orders")
-    assert not needs_time(config, b"nobody")
+    assert not needs_time(config)
 
 
 def test_a_changed_password_ends_a_login(config: Config, tmp_path: Path) -> None:
