@@ -235,6 +235,16 @@ def redis_setting(name: str, bad: str, good: str) -> Fault:
     return strike
 
 
+def redis_password(stage: Stage, chance: random.Random) -> str:
+    """Changed, and everybody must connect again: nobody gets in."""
+    seconds = chance.uniform(0.5, 2.0)
+    stage.redis_ask("CONFIG", "SET", "requirepass", "changed")
+    stage.redis_ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes", password="changed")
+    time.sleep(seconds)
+    stage.redis_ask("CONFIG", "SET", "requirepass", "", password="changed")
+    return f"changed for {seconds:.1f} s"
+
+
 def redis_readonly(stage: Stage, chance: random.Random) -> str:
     """As after a failover: it takes itself for the replica of somebody who is not there."""
     seconds = chance.uniform(0.5, 2.0)
@@ -321,7 +331,7 @@ REDIS_FAULTS: dict[str, Fault] = {
     "redis freeze": redis_freeze,
     "redis full": redis_setting("maxmemory", "1mb", "0"),
     "redis without replicas": redis_setting("min-replicas-to-write", "1", "0"),
-    "redis password": redis_setting("requirepass", "changed", ""),
+    "redis password": redis_password,
     "redis readonly": redis_readonly,
     "redis cut": redis_cut,
     "redis wire slow": bad_wire("wire", wire.SLOW),

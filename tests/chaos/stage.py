@@ -289,9 +289,10 @@ class Stage:
         assert self._redis is not None
         self._redis.send_signal(number)
 
-    def redis_ask(self, *words: str) -> object:
+    def redis_ask(self, *words: str, password: str = "") -> object:
         """One command past the wire, so that it arrives whatever is wrong with that."""
-        client = redis.Redis(port=self.redis_port, retry=None, protocol=2, socket_timeout=5)
+        login = {"password": password} if password else {}
+        client = redis.Redis(port=self.redis_port, retry=None, protocol=2, socket_timeout=5, **login)
         try:
             return client.execute_command(*words)
         finally:
