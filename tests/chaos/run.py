@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -158,6 +159,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     given = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started and mounted is put away
     directory = given.out or Path(tempfile.mkdtemp(prefix="pepperbus-chaos-"))
     directory.mkdir(parents=True, exist_ok=True)
     if given.mutants:
