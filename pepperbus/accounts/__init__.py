@@ -6,7 +6,7 @@
     passwords.py  argon2, in a thread
     directory.py  passwords asked of an LDAP directory
     patience.py   back-off after failed logins
-    audit.py      the append-only, hash-chained log of what was done
+    audit.py      the append-only, hash-chained log of what was done; chain.py looks back through it
     aside.py      blocking work away from the hub
 
 Floor 2: knows no flask and no operation. Rights are checked, and deeds recorded, in `operations.rights` alone.

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import hashlib
 import os
-import time
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from pepperbus.accounts import chain
 from pepperbus.accounts.aside import aside
 from pepperbus.accounts.model import Actor
 from pepperbus.clock import Clock, SystemClock
@@ -30,50 +30,9 @@ SEGMENT_BYTES = 16 << 20
 RESERVE_BYTES = 1 << 20
 _MARGIN_BYTES = 64 << 10  # kept for the ends of what has begun
 _TEXT = 2000  # characters of one value; longer ones are cut
-SEARCH_S = 2.0
-BEGUN = "begun"
-START = "0" * 64
+_HEAD = re.compile(rb"(\d{20}) ([0-9a-f]{64})\n")
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Entry(msgspec.Struct, omit_defaults=True):
-    """One line. `result`: begun, done, failed, refused. `of`: the number of the line this one ends."""
-
-    n: int
-    at_ms: int
-    who: str
-    via: str
-    what: str
-    about: str = ""
-    result: str = BEGUN
-    address: str = ""
-    token: str = ""
-    reason: str = ""
-    details: dict[str, Any] = {}
-    before: dict[str, Any] = {}
-    after: dict[str, Any] = {}
-    of: int = 0
-    prev: str = START
-
-
-class Verified(msgspec.Struct):
-    """What a look at the whole chain found. `broken`: one line for each thing that is wrong."""
-
-    ok: bool
-    entries: int
-    first: int
-    last: int
-    head: str
-    broken: list[str]
-
-
-class Found(msgspec.Struct):
-    """Newest first. `cursor`: what to ask with for the page after this one, 0 at the end. `complete` False: time ran out."""
-
-    entries: list[Entry]
-    cursor: int = 0
-    complete: bool = True
 
 
 class Audit:
@@ -83,13 +42,13 @@ class Audit:
         self.directory = data_dir / "audit"
         self._clock = clock or SystemClock()
 
-    def begin(self, actor: Actor, what: str, about: str, details: dict[str, Any]) -> Entry:
+    def begin(self, actor: Actor, what: str, about: str, details: dict[str, Any]) -> chain.Entry:
         """Write down that something begins. Refuses when its end might find no room."""
         entry = self._entry(actor, what, about, details)
         aside(lambda: self._append(entry, _MARGIN_BYTES))
         return entry
 
-    def end(self, begun: Entry, result: str, reason: str, before: dict[str, Any], after: dict[str, Any]) -> None:
+    def end(self, begun: chain.Entry, result: str, reason: str, before: dict[str, Any], after: dict[str, Any]) -> None:
         """Write down how it ended; on the disk when this returns."""
         entry = msgspec.structs.replace(begun, of=begun.n, result=result, reason=reason[:_TEXT])
         entry.at_ms, entry.before, entry.after = self._clock.now_ms(), _bounded(before), _bounded(after)
@@ -106,8 +65,8 @@ class Audit:
         entry.result, entry.reason = result, reason[:_TEXT]
         aside(lambda: self._append(entry, _MARGIN_BYTES))
 
-    def _entry(self, actor: Actor, what: str, about: str, details: dict[str, Any]) -> Entry:
-        return Entry(
+    def _entry(self, actor: Actor, what: str, about: str, details: dict[str, Any]) -> chain.Entry:
+        return chain.Entry(
             0,
             self._clock.now_ms(),
             actor.name[:200],
@@ -121,7 +80,7 @@ class Audit:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def _append(self, entry: Entry, margin: int) -> None:
+    def _append(self, entry: chain.Entry, margin: int) -> None:
         try:
             with self._locked() as head_fd:
                 # A crash leaves `head` behind the file; a cut tail leaves it ahead, and then the gap must stay visible.
@@ -135,7 +94,7 @@ class Audit:
                     os.fdatasync(fd)  # before `head` tells of it
                 finally:
                     os.close(fd)
-                _set_head(head_fd, entry.n, _digest(line))
+                _set_head(head_fd, entry.n, chain.digest(line))
         except OSError as error:
             raise PepperbusError(
                 f"the audit log in {self.directory} cannot be written: {error.strerror or error}"
@@ -180,9 +139,9 @@ class Audit:
                 if whole < len(data):
                     file.truncate(size - len(data) + whole)
             line = data[:whole].rstrip(b"\n").rpartition(b"\n")[2]
-            if entry := _parsed(line):
-                return entry.n, _digest(line + b"\n")
-        return 0, START
+            if entry := chain.parsed(line):
+                return entry.n, chain.digest(line + b"\n")
+        return 0, chain.START
 
     def _segments(self) -> list[Path]:
         return sorted(self.directory.glob("*.jsonl"))
@@ -191,74 +150,23 @@ class Audit:
 
     def search(
         self, *, who: str = "", what: str = "", about: str = "", since_ms: int = 0, before: int = 0, limit: int = 100
-    ) -> Found:
+    ) -> chain.Found:
         """Newest first, older than number `before` (0: from the end); each operation once, with its end if it has one.
 
         `about` matches from its beginning. Stops after 2 s of looking (`complete` False).
         """
-        wanted = (who, what, about, since_ms)
-        return aside(lambda: self._search(wanted, before, limit))
+        wanted = chain.Wanted(who, what, about, since_ms)
+        return aside(lambda: chain.search(self._segments(), wanted, before, limit))
 
-    def _search(self, wanted: tuple[str, str, str, int], before: int, limit: int) -> Found:
-        who, what, about, since_ms = wanted
-        deadline = time.monotonic() + SEARCH_S
-        found, ended = Found([]), set[int]()
-        for line in self._backwards():
-            entry = _parsed(line)
-            if entry is None or entry.n in ended:
-                continue
-            if entry.of:
-                ended.add(entry.of)
-            if before and entry.n >= before:
-                continue
-            if since_ms and entry.at_ms < since_ms:
-                break
-            if len(found.entries) == limit:
-                found.cursor = found.entries[-1].n
-                break
-            if who in ("", entry.who) and what in ("", entry.what) and entry.about.startswith(about):
-                found.entries.append(entry)
-            if time.monotonic() > deadline:
-                found.complete, found.cursor = False, entry.n
-                break
-        return found
-
-    def _backwards(self) -> Iterator[bytes]:
-        for path in reversed(self._segments()):
-            yield from reversed(path.read_bytes().splitlines())
-
-    def verify(self, known: str = "") -> Verified:
+    def verify(self, known: str = "") -> chain.Verified:
         """Follow the whole chain. `known`: a hash noted earlier, which must still be in it."""
         return aside(lambda: self._verify(known))
 
-    def _verify(self, known: str) -> Verified:
-        found = Verified(True, 0, 0, 0, START, [])
-        with self._locked() as head_fd:
-            number, newest = _head(head_fd)
-            missing = {digest for digest in (newest, known) if digest not in ("", START)}
-            for path in self._segments():
-                for line in path.read_bytes().splitlines(keepends=True):
-                    self._follow(found, path.name, line)
-                    missing.discard(found.head)
-        if newest in missing:
-            found.broken.append(f"line {number} of hash {newest} is missing: the end was cut off or changed")
-        if known in missing:
-            found.broken.append(f"no line has the hash {known}: the log was written anew")
-        found.ok = not found.broken
-        return found
-
-    def _follow(self, found: Verified, name: str, line: bytes) -> None:
-        entry = _parsed(line)
-        if entry is None:
-            found.broken.append(f"{name}: a line after {found.last} cannot be read")
-        elif found.last and (entry.n, entry.prev) != (found.last + 1, found.head):
-            found.broken.append(
-                f"{name}: line {entry.n} does not follow line {found.last}: something was changed or taken out"
-            )
-        if entry is not None:
-            found.first, found.last = found.first or entry.n, entry.n
-        found.entries += 1
-        found.head = _digest(line)
+    def _verify(self, known: str) -> chain.Verified:
+        with self._locked() as head_fd:  # only for a moment: those who do something must not wait for those who look
+            head = _head(head_fd)
+            parts = [(path, path.stat().st_size) for path in self._segments()]
+        return chain.verify(parts, head, known)
 
 
 def _last_lines(file: BinaryIO, size: int) -> bytes:
@@ -272,20 +180,10 @@ def _last_lines(file: BinaryIO, size: int) -> bytes:
         wanted *= 4
 
 
-def _parsed(line: bytes) -> Entry | None:
-    try:
-        return msgspec.json.decode(line, type=Entry)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-
-
-def _digest(line: bytes) -> str:
-    return hashlib.sha256(line).hexdigest()
-
-
 def _head(fd: int) -> tuple[int, str]:
-    number, _, digest = os.pread(fd, 200, 0).decode().strip().partition(" ")
-    return (int(number), digest) if digest else (0, START)
+    """Number and hash of the newest line; nothing for a file that is new or holds something else."""
+    match = _HEAD.fullmatch(os.pread(fd, 200, 0))
+    return (int(match[1]), match[2].decode()) if match else (0, chain.START)
 
 
 def _set_head(fd: int, number: int, digest: str) -> None:

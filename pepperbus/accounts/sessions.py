@@ -26,7 +26,7 @@ _TOKEN = "t.id, t.owner, t.name, t.role, t.systems, t.created, t.expires, t.seen
 
 
 def begin(store: Store, account: str, address: str) -> str:
-    """A new session after a login; the secret for the cookie. Sessions long over are swept out."""
+    """A new session after a login; the secret for the cookie."""
     secret = secrets.token_urlsafe(32)
     now = store.clock.now_ms()
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import click
 
-from pepperbus.accounts.audit import Entry, Found, Verified
+from pepperbus.accounts.chain import Entry, Found, Verified
 from pepperbus.cli import words
 from pepperbus.cli.session import act_as_daemon, confirm, daemon_account, epoch_ms, show
 from pepperbus.cli.session import office as any_office

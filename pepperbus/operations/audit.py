@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pepperbus.accounts.audit import Found, Verified
+from pepperbus.accounts.chain import Found, Verified
 from pepperbus.accounts.model import Right
 from pepperbus.operations.office import Office
 from pepperbus.operations.rights import operation

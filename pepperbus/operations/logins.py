@@ -90,6 +90,7 @@ def _best(words: Sequence[str]) -> dict[str, Role]:
 def begin(office: Office, name: str, address: str, how: str = "local") -> str:
     """A session for an account whose login was good. `how`: by which service."""
     _write(office, name, address, "login", "done", how)
+    sessions.sweep(office.accounts, office.config.web.session_idle, office.config.web.session_longest)
     return sessions.begin(office.accounts, name, address)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import g
 
-from pepperbus.accounts.audit import Found, Verified
+from pepperbus.accounts.chain import Found, Verified
 from pepperbus.errors import UsageError
 from pepperbus.operations import audit, tokens, users
 from pepperbus.operations.results import Result
