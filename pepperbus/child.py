@@ -24,7 +24,7 @@ import gevent.lock
 from setproctitle import setproctitle
 
 from pepperbus.config.model import Config
-from pepperbus.errors import NotReachable
+from pepperbus.errors import NotReachable, PepperbusError
 from pepperbus.family import beats
 from pepperbus.family.channel import Inbox, Outbox, pack_up, unpack_down
 from pepperbus.family.spec import ORPHAN_S
@@ -117,6 +117,8 @@ class Child:
             # Deaf or without a heart it must not go on; gevent has printed the traceback.
             gevent.spawn(forever, self.line).link_exception(lambda _: os._exit(1))
         gevent.signal_handler(signal.SIGTERM, self._drain, self.config.bus.grace)
+        if self.role == "worker":
+            self._distrust_surprises()
         self.line.tell({"op": "ready", "generation": self.config.generation})
 
     def ask_master(self, request: dict[str, Any], timeout: float = 30.0) -> dict[str, Any]:
@@ -136,6 +138,22 @@ class Child:
         finally:
             del self._asked[number]
         return answer or {}
+
+    def _distrust_surprises(self) -> None:
+        """After an error that nobody caught a worker may hold a job that it does not know of, for as long as it lives.
+
+        So it drains and leaves, and its successor takes back what it left. Refusals by the world outside are no surprise.
+        """
+        hub = gevent.get_hub()
+        report = hub.handle_error
+
+        def surprised(context: Any, kind: Any, error: Any, trace: Any) -> None:
+            report(context, kind, error, trace)
+            if not issubclass(kind, (*hub.NOT_ERROR, OSError, PepperbusError)):
+                self.log.error("surprised", f"{kind.__name__}: {error}; leaving, so that nothing it holds is forgotten")
+                self._drain(self.config.bus.grace)
+
+        hub.handle_error = surprised  # type: ignore[assignment,method-assign]
 
     def _beat_forever(self, line: Line) -> None:
         waited = _TITLE_EVERY_S

@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 
 from setproctitle import setproctitle
 
-from pepperbus import log
+from pepperbus import failpoints, log
 from pepperbus.child import Child, Line
 from pepperbus.config.model import Config
 from pepperbus.errors import BootError, ConfigError
@@ -56,6 +56,7 @@ class Mold:
         self._wakes: dict[str, int] = {}
         self._config: Config | None = None
         self._beats: Beats | None = None
+        self._failpoints = ""
 
     def serve(self) -> None:
         """Obey the master until its line ends."""
@@ -83,6 +84,7 @@ class Mold:
     def _prepare(self, message: dict[str, Any]) -> None:
         (fd,) = self._inbox.take_fds(1)
         self._beats = Beats(fd)
+        self._failpoints = message["failpoints"]
         try:
             for name in message["preload"]:
                 importlib.import_module(name)
@@ -158,6 +160,8 @@ class Mold:
             self._own_wakes(spec),
             line=line,
         )
+        if self._failpoints:
+            failpoints.arm(self._failpoints, spec.role, config.bus.run_dir)
         return _run(self._mains[spec.role], child, line)
 
     def _own_listeners(self, role: str) -> dict[str, socket.socket]:

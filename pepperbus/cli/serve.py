@@ -8,8 +8,9 @@ import click
 
 
 @click.command()
+@click.option("--chaos", is_flag=True, help="For tests of crashes: obey $PEPPERBUS_FAILPOINTS (docs/RELIABILITY.md).")
 @click.pass_context
-def serve(ctx: click.Context) -> int:
+def serve(ctx: click.Context, chaos: bool) -> int:
     """Run the bus in the foreground until TERM or INT.
 
     TERM drains (running attempts get `[bus] grace`), INT and QUIT give work back at once, HUP reloads, USR1 reopens
@@ -19,4 +20,4 @@ def serve(ctx: click.Context) -> int:
     from pepperbus.master import run
 
     given = ctx.find_root().obj["config"]
-    return run(Path(given) if given else None)
+    return run(Path(given) if given else None, chaos=chaos)

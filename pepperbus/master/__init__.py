@@ -15,6 +15,7 @@ from pathlib import Path
 
 from setproctitle import setproctitle
 
+from pepperbus import failpoints
 from pepperbus.config.load import load
 from pepperbus.errors import PepperbusError
 from pepperbus.log import Log
@@ -27,14 +28,16 @@ _PR_SET_CHILD_SUBREAPER = 36
 _MOST_FILES = 1 << 20
 
 
-def run(config_path: Path | None, roles: Mapping[str, str] = ROLES) -> int:
+def run(config_path: Path | None, roles: Mapping[str, str] = ROLES, chaos: bool = False) -> int:
     """Serve in the foreground until told to stop. The exit status: 0 clean, 3 could not boot (one line says why).
 
     `roles` maps each kind of process to its "module:function"; kinds that are missing are not started.
+    `chaos`: the failpoints of the environment are obeyed; without it they are refused.
     """
     os.umask(0o027)
     _allow_descriptors()
     try:
+        armed = failpoints.asked(os.environ, chaos)
         handed = handover.take()
         config = load(config_path)
         _adopt_grandchildren()
@@ -46,8 +49,11 @@ def run(config_path: Path | None, roles: Mapping[str, str] = ROLES) -> int:
         if opened.new_data:
             what = f"{config.bus.data_dir} was not there and is new; if jobs lay in it before, is its disk mounted?"
             log.warning("data_dir_made", what)
+        if armed:
+            log.warning("failpoints_armed", armed)
+            failpoints.arm(armed, "master", config.bus.run_dir)
         try:
-            return Master(config, opened, log, dict(roles), handed).run()
+            return Master(config, opened, log, dict(roles), handed, armed).run()
         finally:
             opened.close()
     except PepperbusError as error:

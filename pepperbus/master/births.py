@@ -30,7 +30,13 @@ class Births:
     """`boot` names this start of the bus; every child's incarnation begins with it."""
 
     def __init__(
-        self, opened: Opened, roles: dict[str, str], events: Events, log: Log, handed: Handed | None = None
+        self,
+        opened: Opened,
+        roles: dict[str, str],
+        events: Events,
+        log: Log,
+        handed: Handed | None = None,
+        failpoints: str = "",
     ) -> None:
         self.boot = handed.boot if handed else f"{time.time_ns() // 1_000_000:x}-{os.getpid():x}"
         self.count = handed.births if handed else 0
@@ -40,6 +46,7 @@ class Births:
         self._roles = roles
         self._events = events
         self._log = log
+        self._failpoints = failpoints
         self._mold: Mold | None = None
         self._mold_since = 0.0
         self._tokens, self._tokens_at = _RESTARTS_PER_S, 0.0
@@ -58,7 +65,7 @@ class Births:
         if self._mold is not None or now < self._next_mold:
             return
         try:
-            mold = Mold(self._roles, preload(config, self._roles), self.page, self._opened.lock_fd)
+            mold = Mold(self._roles, preload(config, self._roles), self.page, self._opened.lock_fd, self._failpoints)
         except OSError as error:  # no process or descriptor to be had: those that live go on
             self._log.error("mold_failed", error.strerror or str(error))
             self._put_off(now)

@@ -41,10 +41,19 @@ _LAST = ("ticker", "web")  # these drain after all others have left
 
 
 class Master:
-    """One running bus. `opened`: lock and sockets. `roles`: the mold's table, role -> "module:function"."""
+    """One running bus. `opened`: lock and sockets. `roles`: the mold's table, role -> "module:function".
+
+    `failpoints` are for the children to obey.
+    """
 
     def __init__(
-        self, config: Config, opened: Opened, log: Log, roles: dict[str, str], handed: Handed | None = None
+        self,
+        config: Config,
+        opened: Opened,
+        log: Log,
+        roles: dict[str, str],
+        handed: Handed | None = None,
+        failpoints: str = "",
     ) -> None:
         self.config = config
         self.opened = opened
@@ -54,7 +63,7 @@ class Master:
         self.gateways = config.gateway.processes
         self.children = Children()
         self.events = Events(opened.control, handed.clients if handed else ())
-        self.births = Births(opened, roles, self.events, log, handed)
+        self.births = Births(opened, roles, self.events, log, handed, failpoints)
         self.notifier = Notifier()
         self.reloads = reload.Reloads()
         self.upgrades = upgrade.Upgrades()

@@ -29,9 +29,11 @@ ROLES = {
 
 
 class Mold:
-    """One mold process. `lock_fd` goes into every process of the family."""
+    """One mold process. `lock_fd` goes into every process of the family, `failpoints` are armed in each."""
 
-    def __init__(self, roles: dict[str, str], preload: list[str], beats: Beats, lock_fd: int) -> None:
+    def __init__(
+        self, roles: dict[str, str], preload: list[str], beats: Beats, lock_fd: int, failpoints: str = ""
+    ) -> None:
         self.line, theirs = new_line("mold")
         fd = theirs.fileno()
         self._process = subprocess.Popen(
@@ -41,7 +43,7 @@ class Mold:
             stdin=subprocess.DEVNULL,
         )
         theirs.close()
-        self.line.tell({"op": "hello", "roles": roles, "preload": preload}, [beats.fd])
+        self.line.tell({"op": "hello", "roles": roles, "preload": preload, "failpoints": failpoints}, [beats.fd])
 
     @property
     def pid(self) -> int:

@@ -6,6 +6,7 @@ job run would be one more duplicate, so the lane closes with the first failed se
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -74,6 +75,7 @@ class Lane:
         self._enough = Event()
         self._idle = Event()
         self._idle.set()
+        self._doubted = False
         self._greenlet = gevent.spawn(self._run)
 
     @property
@@ -153,6 +155,9 @@ class Lane:
                     text = str(error) if known else repr(error)
                     self._log.warning("settle_failed", text, storage=self.storage.name, jobs=len(batch))
                 self.healthy = False
+                if not known and guest is not None and not self._doubted:
+                    self._doubted = True  # leased, perhaps, and nobody knows: told, once, as if it were not caught
+                    gevent.get_hub().handle_error(self._greenlet, *sys.exc_info())
                 if not known and attempt >= _BUGS:
                     self._drop_culprits(batch)
                     return None

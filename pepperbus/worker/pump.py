@@ -8,6 +8,7 @@ settled in the storage (see `exchange`); a crash between any two steps leaves a 
 from __future__ import annotations
 
 import random
+import sys
 
 import gevent
 from gevent.event import Event
@@ -175,6 +176,8 @@ class Pump:
                     text = str(error) if isinstance(error, StorageError) else repr(error)
                     self.parts.log.warning("lease_failed", text, topic=self.name)
                 self._lease_failed = True
+                if not isinstance(error, StorageError):  # leased, perhaps, and nobody knows: as if it were not caught
+                    gevent.get_hub().handle_error(self._greenlet, *sys.exc_info())
                 gevent.sleep(random.uniform(0.2, 0.5))
                 self._may_hold_more = True
             self._received(leased)
