@@ -179,7 +179,13 @@ class Connection:
         if parser.error is not None and not todo and not self._closing and not self._held:
             self._goodbye(resp.error(f"ERR Protocol error: {parser.error}"), out)
         if out:
-            self._stream.send(out[0] if len(out) == 1 else b"".join(out))
+            data = out[0] if len(out) == 1 else b"".join(out)
+            if self._replies and not self._held:
+                self._replies.appendleft(
+                    data
+                )  # leaves with the pushes' answers: half the sends of AUTH and LPUSH in one
+            else:
+                self._stream.send(data)
         self._after_turn(left)
 
     def _carry_out(self, args: resp.Command, out: list[bytes]) -> None:
