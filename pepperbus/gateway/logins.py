@@ -127,9 +127,10 @@ def log_in_slowly(config: Config, passwords: Passwords, name: bytes, password: b
 
 def needs_time(config: Config) -> bool:
     """Whether any password is kept as a hash: then every refusal takes the time of looking at one."""
-    topics = (topic for queue in config.queues.values() for topic in queue.topics.values())
-    holders = (*config.queues.values(), *config.logins.values(), *topics)
-    return any(is_hash(holder.password) for holder in holders)
+    secrets = [login.password for login in config.logins.values()]
+    secrets += [queue.password for queue in config.queues.values()]
+    secrets += [topic.password for queue in config.queues.values() for topic in queue.topics.values()]
+    return any(is_hash(secret) for secret in secrets)
 
 
 def still_valid(config: Config, login: Login) -> Login | None:

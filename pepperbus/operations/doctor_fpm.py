@@ -25,7 +25,8 @@ def pool(config: Config, one: FastcgiPool, told: Diagnosis, directory: Path) -> 
     topics = topics_of(config, one)
     if finding := reach(one):
         yield finding
-    yield from _own(one, topics)
+    same = [other for other in config.pools.values() if other.address == one.address]
+    yield from _own(one, topics, same)
     yield from _status(one, told)
     settings = fpm_files.find(one.address, directory)
     if settings is None:
@@ -33,7 +34,7 @@ def pool(config: Config, one: FastcgiPool, told: Diagnosis, directory: Path) -> 
             f"pool {one.name}: no readable file of {directory} listens at {one.address}; its limits are unknown"
         )
         return
-    yield from _children(one, settings)
+    yield from _children(one, settings, sum(other.max_connections for other in same))
     yield from _times(one, settings, topics)
     yield from _sizes(one, settings, config.gateway.max_bulk)
     yield from _output(one, settings)
@@ -45,17 +46,22 @@ def topics_of(config: Config, one: FastcgiPool) -> list[Topic]:
     return [t for q in config.queues.values() for t in q.topics.values() if t.run == "fastcgi" and t.pool == one.name]
 
 
-def _own(one: FastcgiPool, topics: list[Topic]) -> Iterator[Finding]:
+def _own(one: FastcgiPool, topics: list[Topic], same: list[FastcgiPool]) -> Iterator[Finding]:
+    """Our settings among themselves. `same`: what of the configuration leads to the same php-fpm, `one` included."""
+    if one.keepalive and not all(other.keepalive for other in same):
+        what = f"pool {one.name}: kept and fresh connections meet in one php-fpm pool, and make each other wait"
+        yield Finding("slow", what, f"[fastcgi] [[{one.name}]] keepalive = off, or a php-fpm pool of its own")
     if (wanted := sum(topic.concurrency for topic in topics)) > one.max_connections:
         what = f"pool {one.name}: its topics want {wanted} attempts at once, it takes {one.max_connections}"
         yield Finding("slow", what, f"[fastcgi] [[{one.name}]] max_connections = {wanted}")
 
 
-def _children(one: FastcgiPool, settings: PoolFile) -> Iterator[Finding]:
+def _children(one: FastcgiPool, settings: PoolFile, wanted: int) -> Iterator[Finding]:
+    """`wanted`: connections of all our pools that lead there."""
     children = settings.number("pm.max_children")
-    if 0 < children < one.max_connections:
-        what = f"pool {one.name}: max_connections is {one.max_connections}, but php-fpm has {children} children"
-        yield Finding("stop", what, f"{settings.file}: pm.max_children = {one.max_connections + 2}")
+    if 0 < children < wanted:
+        what = f"pool {one.name}: max_connections is {wanted} there, but php-fpm has {children} children"
+        yield Finding("stop", what, f"{settings.file}: pm.max_children = {wanted + 2}")
     backlog = settings.number("listen.backlog") or 511
     try:
         backlog = min(backlog, int(_SOMAXCONN.read_text()))

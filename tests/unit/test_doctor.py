@@ -86,9 +86,20 @@ def test_a_node_that_fits_has_no_findings_of_its_own_settings(tmp_path: Path) ->
 
 def test_more_concurrency_than_connections(tmp_path: Path) -> None:
     one = config(tmp_path, "concurrency = 9")
-    harm, what, change = only(doctor_fpm._own(one.pools["php"], doctor_fpm.topics_of(one, one.pools["php"])))
+    pool = one.pools["php"]
+    harm, what, change = only(doctor_fpm._own(pool, doctor_fpm.topics_of(one, pool), [pool]))
     assert (harm, change) == ("slow", "[fastcgi] [[php]] max_connections = 9")
     assert "9 attempts at once, it takes 4" in what
+
+
+def test_two_pools_of_ours_in_one_of_php_fpm(tmp_path: Path) -> None:
+    kept = FastcgiPool("kept", "unix:/x", 4, dedicated=True, keepalive=True)
+    fresh = FastcgiPool("fresh", "unix:/x", 4)
+    assert "make each other wait" in only(doctor_fpm._own(kept, [], [kept, fresh]))[1]
+    assert list(doctor_fpm._own(kept, [], [kept])) == []
+    file = fpm_files.PoolFile(tmp_path, "www", {"pm.max_children": "6"})
+    assert only(doctor_fpm._children(kept, file, 8))[2].endswith("pm.max_children = 10")
+    assert list(doctor_fpm._children(kept, file, 4)) == []
 
 
 def test_a_topic_nobody_here_feeds(tmp_path: Path) -> None:
