@@ -8,7 +8,7 @@ or raises one of `pepperbus.errors`.
     queues.py     show, listing, add, change, remove: the files of queues.d
     drafts.py     draft: a change tried without being made; versions.py what the files were before
     history.py    course: what a topic did over time
-    errors.py     groups: failures put together
+    errors.py     groups: failures put together; marks.py what people decided about them
     consumers.py  consumers: pools and URLs, as workers and php-fpm see them
     push.py       push: jobs through the gateway, as any client would
     life.py       life: one job, from its client to its last PHP error line

@@ -12,6 +12,7 @@ import msgspec
 
 from pepperbus.errors import UsageError
 from pepperbus.journal.contract import Row
+from pepperbus.operations import marks
 from pepperbus.operations.life import php_place
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Result
@@ -24,7 +25,10 @@ _COUNTED = re.compile(r"^(attempt \d+ of \d+ failed: |sendToCGI fail: )+")
 
 
 class ErrorGroup(Result):
-    """One error of one topic. `dead`: how many of `count` ended a job. `trend`: counts over the time looked at."""
+    """One error of one topic. `dead`: how many of `count` ended a job. `trend`: counts over the time looked at.
+
+    `state`: open, acknowledged, resolved, or returned: it came again after somebody had called it resolved.
+    """
 
     key: str
     topic: str
@@ -37,6 +41,8 @@ class ErrorGroup(Result):
     reason: str = ""
     php_file: str = ""
     php_line: int = 0
+    state: str = "open"
+    marked_by: str = ""
     trend: list[int] = msgspec.field(default_factory=lambda: [0] * TREND)
 
 
@@ -65,7 +71,16 @@ def groups(office: Office, topic: str = "", since_ms: int = 0, text: str = "") -
     made: dict[str, ErrorGroup] = {}
     for row in sorted(rows, key=lambda row: -row.at_ms):
         _count(made, row, begin, now_ms)
+    known = marks.read(office)
+    for group in made.values():
+        _mark(group, known.get(group.key))
     return ErrorPage(list(made.values()), len(rows), complete, begin)
+
+
+def _mark(group: ErrorGroup, mark: marks.Mark | None) -> None:
+    if mark is not None:
+        group.marked_by = mark.who
+        group.state = "returned" if mark.state == "resolved" and group.last_ms > mark.at_ms else mark.state
 
 
 def _count(made: dict[str, ErrorGroup], row: Row, begin: int, now_ms: int) -> None:

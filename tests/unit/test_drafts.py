@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pepperbus.config.load import load
-from pepperbus.errors import NotFound
+from pepperbus.errors import NotFound, UsageError
 from pepperbus.journal.contract import Row
-from pepperbus.operations import drafts, errors, queues, versions
+from pepperbus.operations import drafts, errors, marks, queues, versions
 from pepperbus.operations.office import Office
 
 NODE = """\
@@ -110,3 +110,29 @@ def test_the_same_words_are_one_error(office: Office) -> None:
     assert [(group.count, group.dead) for group in page.groups] == [(6, 1)]
     assert page.groups[0].text == "order … is … at …"
     assert (page.looked_at, page.complete, sum(page.groups[0].trend)) == (6, True, 6)
+
+
+def test_a_resolved_error_that_comes_again_says_so(office: Office) -> None:
+    now = office.clock.now_ms()
+
+    def fail(at_ms: int) -> None:
+        with office.journal_writer() as journal:
+            journal.add(Row("attempt", 1 << 63, "orders/mail", at_ms, 1, outcome="retry", reason="no mail server"))
+
+    def state() -> tuple[str, str]:
+        (group,) = errors.groups(office, "orders/mail", now - 60_000).groups
+        return group.state, group.marked_by
+
+    fail(now - 1000)
+    assert state() == ("open", "")
+    key = errors.groups(office, "orders/mail", now - 60_000).groups[0].key
+    marks.mark(office, "orders/mail", key, "acknowledged")
+    assert state() == ("acknowledged", office.actor.name)
+    marks.mark(office, "orders/mail", key, "resolved")
+    assert state() == ("resolved", office.actor.name)
+    fail(now + 60_000)
+    assert state() == ("returned", office.actor.name)
+    marks.mark(office, "orders/mail", key, "open")
+    assert state() == ("open", "")
+    with pytest.raises(UsageError, match="acknowledged"):
+        marks.mark(office, "orders/mail", key, "forgotten")

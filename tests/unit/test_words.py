@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pepperbus.config.spec import schema
+from pepperbus.operations import marks
 from pepperbus.operations.status import STATES
 from pepperbus.web import words
 from pepperbus.web.pages import edit, jobs, search
@@ -33,6 +34,7 @@ def shown() -> set[str]:
     processes = {"answers", "open", "failed", "starting", "draining", "waiting", "error", "detached", "ready"}
     return {
         *STATES,
+        *marks.STATES,
         *search.OUTCOMES,
         *jobs.STATES,
         *jobs.SINCE.values(),

@@ -7,10 +7,12 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from pepperbus.operations import errors
+from pepperbus.operations import errors, marks
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
 from pepperbus.web.formats import sparkline
+from pepperbus.web.pages.answers import did
+from pepperbus.web.words import _
 
 SINCE = {3600: "1 h", 86400: "24 h", 7 * 86400: "7 d"}
 
@@ -25,10 +27,15 @@ def _build(desk: Desk) -> dict[str, Any]:
     if system := words.get("system"):
         mine = {queue.name for queue in status.queues if queue.system == ("" if system == "-" else system)}
         page.groups = [group for group in page.groups if group.topic.partition("/")[0] in mine]
+    resolved = sum(group.state == "resolved" for group in page.groups)
+    if not words.get("resolved"):
+        page.groups = [group for group in page.groups if group.state != "resolved"]
     if words.get("sort") == "count":
         page.groups.sort(key=lambda group: -group.count)
     return {
         "page": page,
+        "resolved": resolved,
+        "systems": {queue.name: queue.system for queue in status.queues},
         "back": back,
         "ranges": SINCE,
         "trends": {group.key: sparkline([float(n) for n in group.trend], errors.TREND) for group in page.groups},
@@ -40,3 +47,8 @@ def register(pages: Blueprint, desk: Desk) -> None:
     @pages.get("/errors")
     def errors_page() -> Response:
         return frame.show("errors.html", lambda: _build(desk), every=5.0)
+
+    @pages.post("/errors/<queue>/<topic>/<key>/<state>")
+    def errors_mark(queue: str, topic: str, key: str, state: str) -> Response:
+        marks.mark(desk.office, f"{queue}/{topic}", key, state)
+        return did(_("The error is now: {state}", state=_(state)), "/errors")

@@ -129,6 +129,18 @@ def register(pages: Blueprint, desk: Desk) -> None:
         desk.monitor.forget()
         return did(_("{name} is fed again", name=f"{queue}/{topic}"), f"/topics/{queue}/{topic}")
 
+    @pages.post("/topics/<queue>/<topic>/concurrency")
+    def topic_concurrency(queue: str, topic: str) -> Response:
+        wanted = request.form.get("concurrency", "")
+        done = queues.change(desk.office, queue, {f"{topic}/concurrency": wanted})
+        facts = {"name": f"{queue}/{topic}", "n": wanted, "why": done.reload}
+        text = (
+            _("{name} may run {n} attempts at once", **facts)
+            if not done.refused
+            else _("{name}: not in force: {why}", **facts)
+        )
+        return did(text, f"/topics/{queue}/{topic}", good=not done.refused)
+
     @pages.post("/topics/<queue>/<topic>/ping")
     def topic_ping(queue: str, topic: str) -> Response:
         name = f"{queue}/{topic}"
