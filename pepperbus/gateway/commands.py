@@ -84,7 +84,7 @@ def _refused(session: Session, user: bytes) -> Wait:
     address = session.client.decode().rpartition(":")[0] or "unix"
     seconds, failures = front.throttle.failed(address, session.local, front.clock.monotonic())
     name = user[:64].decode(errors="replace")
-    front.log.warning("login-failed", client=session.client.decode(), login=name, failures=failures)
+    front.log.warning("login_failed", client=session.client.decode(), login=name, failures=failures)
     return Wait(seconds, resp.error("ERR too many attempts" if failures > TOO_MANY else "ERR invalid password"))
 
 

@@ -77,7 +77,7 @@ class Lane:
                 claim(self.storage)
             except Exception as error:  # away, refused, or a bug of an engine: trying again is all there is
                 if str(error) != self.trouble:
-                    self._log.error("storage-down", str(error), storage=self.config.name)
+                    self._log.error("storage_down", str(error), storage=self.config.name)
                 self.trouble = str(error) or "no answer"
                 self.refused = isinstance(error, StorageRefused)
                 self.tried.set()
@@ -174,7 +174,7 @@ class Lane:
             try:
                 self._heard(flight.write(self.storage, self._clock, self._answer))
             except Exception as error:  # a bug of ours must not leave all later pushes without a writer
-                self._log.error("write-failed", repr(error), storage=self.config.name)
+                self._log.error("write_failed", repr(error), storage=self.config.name)
             self._flights.discard(flight)
             if self._waiting:
                 self._launch()
@@ -182,9 +182,9 @@ class Lane:
     def _heard(self, trouble: Exception | None) -> None:
         """Log when the storage goes away and when it is back."""
         if trouble is not None and not self._failing:
-            self._log.error("storage-down", str(trouble) or type(trouble).__name__, storage=self.config.name)
+            self._log.error("storage_down", str(trouble) or type(trouble).__name__, storage=self.config.name)
         elif trouble is None and self._failing:
-            self._log.info("storage-up", storage=self.config.name)
+            self._log.info("storage_up", storage=self.config.name)
         self._failing = trouble is not None
 
     def _sweep(self) -> None:
@@ -230,6 +230,6 @@ class Lane:
             try:
                 waiter.answers_ready()
             except Exception as error:  # one client's trouble must not keep the others from their answers
-                self._log.error("answer-failed", repr(error))
+                self._log.error("answer_failed", repr(error))
         for route in stored:
             route.wake()

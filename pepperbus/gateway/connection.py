@@ -152,7 +152,7 @@ class Connection:
 
     def broken(self, reason: str) -> None:
         if reason:
-            self._house.front.log.info("tls-failed", reason, client=self.session.client.decode())
+            self._house.front.log.info("tls_failed", reason, client=self.session.client.decode())
         self.close()
 
     def _work(self) -> None:
@@ -192,7 +192,7 @@ class Connection:
         try:
             answer: Answer = execute(self.session, args)
         except Exception as error:  # a bug of ours must cost this client one error, not everybody the process
-            self._house.front.log.error("command-failed", repr(error), command=args[0][:64].decode(errors="replace"))
+            self._house.front.log.error("command_failed", repr(error), command=args[0][:64].decode(errors="replace"))
             answer = resp.error("ERR internal error")
         if type(answer) is bytes:
             if self._replies:
@@ -306,7 +306,7 @@ class Connection:
     def overdue(self) -> None:
         """Replies wait for the client to take them: not too many, not too long."""
         if self._stream.unsent > (self._house.max_unread if self.session.trusted else STRANGER_UNREAD):
-            self._house.front.log.warning("client-not-reading", client=self.session.client.decode())
+            self._house.front.log.warning("client_not_reading", client=self.session.client.decode())
             self.close()
         else:
             self._house.deadline(self, PARTIAL)

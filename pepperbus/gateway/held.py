@@ -41,7 +41,7 @@ class Slot:
         try:
             self.reply = later.run()
         except Exception as error:
-            self._log.error("command-failed", repr(error))
+            self._log.error("command_failed", repr(error))
             self.reply = resp.error("ERR internal error")
         self._done(self)
 

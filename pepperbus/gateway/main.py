@@ -82,7 +82,7 @@ class Gateway:
 
     def run(self) -> None:
         self._server.start()
-        self._child.log.info("gateway-serving", listeners=" ".join(self._child.listeners))
+        self._child.log.info("gateway_serving", listeners=" ".join(self._child.listeners))
         self._leaving.wait()
         self._server.drain(self._grace)
         for lane in self._lanes.values():

@@ -134,7 +134,7 @@ def _trace(session: Session) -> bytes:
 def _check(session: Session, args: resp.Command, target: Target) -> bytes | None:
     """Why this client may not push there now, None when it may. Order as in the Go system: key, login, queue."""
     if target.old_error:
-        session.front.log.warning("parse-job", f"ParseJob fail: invalid job meta info: {target.key}", key=target.key)
+        session.front.log.warning("parse_job", f"ParseJob fail: invalid job meta info: {target.key}", key=target.key)
         return _refused(session, args, "ERR", f"ParseJob fail: invalid job meta info: {target.key}")
     if not session.may_push(target):
         if target.plain and session.login is not None:

@@ -105,7 +105,7 @@ class _Pop:
         try:
             _storage(self._session, self._target).settle(front.owner, [outcome])
         except StorageError as error:  # the lease stays with this process and is released when it ends
-            front.log.error("pop-not-settled", str(error), topic=leased.topic, job=leased.job_id)
+            front.log.error("pop_not_settled", str(error), topic=leased.topic, job=leased.job_id)
         if written and self._job is not None:
             self._record(leased, self._job)
 

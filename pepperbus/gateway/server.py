@@ -110,7 +110,7 @@ class Server:
         """Out of descriptors or memory: clients wait in the kernel's queue until some are back."""
         if error.errno not in _EXHAUSTED:
             return
-        self.front.log.error("accept-paused", error.strerror or str(error), clients=len(self.connections))
+        self.front.log.error("accept_paused", error.strerror or str(error), clients=len(self.connections))
         for watcher, _ in self._acceptors:
             watcher.stop()
         if self._resume is None:

@@ -93,11 +93,11 @@ class Pool:
         self._retry_at, self._trouble = now + self._wait, text
         if self._log and now - self._logged_at >= 60:
             self._logged_at = now
-            self._log.warning("storage-down", text)
+            self._log.warning("storage_down", text)
 
     def _recovered(self) -> None:
         if self._trouble and self._log:
-            self._log.info("storage-up", f"{self.address} answers again")
+            self._log.info("storage_up", f"{self.address} answers again")
         self._wait, self._retry_at, self._trouble, self._logged_at = 0.0, 0.0, "", -60.0
 
     def close(self) -> None:

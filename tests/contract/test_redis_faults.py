@@ -187,7 +187,7 @@ def test_a_stopped_redis_is_a_definite_error_at_once_and_one_line_in_the_log(
         until(lambda: works(one))
         assert time.monotonic() - began < 1.0
     lines = log.read_text().splitlines()
-    assert [line.split("action=")[1].split()[0] for line in lines] == ["storage-down", "storage-up"]
+    assert [line.split("action=")[1].split()[0] for line in lines] == ["storage_down", "storage_up"]
 
 
 def test_a_socket_nobody_accepts_from_costs_no_cpu(tmp_path: Path) -> None:
