@@ -47,6 +47,7 @@ def mark(office: Office, topic: str, key: str, state: str) -> Mark:
     return made
 
 
+@operation(Right.VIEW)
 def read(office: Office) -> dict[str, Mark]:
     """Every mark by the key of its error."""
     try:
