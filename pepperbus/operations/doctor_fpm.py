@@ -77,10 +77,8 @@ def _times(one: FastcgiPool, settings: PoolFile, topics: list[Topic]) -> Iterato
     terminate = settings.seconds("request_terminate_timeout")
     cure = f"{settings.file}: request_terminate_timeout = {max(longest - _BEFORE_S, 1):g}s"
     if topics and (terminate == 0 or terminate > longest):
-        ends = f"only after {terminate:g} s" if terminate else "never"
-        what = (
-            f"pool {one.name}: php-fpm ends a script {ends}, the bus gives it up after {longest:g} s: two may then run"
-        )
+        ends = f"ends a script only after {terminate:g} s" if terminate else "never ends a script"
+        what = f"pool {one.name}: php-fpm {ends}, the bus gives it up after {longest:g} s: two may then run"
         yield Finding("slow", what, cure)
     elif topics and terminate < longest * 0.9 - _BEFORE_S:
         what = f"pool {one.name}: php-fpm kills scripts after {terminate:g} s, a topic allows {longest:g} s"
@@ -101,10 +99,12 @@ def _times(one: FastcgiPool, settings: PoolFile, topics: list[Topic]) -> Iterato
 def _sizes(one: FastcgiPool, settings: PoolFile, max_bulk: int) -> Iterator[Finding]:
     post, memory = settings.php_size("post_max_size", "8M"), settings.php_size("memory_limit", "128M")
     if 0 < post < 3 * max_bulk:
-        what = f"pool {one.name}: post_max_size is {post} bytes, the largest job as a form takes {3 * max_bulk}"
+        what = f"pool {one.name}: post_max_size is {post >> 20} MiB, the largest job as a form takes {3 * max_bulk >> 20} MiB"
         yield Finding("stop", what, f"{settings.file}: php_admin_value[post_max_size] = {3 * max_bulk >> 20}M")
     if 0 < memory < 6 * max_bulk:
-        what = f"pool {one.name}: memory_limit is {memory} bytes, the largest job alone takes {6 * max_bulk}"
+        what = (
+            f"pool {one.name}: memory_limit is {memory >> 20} MiB, the largest job alone takes {6 * max_bulk >> 20} MiB"
+        )
         yield Finding("stop", what, f"{settings.file}: php_admin_value[memory_limit] = {128 + (8 * max_bulk >> 20)}M")
 
 
