@@ -12,7 +12,8 @@ from scripts.benchmarks.servers import wait_until
 from scripts.benchmarks.stage import CHILDREN, Stage
 from scripts.benchmarks.table import Side
 
-_EVERY_S = 0.1  # how often the counters are looked at: a look reads a file of every process, and that takes from those who are measured
+#: How often the counters are looked at, seconds: a look reads a file of every process, CPU taken from those who are measured.
+_EVERY_S = 0.1
 
 
 @dataclass(frozen=True)
