@@ -16,7 +16,8 @@ from pepperbus.config.model import Config, Queue
 from pepperbus.config.notes import notes
 from pepperbus.config.source import Document, read
 from pepperbus.config.spec import Option, options
-from pepperbus.errors import ConfigError
+from pepperbus.errors import ConfigError, NotFound
+from pepperbus.names import is_name
 
 __all__ = ["find", "load", "load_queue_text", "notes", "queue_file", "spec"]
 
@@ -79,10 +80,15 @@ def load_queue_text(text: str, name: str, config: Config) -> Queue:
 
 
 def queue_file(name: str, config: Config) -> Path:
-    """Where the file of queue `name` lies, or would lie when it is created."""
+    """Where the file of queue `name` lies, or would lie when it is created.
+
+    Raises NotFound for what can name no queue: such a text could be the way to another file.
+    """
     known = config.queues.get(name)
     if known is not None and known.file is not None:
         return known.file
+    if not is_name(name):
+        raise NotFound(f"no queue {name!r}")
     pattern = Path(config.queue_files)
     return pattern.parent / pattern.name.replace("*", name, 1)
 

@@ -128,8 +128,9 @@ class Stage:
 
     def get(self, path: str) -> None:
         url = f"http://127.0.0.1:{self.bus.web_port}{path}"
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {self.bus.token()}"})
         try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=10) as answer:
                 body = answer.read(1 << 20)
         except urllib.error.HTTPError as error:
             body = error.read()

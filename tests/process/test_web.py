@@ -109,7 +109,7 @@ def test_a_days_work_through_the_api(buses: Any) -> None:
         assert ask(bus, f"{api}/check")[1]["ok"] is True
         assert ask(bus, f"{api}/reload", {})[1]["ok"] is True
         assert 'pepperbus_job_success_count{queue="orders",topic="mail"} 6.0' in ask(bus, "/metrics")[1]
-        page = ask(bus, "/")[1]
+        page = ask(bus, "/queues")[1]
         assert "orders" in page
         assert ask(bus, f"{api}/stop", {"now": True})[1]["ok"] is True
         assert bus.wait() == 0
