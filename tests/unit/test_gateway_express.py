@@ -32,6 +32,7 @@ from pepperbus.storage.memory import MemoryStorage
 from pepperbus.wire import plain_push, resp
 from tests.unit.test_resp import pack
 
+LOG = Log("gateway.0", "/dev/null")
 QUICK = resp.Limits()
 USUAL = resp.Limits(max_bulk=plain_push.MAX_VALUE - 1)
 TOPICS = ("json/a", "json/b", "plain/a", "limited/a", "two/a", "two/b")
@@ -50,15 +51,14 @@ class House:
         for name in ("s1", "s2"):
             config = StorageConfig(name, "memory")
             self.storages[name] = MemoryStorage(config, clock)
-            lane = Lane(self.storages[name], config, SystemClock(), Log("gateway.0", str(where / "log")), lambda: None)
+            lane = Lane(self.storages[name], config, SystemClock(), LOG, lambda: None)
             lane.keep_open(lambda storage: None)
             self.lanes[name] = lane
         self.config = make_config(where)
         self.writer = Writer(where, "gateway.0")
         ids = IdGenerator(2, 0, clock.now_ms)
         routes = Routes.build(self.config, self.lanes, self.writer, {})
-        log = Log("gateway.0", str(where / "log"))
-        self.front = Front(routes, ids, clock, log, journal=None, owner="o", process="gateway.0")  # type: ignore[arg-type]
+        self.front = Front(routes, ids, clock, LOG, journal=None, owner="o", process="gateway.0")  # type: ignore[arg-type]
         self.front.turn_ms = clock.now_ms()
         self.deadlines: list[float | None] = []
 
@@ -94,6 +94,8 @@ class House:
     def close(self) -> None:
         for lane in self.lanes.values():
             lane.close()
+        self.writer.close()
+        gevent.sleep(0)  # the lanes' writers end
 
 
 def make_config(where: Path) -> Config:
