@@ -48,7 +48,7 @@ def _is_ours(host: str, config: Config) -> bool:
     except ValueError:
         return False
     named = {_host_of(address) for address in config.web.listen}
-    if name == "localhost" or name in named or name in config.web.hosts:
+    if name == "localhost" or name in named or name in {host.lower() for host in config.web.hosts}:
         return True
     everywhere = bool(named & {"0.0.0.0", "::", ""})
     try:

@@ -108,7 +108,9 @@ def address_of(req: Request, proxies: tuple[str, ...]) -> str:
 
 def is_secure(req: Request, proxies: tuple[str, ...]) -> bool:
     """Whether the browser speaks TLS, with us or with a proxy of ours."""
-    return req.scheme == "https" or (req.remote_addr in proxies and req.headers.get("X-Forwarded-Proto") == "https")
+    return req.scheme == "https" or (
+        (req.remote_addr or "local") in proxies and req.headers.get("X-Forwarded-Proto") == "https"
+    )
 
 
 def is_direct(req: Request) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,32 @@ def test_passwords_are_argon2_and_wrong_ones_do_not_match() -> None:
     with pytest.raises(UsageError, match="10 to 1024"):
         passwords.hashed("short")
     assert len({passwords.invented() for _ in range(100)}) == 100
+
+
+def test_a_hash_does_not_stop_the_hub() -> None:
+    script = """
+from gevent import monkey
+monkey.patch_all()
+import gevent, time
+from pepperbus.accounts import passwords
+gaps, last = [], time.monotonic()
+def tick():
+    global last
+    while True:
+        gevent.sleep(0.001)
+        now = time.monotonic()
+        gaps.append(now - last)
+        last = now
+passwords.hashed("a long password")
+gevent.spawn(tick)
+gevent.sleep(0.01)
+gaps.clear()
+for _ in range(4):
+    passwords.hashed("a long password")
+print(len(gaps))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) > 20, "four hashes take a tenth of a second and more; the hub must have gone on"
 
 
 # -- sessions ----------------------------------------------------------------------------------------------------------
