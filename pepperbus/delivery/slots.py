@@ -20,8 +20,11 @@ _PAGE = mmap.ALLOCATIONGRANULARITY
 _WORDS = 16
 WANTED, WINDOW, CLOSED_UNTIL, CLOSED_KIND, TRIES, REGISTERED, OK, BAD, SPAN_START, HALVED_AT, CONSUMER = range(11)
 
-#: A process that finds no place marks the file; holders then hand theirs back at once instead of keeping them warm.
+#: A process that finds no place marks the file; whoever sees the mark soon enough gives one place up, and takes no further
+#: one for a while, so that the other finds it. Who holds some places marks less often: they go round instead of back and forth.
 _WANTED_NS = 100_000_000
+_YIELD_NS = 60_000_000
+_PATIENCE_NS = 50_000_000
 #: An unused place is kept locked this long: taking it again costs nothing.
 WARM_S = 0.05
 
@@ -40,6 +43,8 @@ class Slots:
         self.words = memoryview(self._map).cast("Q")[:_WORDS]
         self._used: set[int] = set()
         self._warm: list[int] = []
+        self._yields_until = 0  # monotonic ns: another process is to find a place before
+        self._content_at = 0  # monotonic ns: got a place, or asked for one
 
     @property
     def window(self) -> int:
@@ -64,17 +69,30 @@ class Slots:
                 return place
             self._lock(fcntl.F_UNLCK, place)
         if len(self._used) < window:
+            return self._take_another(window)
+        return None
+
+    def _take_another(self, window: int) -> int | None:
+        now = time.monotonic_ns()
+        if now >= self._yields_until:
             for place in range(window):
                 if place not in self._used and self._lock(fcntl.F_WRLCK, place):
                     self._used.add(place)
+                    self._content_at = now
                     return place
-            self.words[WANTED] = time.monotonic_ns()
+        if not self._used or now - self._content_at > _PATIENCE_NS:
+            self.words[WANTED] = self._content_at = now
         return None
 
     def give(self, place: int) -> None:
         """Hand a place back; whoever waits in this process is called first."""
         self._used.discard(place)
-        if self._is_wanted() or place >= self.window:
+        if self._is_wanted():
+            self.words[WANTED] = 0
+            self._yields_until = time.monotonic_ns() + _YIELD_NS
+            self._lock(fcntl.F_UNLCK, place)
+            self.cool()
+        elif place >= self.window:
             self._lock(fcntl.F_UNLCK, place)
         else:
             self._warm.append(place)
@@ -82,9 +100,9 @@ class Slots:
             self.waiting.popleft()()
 
     def _is_wanted(self) -> bool:
-        """Whether a process found no place a moment ago. Wipes a mark that is older."""
+        """Whether another process found no place a moment ago. Wipes a mark that is older."""
         wanted = self.words[WANTED]
-        if not wanted:
+        if not wanted or wanted == self._content_at:  # our own mark is for the others
             return False
         if time.monotonic_ns() - wanted < _WANTED_NS:
             return True

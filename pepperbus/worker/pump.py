@@ -94,8 +94,8 @@ class Pump:
         while self._ahead.held and self.under_way < most and self._startable():
             places = self.target.take(self.turn)
             if places is None:
-                if not self.under_way:  # other processes hold the places and cannot call us
-                    self._later(random.uniform(0.004, 0.012))
+                # other processes hold the places and cannot call us
+                self._later(0.05 if self.under_way else random.uniform(0.004, 0.012))
                 break
             self._start(places)
         self._feed()

@@ -51,6 +51,31 @@ def test_a_wanted_place_is_handed_over_at_once(tmp_path):
     assert second.take() == place
 
 
+def test_who_gave_a_place_up_does_not_take_it_back_before_the_other_finds_it(tmp_path):
+    first, second = Slots(tmp_path / "pool", 2), Slots(tmp_path / "pool", 2)
+    places = [first.take(), first.take()]
+    assert second.take() is None
+    first.give(places[0])
+    assert first.take() is None
+    assert second.take() == places[0]
+
+
+def test_places_are_shared_out_between_processes_that_want_all_of_them(tmp_path):
+    """Both use every place they get for a millisecond, and take what they can: neither keeps most of them for long."""
+    both = [Slots(tmp_path / "pool", 4) for _ in range(2)]
+    held = [[], []]
+    turns = [0, 0]
+    for _ in range(400):
+        for number, slots in enumerate(both):
+            if held[number]:
+                slots.give(held[number].pop(0))
+                turns[number] += 1
+            while (place := slots.take()) is not None:
+                held[number].append(place)
+        time.sleep(0.001)  # the marks are dated: time itself is what is tested
+    assert min(turns) > sum(turns) / 4, turns
+
+
 def test_an_unwanted_place_stays_warm_until_cooled(tmp_path):
     first, second = Slots(tmp_path / "pool", 1), Slots(tmp_path / "pool", 1)
     first.give(first.take())
