@@ -11,8 +11,7 @@ _Result = TypeVar("_Result")
 
 def aside(work: Callable[[], _Result]) -> _Result:
     """Run `work` in a pool thread where gevent runs the process, else here. Raises what it raises."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is None or not monkey.is_module_patched("threading"):
+    if not is_patched():
         return work()
     import gevent
 
@@ -22,6 +21,12 @@ def aside(work: Callable[[], _Result]) -> _Result:
     if error is not None:
         raise error
     return result
+
+
+def is_patched() -> bool:
+    """Whether gevent runs this process; does not import it."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 def _quietly(work: Callable[[], object]) -> tuple[object, BaseException | None]:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
-import gevent.lock
 from flask import Flask, Request, Response, abort, g, redirect, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -28,7 +27,6 @@ from pepperbus.web.desk import Desk
 OPEN_PATHS = ("/healthz", "/readyz", "/login", oidc.START, oidc.BACK, "/setup", "/look", "/api/v1/openapi.json")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _FORWARDED = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via", "X-Forwarded-Host")
-_HASHES_AT_ONCE = 2  # each takes 32 MiB and a core
 _MOST_WAITING = 8
 
 
@@ -140,7 +138,6 @@ class _Door:
         self._desk = desk
         self._log = log
         self._patience = Patience(desk.base.clock)
-        self._hashing = gevent.lock.BoundedSemaphore(_HASHES_AT_ONCE)
         self._waiting = 0
         self._code = ""
         self.sign_on = oidc.SignOn(desk, log, _with_session, lambda status, why: _form("login.html", status, error=why))
@@ -251,13 +248,12 @@ class _Door:
         return good
 
     def _hashed(self, work: Any) -> str:
-        """Few hashes at a time: a flood of logins must not take all memory and both cores."""
+        """A short queue for the hashes: a flood of logins must not keep everybody waiting for minutes."""
         if self._waiting >= _MOST_WAITING:
             raise TooManyTries(1.0)
         self._waiting += 1
         try:
-            with self._hashing:
-                return str(work())
+            return str(work())
         finally:
             self._waiting -= 1
 
