@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pepperbus.config.model import Config, FastcgiPool, Topic
-from pepperbus.operations import fpm_files, fpm_status
+from pepperbus.delivery import fpm_status
+from pepperbus.errors import NotReachable
+from pepperbus.operations import fpm_files
 from pepperbus.operations.findings import Diagnosis, Finding
 from pepperbus.operations.fpm_files import PoolFile
 
@@ -27,7 +29,7 @@ def pool(config: Config, one: FastcgiPool, told: Diagnosis, directory: Path) -> 
         yield finding
     same = [other for other in config.pools.values() if other.address == one.address]
     yield from _own(one, topics, same)
-    yield from _status(one, told)
+    yield from _status(one)
     settings = fpm_files.find(one.address, directory)
     if settings is None:
         told.unknown.append(
@@ -160,23 +162,21 @@ def _sight(one: FastcgiPool, settings: PoolFile) -> Iterator[Finding]:
         yield Finding("blind", f"pool {one.name}: its status page is not asked", change)
 
 
-def _status(one: FastcgiPool, told: Diagnosis) -> Iterator[Finding]:
+def _status(one: FastcgiPool) -> Iterator[Finding]:
     """What php-fpm's own counters say."""
     if not one.status:
         return
     try:
-        facts = fpm_status.ask(one.status, one.connect_timeout)
-    except OSError as error:
-        what = f"pool {one.name}: its status page {one.status} does not answer: {error.strerror or error}"
+        facts = fpm_status.ask(one.status)
+    except NotReachable as error:
+        what = f"pool {one.name}: its status page does not answer: {error}"
         yield Finding("blind", what, "pm.status_listen and pm.status_path of php-fpm's pool")
         return
-    if reached := fpm_status.number(facts, "max children reached"):
+    if reached := facts.get("max children reached", 0):
         what = f"pool {one.name}: php-fpm was out of children {reached} times since its start"
-        change = f"pm.max_children above {fpm_status.number(facts, 'max active processes')}"
-        yield Finding("slow", what, change)
-    if slow := fpm_status.number(facts, "slow requests"):
+        yield Finding("slow", what, f"pm.max_children above {facts.get('max active processes', 0)}")
+    if slow := facts.get("slow requests", 0):
         yield Finding("slow", f"pool {one.name}: {slow} slow requests since its start", "see php-fpm's slowlog")
-    told.unknown += [] if facts else [f"pool {one.name}: the status page {one.status} tells nothing"]
 
 
 def _mode(path: str) -> int:
