@@ -85,8 +85,6 @@ def add(office: Office, name: str, settings: Mapping[str, str]) -> QueueFile:
 @operation(Right.ADMIN, "name", details=("unset",), tells=("what", "reload"))
 def change(office: Office, name: str, settings: Mapping[str, str], unset: Iterable[str] = ()) -> QueueFile:
     """Set and unset keys of a queue, spelled as for `add`. Raises NotFound, UsageError, ConfigError."""
-    if "system" in settings or "system" in unset:
-        require(office, Right.ADMIN, settings.get("system", "") or EVERYWHERE, f"move {name} there")
     file = queue_file(name, office.config)
     with _editing(file):
         before = text_of(file, name)
@@ -229,7 +227,10 @@ def _editing(file: Path) -> Iterator[None]:
 
 
 def _write(office: Office, name: str, file: Path, text: str) -> None:
-    _note(office.config.queues.get(name), load_queue_text(text, name, office.config))
+    before, after = office.config.queues.get(name), load_queue_text(text, name, office.config)
+    if after.system != (before.system if before else ""):
+        require(office, Right.ADMIN, after.system or EVERYWHERE, f"move {name} there")
+    _note(before, after)
     new = file.with_name(f".{file.name}.new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     try:

@@ -69,7 +69,9 @@ def operation(
             office: Office = given["office"]
             subject = _subject(given[about]) if about else ""
             written = changes and not given.get("dry_run")
-            where = _where(office, right, subject, node) if system is None else system(given) or EVERYWHERE
+            where = _where(office, right, subject, node)
+            if system is not None and subject not in office.config.queues:
+                where = system(given) or EVERYWHERE
             allowed = functools.partial(require, office, right, where, f"{name} {subject}".strip())
             if not written:
                 allowed()

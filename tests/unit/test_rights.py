@@ -15,11 +15,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from pepperbus import operations
-from pepperbus.accounts.model import HOST_ROLES, Role
+from pepperbus.accounts.model import HOST_ROLES, Actor, Role
 from pepperbus.accounts.sessions import add_token
-from pepperbus.config.load import load
-from pepperbus.errors import NotReachable, PepperbusError
-from pepperbus.operations import pause, push
+from pepperbus.config.load import load, queue_file
+from pepperbus.errors import Forbidden, NotReachable, PepperbusError
+from pepperbus.operations import drafts, pause, push, queues, versions
 from pepperbus.operations.office import Office
 from pepperbus.web.logins import OPEN_PATHS
 from pepperbus.web.routes import ROUTES
@@ -142,14 +142,14 @@ def test_lists_hold_what_one_may_see(place: Place) -> None:
     )
     place.office.take(load(place.directory / "node.conf", {}))
     place.push(2, "old/gone")
-    for name, queues in (("looker", {"orders"}), ("elsewhere", {"money"}), ("auditor", {"orders", "money"})):
+    for name, seen in (("looker", {"orders"}), ("elsewhere", {"money"}), ("auditor", {"orders", "money"})):
         client = browser(place, name)
-        assert {queue["name"] for queue in client.get("/api/v1/queues").get_json()} == queues
+        assert {queue["name"] for queue in client.get("/api/v1/queues").get_json()} == seen
         topics = {topic["name"] for topic in client.get("/api/v1/topics").get_json()}
-        assert {topic.partition("/")[0] for topic in topics} - {"old"} == queues
+        assert {topic.partition("/")[0] for topic in topics} - {"old"} == seen
         assert ("old/gone" in topics) == (name == "auditor"), "in no queue's file: nobody knows whose it is"
         status = client.get("/api/v1/status").get_json()
-        assert {queue["name"] for queue in status["queues"]} == queues
+        assert {queue["name"] for queue in status["queues"]} == seen
         assert any("old/gone" in line for line in status["problems"]) == (name == "auditor")
 
 
@@ -171,6 +171,22 @@ def test_an_administrator_of_one_system_cannot_take_or_give_away_queues(place: P
         assert answer.status_code == 403, settings
     settings = {"open": "loopback", "system": "shop", "x/run": "http", "x/url": "http://127.0.0.1:9/"}
     assert head.post("/api/v1/queues/mine", json={"settings": settings}).status_code == 200
+
+
+def test_an_older_version_does_not_move_a_queue_either(place: Place) -> None:
+    chief = browser(place, "chief")
+    chief.put("/api/v1/queues/orders", json={"settings": {"system": "bank"}})
+    place.office.take(load(place.directory / "node.conf", {}))
+    bank, shop = (place.office.acting(Actor("x", roles={system: Role.ADMIN})) for system in ("bank", "shop"))
+    file = queue_file("orders", place.config)
+    with pytest.raises(Forbidden, match="in system bank"):
+        versions.versions(shop, "orders", file)
+    with pytest.raises(Forbidden, match="in system bank"):
+        drafts.draft(shop, "orders", {"system": "shop"})
+    (kept, *_) = versions.versions(bank, "orders", file)
+    with pytest.raises(Forbidden, match="in system shop"):
+        queues.rollback(bank, "orders", kept.at_ms)
+    assert "system = bank" in file.read_text()
 
 
 def test_a_change_is_written_down_with_before_and_after_and_no_secret(place: Place) -> None:
