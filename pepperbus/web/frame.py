@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from flask import (
     Response,
     abort,
     current_app,
+    g,
     make_response,
     redirect,
     render_template,
@@ -29,6 +31,7 @@ from flask import (
 )
 
 from pepperbus import __version__
+from pepperbus.errors import PepperbusError
 from pepperbus.web import formats
 from pepperbus.web.words import COOKIE as LANGUAGE_COOKIE
 from pepperbus.web.words import LANGUAGES, _, spoken
@@ -85,36 +88,58 @@ def install(app: Flask) -> None:
     app.add_url_rule("/static/<path:name>", "static", _static)
 
 
-def show(template: str, build: Build, every: float = _EVERY_S, status: int = 200) -> Response:
-    """The page, or, when the browser asks for events, its live part again and again."""
-    if "text/event-stream" in request.headers.get("Accept", ""):
-        return _stream(template, build, every)
-    return make_response(render_template(template, **build()), status)
+def show(template: str, build: Build, every: float = _EVERY_S, shared: bool = False) -> Response:
+    """The page, or, when the browser asks for events, its live part again and again.
 
-
-def _stream(template: str, build: Build, every: float) -> Response:
+    `shared`: the live part holds nothing of the person but what their roles let them see, so that people with the same
+    roles who look at the same address share one rendering.
+    """
+    if "text/event-stream" not in request.headers.get("Accept", ""):
+        return make_response(render_template(template, **build()))
     if not _streams.acquire(blocking=False):
         abort(503, f"{_MOST_STREAMS} live pages are open already")
-    response = Response(stream_with_context(_live(template, build, every)), mimetype="text/event-stream")
+    key = f"{here()} {spoken()} {g.actor.roles!r}" if shared and g.get("actor") else ""
+    response = Response(stream_with_context(_live(template, build, every, key)), mimetype="text/event-stream")
     response.headers["X-Accel-Buffering"] = "no"
     response.call_on_close(_streams.release)
     return response
 
 
-def _live(template: str, build: Build, every: float) -> Iterator[str]:
+def _live(template: str, build: Build, every: float, key: str) -> Iterator[str]:
     """The block `live` whenever it is another one; a comment now and then: only writing shows that the reader has gone."""
-    page = current_app.jinja_env.get_template(template)
     last, quiet = b"", 0.0
     for _round in range(int(_STREAM_S / every)):
-        text = "".join(page.blocks["live"](page.new_context(build())))
-        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        try:
+            event = _event(template, build, every, key)
+        except PepperbusError:  # what the page is about has gone; the browser comes back and is told so
+            return
+        digest = hashlib.blake2b(event.encode(), digest_size=16).digest()
         if digest != last:
             last, quiet = digest, 0.0
-            yield "".join(f"data: {line}\n" for line in text.splitlines() if line.strip()) + "\n"
+            yield event
         elif (quiet := quiet + every) >= _QUIET_S:
             quiet = 0.0
             yield ": quiet\n\n"
         gevent.sleep(every)
+
+
+_rendered: dict[str, tuple[float, str]] = {}
+
+
+def _event(template: str, build: Build, every: float, key: str) -> str:
+    now = time.monotonic()
+    if key in _rendered and now - _rendered[key][0] < every * 0.9:
+        return _rendered[key][1]
+    page = current_app.jinja_env.get_template(template)
+    # Without the session's token: what is shared must not hold one, and app.js adds it to whatever it sends.
+    text = "".join(page.blocks["live"](page.new_context({**build(), "csrf_token": None})))
+    lines = text.replace("\r\n", "\n").replace("\r", "&#13;").split("\n")
+    event = "".join(f"data: {line}\n" for line in lines) + "\n"
+    if key:
+        for old in [name for name, (at, _text) in _rendered.items() if now - at > 2 * every]:
+            del _rendered[old]
+        _rendered[key] = now, event
+    return event
 
 
 def theme() -> str:

@@ -95,5 +95,5 @@ def _topic(topic: TopicStatus, status: Status, monitor: Monitor) -> Iterator[Mat
         text = _("{topic}: {share} of the attempts of the last minute failed", topic=name, share=share)
         yield Matter("slow", text, f"/errors?topic={name}", "", name)
     if topic.dead:
-        text = _("{topic}: {n} dead jobs wait for a decision", topic=name, n=count(topic.dead))
+        text = _("{topic}: dead jobs that wait for a decision: {n}", topic=name, n=count(topic.dead))
         yield Matter("slow", text, f"{here}/jobs?state=dead", "", name)

@@ -77,7 +77,7 @@ def _content(text: str, encoding: str) -> bytes:
 def register(pages: Blueprint, desk: Desk) -> None:
     @pages.get("/console")
     def console() -> Response:
-        return frame.show("console.html", lambda: _build(desk))
+        return frame.show("console.html", lambda: _build(desk), shared=True)
 
     @pages.post("/console/send")
     def console_send() -> Response:

@@ -46,7 +46,7 @@ def _build(desk: Desk) -> dict[str, Any]:
 def register(pages: Blueprint, desk: Desk) -> None:
     @pages.get("/errors")
     def errors_page() -> Response:
-        return frame.show("errors.html", lambda: _build(desk), every=5.0)
+        return frame.show("errors.html", lambda: _build(desk), every=5.0, shared=True)
 
     @pages.post("/errors/<queue>/<topic>/<key>/<state>")
     def errors_mark(queue: str, topic: str, key: str, state: str) -> Response:

@@ -64,4 +64,4 @@ def _build(desk: Desk, job_id: str) -> dict[str, Any]:
 def register(pages: Blueprint, desk: Desk) -> None:
     @pages.get("/jobs/<job_id>")
     def job(job_id: str) -> Response:
-        return frame.show("job.html", lambda: _build(desk, job_id))
+        return frame.show("job.html", lambda: _build(desk, job_id), shared=True)

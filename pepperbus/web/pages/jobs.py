@@ -97,7 +97,7 @@ def _purge(desk: Desk, name: str) -> Response:
 def register(pages: Blueprint, desk: Desk) -> None:
     @pages.get("/topics/<queue>/<topic>/jobs")
     def jobs(queue: str, topic: str) -> Response:
-        return frame.show("jobs.html", lambda: _build(desk, f"{queue}/{topic}"), every=3.0)
+        return frame.show("jobs.html", lambda: _build(desk, f"{queue}/{topic}"), every=3.0, shared=True)
 
     @pages.post("/topics/<queue>/<topic>/ask/<deed>")
     def jobs_ask(queue: str, topic: str, deed: str) -> Response:

@@ -42,15 +42,15 @@ def _nodes(desk: Desk) -> dict[str, Any]:
 def register(pages: Blueprint, desk: Desk) -> None:
     @pages.get("/storage")
     def storage() -> Response:
-        return frame.show("storage.html", lambda: _storages(desk))
+        return frame.show("storage.html", lambda: _storages(desk), shared=True)
 
     @pages.get("/consumers")
     def consumers_page() -> Response:
-        return frame.show("consumers.html", lambda: _consumers(desk))
+        return frame.show("consumers.html", lambda: _consumers(desk), shared=True)
 
     @pages.get("/nodes")
     def nodes() -> Response:
-        return frame.show("nodes.html", lambda: _nodes(desk))
+        return frame.show("nodes.html", lambda: _nodes(desk), shared=True)
 
     @pages.post("/nodes/reload")
     def nodes_reload() -> Response:

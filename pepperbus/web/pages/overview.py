@@ -102,4 +102,4 @@ def _per_harm(found: list[Matter]) -> dict[str, int]:
 def register(pages: Blueprint, desk: Desk) -> None:
     @pages.get("/")
     def overview() -> Response:
-        return frame.show("overview.html", lambda: _build(desk))
+        return frame.show("overview.html", lambda: _build(desk), shared=True)

@@ -142,7 +142,7 @@ def _as_csv(desk: Desk) -> Response:
 def register(pages: Blueprint, desk: Desk) -> None:
     @pages.get("/queues")
     def queues() -> Response:
-        return frame.show("queues.html", lambda: _build(desk))
+        return frame.show("queues.html", lambda: _build(desk), shared=True)
 
     @pages.get("/queues.csv")
     def queues_csv() -> Response:

@@ -77,4 +77,4 @@ def register(pages: Blueprint, desk: Desk) -> None:
 
 
 def _shown(desk: Desk) -> Response:
-    return frame.show("search.html", lambda: _build(desk))
+    return frame.show("search.html", lambda: _build(desk), shared=True)

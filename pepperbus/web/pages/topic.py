@@ -21,7 +21,7 @@ from pepperbus.web.words import _
 #: Seconds back -> the word on its button.
 RANGES = {300: "5 min", 3600: "1 h", 6 * 3600: "6 h", 86400: "24 h", 7 * 86400: "7 d", 30 * 86400: "30 d"}
 #: Chart -> its lines: (column of the course, key there, label, colour).
-_CHARTS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
+CHARTS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     "rates": (("counts", "pushed", "in / s", "blue"), ("counts", "done", "done / s", "green")),
     "failures": (("counts", "failed", "failed / s", "amber"), ("counts", "dead", "dead / s", "red")),
     "wait": (("wait", "p50", "p50", "green"), ("wait", "p90", "p90", "amber"), ("wait", "p99", "p99", "red")),
@@ -97,13 +97,12 @@ def _back() -> int:
 
 def points(desk: Desk, name: str, chart: str) -> Response:
     """The columns of one chart."""
-    if chart not in _CHARTS:
+    if chart not in CHARTS:
         raise NotFound(_("no chart {name}", name=chart))
     course = history.course(desk.office, name, _back())
-    lines = _CHARTS[chart]
-    series = [
-        Line(_(label), colour, i == 0 and chart in ("rates", "backlog")) for i, (*_s, label, colour) in enumerate(lines)
-    ]
+    lines = CHARTS[chart]
+    filled = chart in ("rates", "backlog")
+    series = [Line(_(label), colour, i == 0 and filled) for i, (*_s, label, colour) in enumerate(lines)]
     columns = [getattr(course, part)[key] for part, key, *_s in lines]
     return Response(msgspec.json.encode(Points(_("time"), series, [course.at, *columns])), mimetype="application/json")
 
@@ -111,7 +110,7 @@ def points(desk: Desk, name: str, chart: str) -> Response:
 def register(pages: Blueprint, desk: Desk) -> None:
     @pages.get("/topics/<queue>/<topic>")
     def topic(queue: str, topic: str) -> Response:
-        return frame.show("topic.html", lambda: _build(desk, f"{queue}/{topic}"))
+        return frame.show("topic.html", lambda: _build(desk, f"{queue}/{topic}"), shared=True)
 
     @pages.get("/topics/<queue>/<topic>/points/<chart>")
     def topic_points(queue: str, topic: str, chart: str) -> Response:

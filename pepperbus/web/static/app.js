@@ -8,6 +8,13 @@ const byId = (id) => document.getElementById(id);
 let stream = null;
 let again = 0;
 
+function isTheirs(name, node) {
+  // What the person did is theirs: what is unfolded, ticked, typed. A hidden field is the server's, but for the token.
+  if (name === "open") return node.tagName === "DETAILS";
+  if (name !== "checked" && name !== "value") return false;
+  return node.type === "hidden" ? node.name === "csrf_token" : ["INPUT", "SELECT", "TEXTAREA"].includes(node.tagName);
+}
+
 function put(target, html) {
   const fresh = `<div id="live" data-live>${html}</div>`;
   if (!window.Idiomorph) { target.innerHTML = html; return; }
@@ -16,8 +23,7 @@ function put(target, html) {
     ignoreActiveValue: true,
     callbacks: {
       beforeNodeMorphed: (old) => !(old.nodeType === 1 && (old.hasAttribute("data-keep") || old.tagName === "DIALOG")),
-      beforeAttributeUpdated: (name, node) =>
-        !(["open", "checked", "value"].includes(name) && ["DETAILS", "INPUT", "SELECT", "TEXTAREA"].includes(node.tagName)),
+      beforeAttributeUpdated: (name, node) => !isTheirs(name, node),
     },
   });
   if (window.htmx) htmx.process(byId("live"));
@@ -100,6 +106,12 @@ function toast(text, kind = "good") {
 document.addEventListener("htmx:configRequest", (event) => {
   const token = document.querySelector('meta[name="csrf-token"]');
   if (token) event.detail.headers["X-CSRF-Token"] = token.content;
+});
+document.addEventListener("submit", (event) => {
+  // A form that came with the stream, sent without htmx.
+  const token = document.querySelector('meta[name="csrf-token"]');
+  const field = event.target.elements.csrf_token;
+  if (token && field) field.value = token.content;
 });
 document.addEventListener("htmx:beforeSwap", (event) => {
   const { xhr } = event.detail;
