@@ -49,9 +49,6 @@ class PoolFile:
     def seconds(self, key: str) -> float:
         return _seconds(self.values.get(key, ""))
 
-    def size(self, key: str) -> int:
-        return _size(self.values.get(key, ""))
-
 
 def find(address: str, directory: Path = DIRECTORY) -> PoolFile | None:
     """The pool that listens at `address` (as in our configuration); None when no readable file has it."""

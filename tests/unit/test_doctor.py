@@ -293,8 +293,10 @@ def test_an_address_without_anybody_and_one_that_is_no_socket(tmp_path: Path) ->
 
 
 def test_a_pool_file_is_read_as_php_fpm_reads_it(tmp_path: Path) -> None:
-    pool = fpm_files.parse(tmp_path, '[a]\nx = 1\nx = 2m ; minutes\ny = "8M"\n#z = 1\n[b]\n')[0]
-    assert (pool.seconds("x"), pool.size("y"), pool.number("x"), pool.number("z")) == (120.0, 8 << 20, 0, 0)
+    text = '[a]\nx = 1\nx = 2m ; minutes\nphp_admin_value[y] = "8M"\n#z = 1\n[b]\n'
+    pool = fpm_files.parse(tmp_path, text)[0]
+    assert (pool.seconds("x"), pool.php_size("y", "1M"), pool.number("x"), pool.number("z")) == (120.0, 8 << 20, 0, 0)
+    assert pool.php_size("none", "1M") == 1 << 20
 
 
 def test_the_worst_comes_first() -> None:
