@@ -45,7 +45,9 @@ def open_all(config: Config) -> Opened:
     """Raises BootError with one line that says what is in the way."""
     bus = config.bus
     if point := unmounted(bus.data_dir):
-        raise BootError(f"[bus] data_dir {bus.data_dir}: /etc/fstab has a disk for {point}, not mounted now: mount {point}")
+        raise BootError(
+            f"[bus] data_dir {bus.data_dir}: /etc/fstab has a disk for {point}, not mounted now: mount {point}"
+        )
     new_data = not bus.data_dir.exists()
     for directory in (bus.run_dir, bus.data_dir):
         _make_directory(directory)

@@ -18,5 +18,6 @@ or raises one of `pepperbus.errors`.
     pause.py      pause, resume
     consumer.py   ping, send: straight to a consumer
     tail.py       tail: journal rows as they happen
+    doctor.py     diagnose, check_fpm: what will hurt; doctor_fpm.py, doctor_redis.py, doctor_machine.py look, findings.py holds
     steer.py      check, reload, stop
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -260,13 +261,10 @@ def test_a_pool_that_is_not_known_here(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("php")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
-def test_a_socket_this_account_may_not_use(tmp_path: Path) -> None:
-    import tempfile
-
-    directory = Path(tempfile.mkdtemp(prefix="pepperbus-doctor-"))
-    directory.chmod(0o755)
-    path = directory / "php.sock"
-    with socket.socket(socket.AF_UNIX) as listening:
+def test_a_socket_this_account_may_not_use() -> None:
+    with tempfile.TemporaryDirectory(prefix="pepperbus-doctor-") as name, socket.socket(socket.AF_UNIX) as listening:
+        path = Path(name, "php.sock")
+        path.parent.chmod(0o755)
         listening.bind(str(path))
         listening.listen(1)
         path.chmod(0o600)
