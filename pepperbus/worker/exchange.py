@@ -79,16 +79,13 @@ class Exchange:
             gevent.get_hub().loop.run_callback(self._ended, Answer(Transport.CUT, detail=repr(error)))
 
     def _ended(self, answer: Answer) -> None:
-        """First what the next job waits for, then the account of this one: php-fpm works meanwhile."""
+        """Only what the next job waits for: the account of this one is made when it is stored."""
         pump = self._pump
         self._took = took = pump.parts.clock.monotonic() - self.started
         self._answer = answer
         self._verdict = verdict = self._judge(answer)
-        try:
-            pump.ended(self, answer, verdict, took)
-        finally:
-            pump.lane.settle(self._book(), self._marks)
-            pump.prepare()
+        pump.lane.answered(self._account, len(self.leased))
+        pump.ended(self, answer, verdict, took)
 
     def _judge(self, answer: Answer) -> Verdict:
         pump = self._pump
@@ -100,8 +97,8 @@ class Exchange:
                 Act.RETRY, TargetEffect.NEUTRAL, True, 500, reason=f"the answer could not be judged: {error!r}"
             )
 
-    def _book(self) -> list[Settle]:
-        """Count and remember the attempt, a row for each job; what becomes of them."""
+    def _account(self) -> tuple[list[Settle], list[int]]:
+        """Count and remember the attempt, a row for each job; what becomes of them, and their marks."""
         pump, parts, verdict = self._pump, self._pump.parts, self._verdict
         pump.record.ended(self._took)
         if verdict is DONE:
@@ -117,7 +114,7 @@ class Exchange:
                 count_outcome(pump.record, settle)
         for leased, delivered, settle in zip(self.leased, self._request.jobs, settles, strict=True):
             self._remember(leased, delivered, settle)
-        return settles
+        return settles, self._marks
 
     def _remember(self, leased: Leased, delivered: Delivered, settle: Settle) -> None:
         parts, verdict = self._pump.parts, self._verdict

@@ -63,6 +63,8 @@ class Pump:
         self._leasing = False
         self._lease_failed = False
         self._timer_set = False
+        self._preparing = False
+        self._loop = gevent.get_hub().loop
         self._look_for_due = True
         self._due_timer: gevent.Greenlet | None = None
         self.was_closed = False
@@ -257,6 +259,9 @@ class Pump:
             self.target.give(places)
             return
         self.under_way += 1
+        if not self._preparing and self._ahead.held:
+            self._preparing = True
+            self._loop.run_callback(self._prepare)
         self.target.trial = False
         exchange.begin(places)
         self._started_at = exchange.started
@@ -281,9 +286,10 @@ class Pump:
         if not self._ahead.held and not self.under_way:
             self.idle.set()
 
-    def prepare(self) -> None:
-        """The next job will start: make its request while the one before it runs."""
-        if self._ahead.held and not self.draining:
+    def _prepare(self) -> None:
+        """What is ready to be read has been read, and the next jobs are on their way: make the requests after them."""
+        self._preparing = False
+        if not self.draining and self.name not in self.lane.paused:
             self._ahead.prepare()
 
     def _free(self, places: tuple[int, int]) -> None:
