@@ -11,7 +11,7 @@ from pepperbus.config.spec import schema
 from pepperbus.operations import marks
 from pepperbus.operations.status import STATES
 from pepperbus.web import words
-from pepperbus.web.pages import edit, jobs, search, topic
+from pepperbus.web.pages import answers, edit, jobs, search, topic
 
 WEB = Path(words.__file__).parent
 _IN_TEMPLATE = re.compile(r"""\b_\(\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
@@ -35,6 +35,7 @@ def shown() -> set[str]:
     return {
         *STATES,
         *marks.STATES,
+        *(title for *_, title in answers._ERRORS),
         *(label for lines in topic.CHARTS.values() for *_, label, _colour in lines if not label.startswith("p")),
         *search.OUTCOMES,
         *jobs.STATES,

@@ -14,6 +14,14 @@ from pepperbus import errors
 from pepperbus.web.logins import local_path
 from pepperbus.web.words import _
 
+#: The first class that fits decides: HTTP status and the page's title.
+_ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
+    (errors.NotFound, 404, "Not found"),
+    (errors.UsageError, 400, "This did not work"),
+    (errors.Forbidden, 403, "This is not for you"),
+    (errors.PepperbusError, 409, "This did not work"),
+)
+
 
 def is_htmx() -> bool:
     return request.headers.get("HX-Request") == "true"
@@ -61,9 +69,7 @@ def http_error(failure: HTTPException) -> Response:
 def register(pages: Blueprint) -> None:
     @pages.errorhandler(errors.PepperbusError)
     def failed(failure: errors.PepperbusError) -> Response:
-        missing = isinstance(failure, errors.NotFound)
-        forbidden = isinstance(failure, errors.Forbidden)
-        status = 404 if missing else 403 if forbidden else 400 if isinstance(failure, errors.UsageError) else 409
+        status, title = next(found for kind, *found in _ERRORS if isinstance(failure, kind))
         if is_htmx() or request.method != "GET":
             return Response(trouble(failure), status, mimetype="text/plain")
-        return error_page(status, _("Not found") if missing else _("This did not work"), trouble(failure))
+        return error_page(status, _(title), trouble(failure))

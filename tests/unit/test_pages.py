@@ -1,0 +1,108 @@
+"""The dashboard's pages without a browser: who sees what, what a plain form gets, what is wrong said as a page."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pepperbus.web import frame
+from tests.unit.test_web import Place, log_in, place  # noqa: F401
+
+PATHS = (
+    *(
+        "/",
+        "/queues",
+        "/queues.csv",
+        "/topics/orders/mail",
+        "/topics/orders/mail/jobs",
+        "/search",
+        "/errors",
+        "/console",
+    ),
+    *("/storage", "/consumers", "/nodes", "/topics/orders/mail/points/rates?back=300"),
+)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_viewer_sees_every_page_and_no_button_of_others(place: Place, path: str) -> None:  # noqa: F811
+    place.push(3)
+    client = log_in(place.app.test_client(), place.desk, "viola", shop="viewer")
+    answer = client.get(path, headers={"Accept": "text/html"})
+    text = answer.get_data(as_text=True)
+    assert answer.status_code == 200, text
+    for button in ("/pause", "/ask/purge", "/edit", "/concurrency", "/reload"):
+        assert f'{button}"' not in text
+
+
+def test_what_a_viewer_may_not_do_is_refused_all_the_same(place: Place) -> None:  # noqa: F811
+    client = log_in(place.app.test_client(), place.desk, "viola", shop="viewer")
+    form = {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin"}
+    for path in ("/topics/orders/mail/pause", "/topics/orders/mail/purge", "/queues/orders/save", "/delete/orders"):
+        assert client.post(path, headers=form, data="state=dead").status_code in (403, 409), path
+    answer = client.get("/queues/orders/edit", headers={"Accept": "text/html"})
+    assert answer.status_code == 403
+    assert "viola may not" in answer.get_data(as_text=True)
+
+
+def test_another_system_is_not_there(place: Place) -> None:  # noqa: F811
+    client = log_in(place.app.test_client(), place.desk, "otto", other="viewer")
+    assert "/topics/orders/mail" not in client.get("/queues").get_data(as_text=True)
+    assert client.get("/topics/orders/mail", headers={"Accept": "text/html"}).status_code in (403, 404)
+
+
+def test_a_plain_form_comes_back_and_only_to_us(place: Place) -> None:  # noqa: F811
+    form = {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin"}
+    for back, goes in (("/queues?q=mail", "/queues?q=mail"), ("https://evil.example/", "/"), ("//evil.example", "/")):
+        answer = place.client.post("/topics/orders/mail/pause", headers=form, data={"back": back})
+        assert (answer.status_code, answer.location) == (303, goes)
+        answer = place.client.get(f"/look?language=zh&back={back}")
+        assert (answer.status_code, answer.location) == (303, goes)
+    assert place.office.storage("local").paused() == {"orders/mail"}
+
+
+def test_htmx_gets_a_toast(place: Place) -> None:  # noqa: F811
+    headers = {
+        "HX-Request": "true",
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Sec-Fetch-Site": "same-origin",
+    }
+    answer = place.client.post("/topics/orders/mail/resume", headers={**headers, "Cookie": ""})
+    assert answer.status_code == 204
+    assert "orders/mail" in answer.headers["HX-Trigger"]
+
+
+def test_what_is_not_there_is_a_page_for_people(place: Place) -> None:  # noqa: F811
+    for path in ("/none", "/topics/orders/none", "/jobs/13617172140100419594"):
+        answer = place.client.get(path, headers={"Accept": "text/html"})
+        assert answer.status_code == 404
+        assert "<h2>" in answer.get_data(as_text=True)
+    assert place.client.get("/api/v1/none").is_json
+
+
+def test_a_stream_holds_no_token(place: Place) -> None:  # noqa: F811
+    """What is shared among people must not hold what is one person's."""
+    place.push(1)
+    answer = place.client.get("/queues", headers={"Accept": "text/event-stream"})
+    first = next(iter(answer.response)).decode()  # type: ignore[union-attr]
+    answer.close()
+    assert "orders/mail" in first
+    assert 'name="csrf_token" value=""' in first
+    assert place.client.environ_base["HTTP_X_CSRF_TOKEN"] not in first
+
+
+def test_without_the_front_end_files_the_pages_are_whole(
+    place: Place,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bare = tmp_path / "static"
+    shutil.copytree(frame.STATIC, bare, ignore=shutil.ignore_patterns("vendor"))
+    monkeypatch.setattr(frame, "STATIC", bare)
+    monkeypatch.setattr(frame, "_versions", {})
+    text = place.text("/queues")
+    assert "/topics/orders/mail" in text
+    assert "vendor" not in text
+    assert 'src=""' not in text
+    assert 'href=""' not in text
