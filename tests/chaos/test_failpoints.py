@@ -114,6 +114,7 @@ def run(directory: Path, name: str, seed: int = 7) -> Report:
         stage.open()
         with load(stage, ledgers, seed):
             wait_until(lambda: stage.consumer_ledger.stat().st_size > 2000 or mark.exists(), 10, "jobs run")
+            wait_until(lambda: mark.exists() or _is_whole(stage), 20, "the start is over")
             provoked = time.time()
             provoke(stage, step)
             wait_until(mark.exists, 20, f"{step} is passed")
