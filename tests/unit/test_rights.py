@@ -313,6 +313,20 @@ def test_a_page_shows_nothing_of_other_systems(place: Place) -> None:
             assert "zebra" not in answer.get_data(as_text=True), path
 
 
+def test_a_live_page_holds_nobodys_form_token(place: Place) -> None:
+    """Its rendering is shared by people of the same roles."""
+    place.push(2)
+    client = browser(place, "chief")
+    token = client.environ_base["HTTP_X_CSRF_TOKEN"]
+    streams = 0
+    for path, _ in pages(place, "GET"):
+        with client.get(path, headers={"Accept": "text/event-stream"}) as answer:
+            if answer.mimetype == "text/event-stream":
+                assert token.encode() not in next(iter(answer.response), b""), path
+                streams += 1
+    assert streams >= 5
+
+
 @pytest.mark.parametrize("name", ["elsewhere", "looker"])
 def test_a_form_changes_nothing_for_whom_it_is_not(place: Place, name: str) -> None:
     ids = place.push(2)
