@@ -94,7 +94,8 @@ def show(template: str, build: Build, every: float = _EVERY_S, shared: bool = Fa
     `shared`: the live part holds nothing of the person but what their roles let them see, so that people with the same
     roles who look at the same address share one rendering.
     """
-    if "text/event-stream" not in request.headers.get("Accept", ""):
+    is_live = "live" in current_app.jinja_env.get_template(template).blocks
+    if not is_live or "text/event-stream" not in request.headers.get("Accept", ""):
         return make_response(render_template(template, **build()))
     if not _streams.acquire(blocking=False):
         abort(503, f"{_MOST_STREAMS} live pages are open already")
