@@ -21,10 +21,11 @@ _WORDS = 16
 WANTED, WINDOW, CLOSED_UNTIL, CLOSED_KIND, TRIES, REGISTERED, OK, BAD, SPAN_START, HALVED_AT, CONSUMER = range(11)
 
 #: A process that finds no place marks the file; whoever sees the mark soon enough gives one place up, and takes no further
-#: one for a while, so that the other finds it. Who holds some places marks less often: they go round instead of back and forth.
+#: one for a moment, so that the other finds it. Who holds some already is content with them for a second: places that
+#: go round cost more than an uneven share.
 _WANTED_NS = 100_000_000
-_YIELD_NS = 60_000_000
-_PATIENCE_NS = 50_000_000
+_YIELD_NS = 20_000_000
+_CONTENT_NS = 1_000_000_000
 #: An unused place is kept locked this long: taking it again costs nothing.
 WARM_S = 0.05
 
@@ -80,7 +81,7 @@ class Slots:
                     self._used.add(place)
                     self._content_at = now
                     return place
-        if not self._used or now - self._content_at > _PATIENCE_NS:
+        if not self._used or now - self._content_at > _CONTENT_NS:
             self.words[WANTED] = self._content_at = now
         return None
 

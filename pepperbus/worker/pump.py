@@ -97,7 +97,7 @@ class Pump:
             places = self.target.take(self.turn)
             if places is None:
                 # other processes hold the places and cannot call us
-                self._later(0.05 if self.under_way else random.uniform(0.004, 0.012))
+                self._later(0.02 if self.under_way else random.uniform(0.004, 0.012))
                 break
             self._start(places)
         self._feed()

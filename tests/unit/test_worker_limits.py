@@ -61,11 +61,11 @@ def test_who_gave_a_place_up_does_not_take_it_back_before_the_other_finds_it(tmp
 
 
 def test_places_are_shared_out_between_processes_that_want_all_of_them(tmp_path):
-    """Both use every place they get for a millisecond, and take what they can: neither keeps most of them for long."""
+    """Both use what they get for a millisecond at a time: who comes second works too, and no place lies idle for long."""
     both = [Slots(tmp_path / "pool", 4) for _ in range(2)]
     held = [[], []]
     turns = [0, 0]
-    for _ in range(400):
+    for _ in range(300):
         for number, slots in enumerate(both):
             if held[number]:
                 slots.give(held[number].pop(0))
@@ -73,7 +73,7 @@ def test_places_are_shared_out_between_processes_that_want_all_of_them(tmp_path)
             while (place := slots.take()) is not None:
                 held[number].append(place)
         time.sleep(0.001)  # the marks are dated: time itself is what is tested
-    assert min(turns) > sum(turns) / 4, turns
+    assert min(turns) > 200, turns
 
 
 def test_an_unwanted_place_stays_warm_until_cooled(tmp_path):
