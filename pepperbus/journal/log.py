@@ -40,8 +40,9 @@ _decode = msgspec.msgpack.Decoder(Row).decode
 class LogWriter:
     """The end of the hot path; a `JournalWriter`. `add` never blocks on more than a page-cache write and never raises.
 
-    Rows of one turn of the hub are one `write`; those added as not `soon` wait for the next `flush`. What could not be written (full disk, directory gone) is counted in
-    `dropped` and forgotten. Make it after the fork. `content_cap` may be changed at any time (a reload).
+    Rows of one turn of the hub are one `write`; those added as not `soon` wait for the next `flush`. What could not be
+    written (full disk, directory gone) is counted in `dropped` and forgotten. Make it after the fork. `content_cap` may be
+    changed at any time (a reload).
     """
 
     def __init__(self, directory: Path, process: str, content_cap: int) -> None:
