@@ -69,7 +69,7 @@ def http_error(failure: HTTPException) -> Response:
 def register(pages: Blueprint) -> None:
     @pages.errorhandler(errors.PepperbusError)
     def failed(failure: errors.PepperbusError) -> Response:
-        status, title = next(found for kind, *found in _ERRORS if isinstance(failure, kind))
+        status, title = next((status, title) for kind, status, title in _ERRORS if isinstance(failure, kind))
         if is_htmx() or request.method != "GET":
             return Response(trouble(failure), status, mimetype="text/plain")
         return error_page(status, _(title), trouble(failure))
