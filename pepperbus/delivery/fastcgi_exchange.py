@@ -12,12 +12,12 @@ import errno
 import random
 import time
 from collections.abc import Callable
-from fcntl import ioctl
 from typing import TYPE_CHECKING
 
 from pepperbus.delivery.contract import Answer, Transport
 from pepperbus.delivery.fastcgi_deadlines import UnderWay
-from pepperbus.delivery.fastcgi_pool import MOST_KNOWN, PROMPT_S, Connection, Parsed, Pool
+from pepperbus.delivery.fastcgi_guard import BUSY_S, Guard
+from pepperbus.delivery.fastcgi_pool import MOST_KNOWN, Connection, Parsed, Pool
 from pepperbus.errors import ProtocolError
 from pepperbus.wire import fastcgi
 
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from gevent._types import _IoWatcher, _TimerWatcher
 
 _READ, _WRITE = 1, 2
-_SIOCOUTQ = 0x5411
-#: How long a full server is asked again, first and longest wait in between (seconds).
-BUSY_S, _FIRST_WAIT_S, _LONGEST_WAIT_S = 5.0, 0.001, 0.05
+#: A full server is asked again for BUSY_S; the first and the longest wait in between (seconds).
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.001, 0.05
 #: One send takes this much with the kernel's default buffer; a larger body gets a larger buffer.
 _DEFAULT_BUFFER = 200_000
 #: Most answers are a few hundred bytes; a large buffer costs more than it holds.
@@ -44,6 +43,7 @@ class Exchange:
 
     _step: _TimerWatcher | None = None
     _writer: _IoWatcher | None = None
+    _guard: Guard | None = None
     _connection: Connection | None = None
     _hosts: tuple[str, ...] = ()
     _rest: bytes | memoryview = b""
@@ -160,61 +160,23 @@ class Exchange:
         if self._flights is None:
             self._finish(Answer(Transport.ANSWERED))
         elif self.pool.guarded():
-            self._hold_back(connection, self._flights[0])
+            connection.read_for(self._readable)
+            self._guard = Guard(connection, self.pool, self._taken, self._not_taken, self._lost)
+            self._guard.send(self._flights[0])
         else:
             connection.read_for(self._readable)
             self._write(b"".join(self._flights))
 
-    def _hold_back(self, connection: Connection, opening: bytes) -> None:
-        """Guarded dispatch: send all but the end of the params and wait until a child has read it.
-
-        A job that is queued behind a full pool, or whose child is killed or reloaded meanwhile, has then provably not
-        run. With the smallest buffer a unix socket is not writable before its peer has read, so the hub tells us.
-        """
-        try:
-            connection.sock.send(opening)
-        except OSError as error:
-            self._lost(error.strerror or "")
-            return
-        connection.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, 1)
-        connection.read_for(self._readable)
-        self._writer = self.pool.loop.io(connection.sock.fileno(), _WRITE)
-        self._writer.start(self._taken)
-        self._after(BUSY_S, self._not_taken)
-
     def _taken(self) -> None:
-        """A child has read the opening flight, all of it if the kernel holds nothing back any more."""
-        connection = self._connection
+        """A child is there and has read the opening flight."""
+        connection, self._guard = self._connection, None
         assert connection is not None
         assert self._flights is not None
-        if any(ioctl(connection.sock.fileno(), _SIOCOUTQ, b"\0\0\0\0")):
-            self._stop_writer()
-            if time.monotonic() - self._connected > BUSY_S:
-                self._not_taken()
-            else:
-                self._after(_FIRST_WAIT_S, self._taken)
-            return
-        try:
-            connection.sock.recv(1, _socket.MSG_PEEK)  # the order matters: a child says EOF first, then drains us
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            self._lost(error.strerror or "")
-            return
-        else:
-            self._lost("closed before the request was sent")
-            return
-        if time.monotonic() - self._connected > PROMPT_S:
-            self.pool.is_full()
-        self._stop_step()
-        self._stop_writer()
         connection.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _DEFAULT_BUFFER)
         self._write(self._flights[1])
 
-    def _not_taken(self) -> None:
-        self.pool.is_full()
-        text = f"{self.pool.address.text}: no child took the request within {BUSY_S:g} s"
-        self._finish(Answer(Transport.BUSY, detail=text))
+    def _not_taken(self, reason: str) -> None:
+        self._finish(Answer(Transport.BUSY, detail=f"{self.pool.address.text}: {reason}"))
 
     def _write(self, data: bytes) -> None:
         connection = self._connection
@@ -397,6 +359,9 @@ class Exchange:
             self._stop_step()
         if self._writer is not None:
             self._stop_writer()
+        if self._guard is not None:
+            self._guard.stop()
+            self._guard = None
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
