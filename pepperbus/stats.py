@@ -118,16 +118,15 @@ class Record:
         """For the gauges."""
         self._words[_INDEX[counter]] = max(value, 0)
 
-    def began(self, wait_s: float) -> None:
-        """One exchange began, `wait_s` after its job was due. With `ended` the hot path: two calls a job instead of five."""
-        self._words[_IN_FLIGHT] += 1
-        self._observe(_WAIT, wait_s)
+    def ended(self, wait_s: float, run_s: float) -> None:
+        """One exchange ended that was counted as `in_flight`: how long its job had waited, and how long it took.
 
-    def ended(self, run_s: float) -> None:
-        """One exchange ended `run_s` after it began."""
+        With `add` the hot path: one call instead of three.
+        """
         words = self._words
         in_flight = words[_IN_FLIGHT]
         words[_IN_FLIGHT] = in_flight - 1 if in_flight else 0
+        self._observe(_WAIT, wait_s)
         self._observe(_RUN, run_s)
 
     def _observe(self, base: int, seconds: float) -> None:

@@ -30,6 +30,7 @@ class Exchange:
 
     __slots__ = (
         "_answer",
+        "_began_ms",
         "_marks",
         "_packed",
         "_pump",
@@ -68,10 +69,9 @@ class Exchange:
         self.places = places
         begin = parts.inflight.begin
         self._marks = [begin(name, one.job_id) for one in self.leased]
+        self._began_ms = now_ms
         self.started = parts.clock.monotonic()
-        pump.record.began((now_ms - _due_ms(self._request.jobs[0])) / 1000)
-        for one in self._request.jobs[1:]:
-            pump.record.observe("wait", (now_ms - _due_ms(one)) / 1000)
+        pump.record.add("in_flight")
         try:
             pump.consumer.start(self._request, self._ended, self._packed)
         except Exception as error:  # a bug of ours: what was sent is not known, and the place must come back
@@ -100,7 +100,10 @@ class Exchange:
     def _account(self) -> tuple[list[Settle], list[int]]:
         """Count and remember the attempt, a row for each job; what becomes of them, and their marks."""
         pump, parts, verdict = self._pump, self._pump.parts, self._verdict
-        pump.record.ended(self._took)
+        waits = [(self._began_ms - (one.first_due_ms or one.job.accepted_ms)) / 1000 for one in self._request.jobs]
+        pump.record.ended(waits[0], self._took)
+        for wait_s in waits[1:]:
+            pump.record.observe("wait", wait_s)
         if verdict is DONE:
             settles = [Settle(pump.name, one.job_id, Outcome.DONE) for one in self.leased]
             pump.record.add("done", len(settles))
@@ -158,7 +161,3 @@ class Exchange:
             return replace(verdict, act=Act.RETRY, spent=True)
         chances.add(job_id)
         return replace(verdict, act=Act.BACK, spent=False)
-
-
-def _due_ms(delivered: Delivered) -> int:
-    return delivered.first_due_ms or delivered.job.accepted_ms

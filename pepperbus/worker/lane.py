@@ -20,10 +20,10 @@ from pepperbus.storage.contract import Leased, Outcome, Settle, Storage
 from pepperbus.worker.inflight import InFlight
 
 #: Jobs answered but not yet settled: a killed worker repeats these beside what is running, so they are kept few.
-_MOST_UNSETTLED = 32
+_MOST_UNSETTLED = 64
 #: Outcomes gather so long, or until they are so many, and are stored together: one round trip or fsync for all. Without
 #: it a quick storage got one or two at a time, which cost more than the jobs themselves.
-_GATHER_S, _GATHER = 0.002, 16
+_GATHER_S, _GATHER = 0.004, 32
 _RETRY_S = (0.05, 1.0)  # first and longest wait after a settle that failed
 _BUGS = 3  # an engine that raises what the contract does not know so often does so for one outcome of the batch
 
