@@ -39,7 +39,7 @@ def config(*queues: Queue) -> Config:
         {"php": FastcgiPool("php", "unix:/p"), "other": FastcgiPool("other", "unix:/o")},
         {},
         {one.name: one for one in queues},
-        3,
+        generation=3,
     )
 
 
