@@ -25,9 +25,9 @@ from pepperbus.worker.attempt import Parts
 from pepperbus.worker.exchange import Exchange
 from pepperbus.worker.lane import Lane
 
-#: Never more than this many jobs leased ahead, and only as many as will start within _AHEAD_S: a job held here
-#: cannot be run by another worker.
-_MOST_AHEAD = 128
+#: Never more than about this many jobs leased ahead (with `chunk` at least four exchanges), and only as many as will start
+#: within _AHEAD_S: a job held here cannot be run by another worker. 2,000 at once halved the rate of chunks on redis.
+_MOST_AHEAD, _LEAST_AHEAD = 128, 4
 _AHEAD_S = 0.05
 #: And no more bytes than these, as large as jobs were of late; one exchange's jobs always.
 _AHEAD_BYTES = 16 << 20
@@ -154,7 +154,8 @@ class Pump:
         if not self._run_s:
             return 0
         places = min(self.target.topic.n, self.target.pool.n)
-        return min(_MOST_AHEAD, int(places * _AHEAD_S / max(self._run_s, self._youngest_s())))
+        most = max(_LEAST_AHEAD, _MOST_AHEAD // self.topic.chunk)
+        return min(most, int(places * _AHEAD_S / max(self._run_s, self._youngest_s())))
 
     def _youngest_s(self) -> float:
         """Since when nothing has begun, while something is under way."""
@@ -195,7 +196,7 @@ class Pump:
         """How many jobs to lease now. The lane asks too, for `leased`."""
         if not self._startable():
             return 0
-        self._wanted = max(0, min(self._room() - self._ahead.held, _MOST_AHEAD * self.topic.chunk))
+        self._wanted = max(0, self._room() - self._ahead.held)
         if self._wanted:
             self._may_hold_more = False  # a push from here on says so again
         return self._wanted
