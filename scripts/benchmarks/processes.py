@@ -1,8 +1,9 @@
-"""What a process used: CPU from the scheduler's own count of nanoseconds, memory from the kernel's page counts."""
+"""What a process used: CPU from the clock the kernel keeps for each, memory from the kernel's page counts."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,14 +30,17 @@ def named(pids: Iterable[int], word: str) -> list[int]:
 
 
 def cpu_s(pids: Iterable[int]) -> float:
-    """Seconds on a core of all threads of `pids` up to now; user and kernel, exact to the nanosecond (schedstat)."""
+    """Seconds on a core of all threads of `pids` up to now, ended ones too; user and kernel, exact to the nanosecond."""
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError):
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                with contextlib.suppress(OSError):
-                    total += int((task / "schedstat").read_text().split()[0])
+            total += time.clock_gettime_ns(_cpu_clock(pid))
     return total / 1e9
+
+
+def _cpu_clock(pid: int) -> int:
+    """The CPU clock of another process, as clock_getcpuclockid(3) reckons it on Linux."""
+    return ~pid << 3 | 2
 
 
 @dataclass(frozen=True)

@@ -101,11 +101,11 @@ def _costs() -> list[Row]:
     for engine in ENGINES:
         rows += [
             Row(
-                "P10", "CPU of the bus for one LPUSH", engine, "schedstat of all its processes, load of P1", "us",
+                "P10", "CPU of the bus for one LPUSH", engine, "CPU clocks of all its processes, load of P1", "us",
                 Goal(16, 12, most=True), sides(push.cpu_us(engine, 60_000, "-P", "1")),
             ),
             Row(
-                "P10", "CPU of the bus for one job", engine, "schedstat of all its processes, load of P4", "us",
+                "P10", "CPU of the bus for one job", engine, "CPU clocks of all its processes, load of P4", "us",
                 Goal(28, 20, most=True), sides(work.bus_cpu_us(f"work-{engine}", 20_000)),
             ),
         ]  # fmt: skip
@@ -154,7 +154,7 @@ def _many() -> list[Row]:
                 scale.idle_queues("pss", engine), quick=False, apart=True,
             ),
             Row(
-                "P11", f"CPU of {queues:,} idle queues", engine, idle.replace("smaps", "schedstat"), "%",
+                "P11", f"CPU of {queues:,} idle queues", engine, idle.replace("smaps", "CPU clocks"), "%",
                 Goal(2, 1, most=True), scale.idle_queues("cpu", engine), quick=False, apart=True,
             ),
             Row(
