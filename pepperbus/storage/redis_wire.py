@@ -251,7 +251,9 @@ class Connection:
         timer = self._loop.timer(self._left())
         watcher = self._watchers[event]
         watcher.start(waiter.switch, None)
-        timer.start(waiter.throw, TimeoutError("timed out"))
+        timer.start(
+            waiter.throw, TimeoutError("timed out"), update=True
+        )  # the hub may not have looked at the clock for long
         try:
             waiter.get()
         finally:

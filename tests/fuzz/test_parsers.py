@@ -111,7 +111,8 @@ def test_time_grows_with_the_bytes_and_no_faster(
     def data(n: int) -> bytes:
         return pack([b"x" * n]) if piece is None else piece * n
 
-    small, large = _seconds(work, data(times)), _seconds(work, data(times * 4))
-    assert large < 0.02 or large < small * 4 * 2.5, (
-        f"{small * 1e3:.1f} ms for one, {large * 1e3:.1f} ms for four times as much"
-    )
+    for _ in range(3):  # what grows with the square is slow every time, a machine that is used by others is not
+        small, large = _seconds(work, data(times)), _seconds(work, data(times * 4))
+        if large < 0.02 or large < small * 4 * 2.5:
+            return
+    pytest.fail(f"{small * 1e3:.1f} ms for one, {large * 1e3:.1f} ms for four times as much")
