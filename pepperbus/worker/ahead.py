@@ -18,7 +18,7 @@ from pepperbus.worker.exchange import Exchange
 if TYPE_CHECKING:
     from pepperbus.worker.pump import Pump
 
-#: How many requests are kept made, as long as their jobs are not larger than this (bytes).
+#: So many requests are kept made, while the jobs of those before are not larger than this together (bytes).
 _STOCK, _STOCK_BYTES = 4, 256 << 10
 
 
@@ -31,6 +31,7 @@ class Ahead:
         self._chunk = pump.topic.chunk
         self._leased: deque[Leased] = deque()
         self._made: deque[Exchange] = deque()
+        self._made_bytes = 0
 
     def add(self, leased: Iterable[Leased]) -> None:
         before = len(self._leased)
@@ -39,19 +40,23 @@ class Ahead:
 
     def next(self) -> Exchange | None:
         """The next request, not begun; None when nothing is held, or nothing that could be read."""
-        exchange = self._made.popleft() if self._made else self._make()
-        if exchange is not None:
-            self.held -= len(exchange.leased)
+        if self._made:
+            exchange = self._made.popleft()
+            self._made_bytes -= _size(exchange)
+        elif (made := self._make()) is not None:
+            exchange = made
+        else:
+            return None
+        self.held -= len(exchange.leased)
         return exchange
 
     def prepare(self) -> None:
         """Make the next requests now, while nobody waits for them. With `chunk` only whole ones: more jobs may come."""
-        size = 0
-        while len(self._made) < _STOCK and len(self._leased) >= self._chunk and size < _STOCK_BYTES:
+        while len(self._made) < _STOCK and len(self._leased) >= self._chunk and self._made_bytes < _STOCK_BYTES:
             exchange = self._make()
             if exchange is None:
                 return
-            size += sum([len(one.body) for one in exchange.leased])
+            self._made_bytes += _size(exchange)
             self._made.append(exchange)
 
     def take_all(self) -> list[Leased]:
@@ -60,7 +65,7 @@ class Ahead:
         found += self._leased
         self._made.clear()
         self._leased.clear()
-        self.held = 0
+        self.held = self._made_bytes = 0
         return found
 
     def _make(self) -> Exchange | None:
@@ -82,3 +87,7 @@ class Ahead:
         self.held -= 1
         reason = f"stored bytes are damaged: {error}"
         self._pump.lane.settle([Settle(self._pump.name, one.job_id, Outcome.DEAD, reason=reason)])
+
+
+def _size(exchange: Exchange) -> int:
+    return sum([len(one.body) for one in exchange.leased])

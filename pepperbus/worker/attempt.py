@@ -52,13 +52,15 @@ def attempt_row(
     answer: Answer,
     verdict: Verdict,
     settle: Settle,
+    began_ms: int,
     took_s: float,
 ) -> Row:
+    """The journal's row of one job of an exchange. `began_ms`: when it was sent; its request may be older."""
     return Row(
         "attempt",
         leased.job_id,
         topic_name(request.queue, request.topic),
-        request.now_ms,
+        began_ms,
         leased.attempt,
         parts.node,
         parts.process,
@@ -70,7 +72,7 @@ def attempt_row(
         job.trace,
         job.client,
         job.accepted_ms,
-        float(request.now_ms - (leased.first_due_ms or job.accepted_ms)),
+        float(began_ms - (leased.first_due_ms or job.accepted_ms)),
         took_s * 1000,
         answer.body,
         answer.stderr,

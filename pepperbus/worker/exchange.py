@@ -123,7 +123,9 @@ class Exchange:
         parts, verdict = self._pump.parts, self._verdict
         try:
             mine = verdict if verdict is DONE else self._of_one(leased.job_id)
-            row = attempt_row(parts, self._request, leased, delivered.job, self._answer, mine, settle, self._took)
+            row = attempt_row(
+                parts, self._request, leased, delivered.job, self._answer, mine, settle, self._began_ms, self._took
+            )
             parts.journal.add(row, False)
             if verdict is not DONE:
                 log_failure(parts.log, row, self._answer, mine, settle)

@@ -11,18 +11,21 @@ import pytest
 
 from pepperbus.clock import SystemClock
 from pepperbus.config.model import StorageConfig, Topic
-from pepperbus.delivery.contract import Answer, Request, Transport
+from pepperbus.delivery.contract import Answer, Delivered, Request, Transport
 from pepperbus.delivery.slots import CLOSED_KIND, CLOSED_UNTIL, Slots
 from pepperbus.delivery.target import Closed, Target
 from pepperbus.ids import IdGenerator
 from pepperbus.job import Job
+from pepperbus.journal.contract import Row
 from pepperbus.journal.log import LogWriter
 from pepperbus.log import Log
 from pepperbus.stats import Writer
-from pepperbus.storage.contract import Push
+from pepperbus.storage.contract import Leased, Push
 from pepperbus.storage.memory import MemoryStorage
 from pepperbus.worker import exchange as exchange_module
+from pepperbus.worker.ahead import Ahead
 from pepperbus.worker.attempt import Parts
+from pepperbus.worker.exchange import Exchange
 from pepperbus.worker.inflight import InFlight
 from pepperbus.worker.lane import Lane
 from pepperbus.worker.pump import Pump
@@ -281,3 +284,38 @@ def test_an_outcome_that_an_engine_cannot_take_does_not_hold_up_the_others(
     stage.wait(lambda: stage.consumer.waiting)
     stage.consumer.answer_all()
     stage.wait(lambda: stage.storage.depth(NAME) == (0, 0, 1, 0, 0))
+
+
+def test_only_one_request_of_large_jobs_is_made_before_its_turn(stage: Stage) -> None:
+    packed: list[int] = []
+
+    def pack(request: Request) -> object:
+        packed.append(len(request.jobs[0].job.content))
+        return None
+
+    stage.consumer.pack = pack  # type: ignore[method-assign]
+    ahead = Ahead(stage.pump)
+    job = Job(1 << 63, "t", b"x" * (1 << 20), 1)
+    ahead.add([Leased(NAME, job.id + n, job.encode(), 1) for n in range(8)])
+    for _ in range(8):
+        ahead.prepare()
+    assert len(packed) == 1
+    ahead.next()
+    ahead.prepare()
+    assert len(packed) == 2
+    assert len(ahead.take_all()) == ahead.held + 7
+
+
+def test_the_journal_dates_an_attempt_when_it_began_not_when_its_request_was_made(stage: Stage) -> None:
+    rows: list[Row] = []
+    stage.pump.parts.journal.add = lambda row, soon=True: rows.append(row)  # type: ignore[method-assign]
+    job = Job(stage.ids.next(), "t", b"x", stage.clock.now_ms() // 1000 * 1000)
+    exchange = Exchange(stage.pump, [Leased(NAME, job.id, job.encode(), 1)], (Delivered(job, 1, 0),))
+    made_ms = exchange._request.now_ms
+    stage.wait(lambda: stage.clock.now_ms() > made_ms + 20)
+    stage.pump.under_way += 1
+    exchange.begin((stage.slots.take() or 0, -1))
+    stage.consumer.answer_all()
+    stage.wait(lambda: rows)
+    assert rows[0].at_ms > made_ms + 20
+    assert rows[0].wait_ms == rows[0].at_ms - job.accepted_ms
