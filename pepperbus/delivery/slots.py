@@ -103,10 +103,10 @@ class Slots:
     def _is_wanted(self) -> bool:
         """Whether another process found no place a moment ago. Wipes a mark that is older."""
         wanted = self.words[WANTED]
-        if not wanted or wanted == self._content_at:  # our own mark is for the others
+        if not wanted:
             return False
         if time.monotonic_ns() - wanted < _WANTED_NS:
-            return True
+            return wanted != self._content_at  # our own mark is for the others
         self.words[WANTED] = 0
         return False
 

@@ -127,8 +127,7 @@ class Target:
     def hands_on(self) -> bool:
         """Whether the places of an exchange that ended may go straight to the next job of this topic.
 
-        Only while nothing is closed, narrowed or wanted by anybody else; `give` and `take` are for all other cases. It
-        saves a third of what finding a place costs.
+        Only while nothing is closed, narrowed or wanted by anybody else; `give` and `take` are for all other cases.
         """
         pool, topic = self.pool.words, self.topic.words
         return not (

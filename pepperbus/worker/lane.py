@@ -183,6 +183,7 @@ class Lane:
                 more, theirs = self._take()
                 batch += more
                 marks += theirs
+                self._before()
 
     def _drop_culprits(self, batch: list[Settle]) -> None:
         """An engine cannot take something of this batch: one by one, so that one outcome does not hold up all others.

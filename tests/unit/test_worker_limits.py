@@ -7,7 +7,7 @@ import sys
 import time
 
 from pepperbus.delivery.contract import TargetEffect
-from pepperbus.delivery.slots import CLOSED_UNTIL, HALVED_AT, Slots
+from pepperbus.delivery.slots import CLOSED_UNTIL, HALVED_AT, WANTED, Slots
 from pepperbus.delivery.target import Closed, Target
 from pepperbus.stats import Writer
 from pepperbus.worker.inflight import InFlight, forget, started, tables
@@ -74,6 +74,19 @@ def test_places_are_shared_out_between_processes_that_want_all_of_them(tmp_path)
                 held[number].append(place)
         time.sleep(0.001)  # the marks are dated: time itself is what is tested
     assert min(turns) > 200, turns
+
+
+def test_a_mark_that_nobody_heard_is_wiped_also_by_who_made_it(tmp_path):
+    first, second = Slots(tmp_path / "pool", 2), Slots(tmp_path / "pool", 2)
+    place = second.take()
+    first.take()
+    first._content_at = 0
+    assert first.take() is None
+    assert first.words[WANTED]
+    second.close()  # it is gone without a word
+    first.words[WANTED] = first._content_at = time.monotonic_ns() - 10**9
+    first.give(1 - place)
+    assert not first.words[WANTED]
 
 
 def test_an_unwanted_place_stays_warm_until_cooled(tmp_path):

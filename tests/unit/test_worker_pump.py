@@ -14,10 +14,11 @@ from pepperbus.config.model import StorageConfig, Topic
 from pepperbus.delivery.contract import Answer, Delivered, Request, Transport
 from pepperbus.delivery.slots import CLOSED_KIND, CLOSED_UNTIL, Slots
 from pepperbus.delivery.target import Closed, Target
+from pepperbus.errors import StorageUnavailable
 from pepperbus.ids import IdGenerator
 from pepperbus.job import Job
 from pepperbus.journal.contract import Row
-from pepperbus.journal.log import LogWriter
+from pepperbus.journal.log import LogWriter, files, read
 from pepperbus.log import Log
 from pepperbus.stats import Writer
 from pepperbus.storage.contract import Leased, Push
@@ -319,3 +320,27 @@ def test_the_journal_dates_an_attempt_when_it_began_not_when_its_request_was_mad
     stage.wait(lambda: rows)
     assert rows[0].at_ms > made_ms + 20
     assert rows[0].wait_ms == rows[0].at_ms - job.accepted_ms
+
+
+def test_what_is_answered_while_the_storage_is_away_is_in_the_journal_when_it_is_settled(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away, whole, tries = [True], stage.storage.settle, []
+
+    def settle(*args: Any) -> int:
+        tries.append(1)
+        if away[0]:
+            raise StorageUnavailable("away")
+        return whole(*args)
+
+    monkeypatch.setattr(stage.storage, "settle", settle)
+    stage.lane._before = stage.pump.parts.journal.flush
+    stage.push(2)
+    stage.wait(lambda: len(stage.consumer.waiting) == 2)
+    (_, first), (_, second) = stage.consumer.waiting
+    first(Answer(Transport.ANSWERED, 200))
+    stage.wait(lambda: tries)
+    second(Answer(Transport.ANSWERED, 200))
+    away[0] = False
+    stage.wait(lambda: stage.storage.depth(NAME) == (0, 0, 0, 0, 0))
+    assert len([row for path in files(tmp_path) for row in read(path.read_bytes())]) == 2
