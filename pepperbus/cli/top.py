@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import sys
 import termios
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import click
 from rich.console import Group
@@ -37,15 +38,44 @@ def top(ctx: click.Context, seconds: float) -> None:
     with office(ctx) as opened:
         act_as_daemon(opened.config.bus)
         reader = StatusReader(opened)
-        signal.signal(
-            signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
-        )  # the terminal is put right on the way
-        with _keys(), Live(view(reader.read()), screen=True, auto_refresh=False) as live:
-            try:
-                while not _quits(seconds):
-                    live.update(view(reader.read()), refresh=True)
-            except KeyboardInterrupt:
-                pass
+        with _ending() as ending, _keys(), Live(view(reader.read()), screen=True, auto_refresh=False) as live:
+            while not _quits(seconds, ending):
+                live.update(view(reader.read()), refresh=True)
+            got = _signals(ending)
+        if signal.SIGTERM in got:
+            sys.exit(128 + signal.SIGTERM)
+
+
+@contextmanager
+def _ending() -> Iterator[int]:
+    """A descriptor that becomes readable on SIGINT or SIGTERM.
+
+    Nothing is raised from the handlers: an exception out of the middle of a wait leaves that wait's timer behind, and it
+    would fire while the storage is being closed.
+    """
+    readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda got, frame: _note(writable, got)) for number in numbers]
+    try:
+        yield readable
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        os.close(writable)
+        os.close(readable)
+
+
+def _signals(ending: int) -> bytes:
+    """The numbers of the signals that came."""
+    try:
+        return os.read(ending, 64)
+    except BlockingIOError:
+        return b""
+
+
+def _note(writable: int, number: int) -> None:
+    with suppress(BlockingIOError):  # a pipe full of signals has said enough
+        os.write(writable, bytes([number]))
 
 
 @contextmanager
@@ -59,10 +89,10 @@ def _keys() -> Iterator[None]:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
-def _quits(seconds: float) -> bool:
-    """Wait that long for a key; whether it was q."""
-    ready, _, _ = select.select([sys.stdin], [], [], seconds)
-    return bool(ready) and sys.stdin.read(1) in ("q", "Q", "")
+def _quits(seconds: float, ending: int) -> bool:
+    """Wait that long for a key or a signal; whether it was q or any signal."""
+    ready, _, _ = select.select([sys.stdin, ending], [], [], seconds)
+    return ending in ready or (bool(ready) and sys.stdin.read(1) in ("q", "Q", ""))
 
 
 def view(status: Status) -> Group:

@@ -48,15 +48,14 @@ def test_hup_touches_only_what_changed(buses: Buses) -> None:
     bus.write_queue("orders", QUEUE.replace("secret", "other"))
     bus.write_queue("new", QUEUE)
     bus.send(signal.SIGHUP)
-    started = time.monotonic()
-    bus.wait_for(lambda status: status["generation"] == 1 and status["ready"])
-    bus.wait_for(lambda status: "worker.orders.0" not in [p["name"] for p in status["processes"]])
-    assert time.monotonic() - started < 2
+    bus.wait_for(lambda status: status.get("last_reload", {}).get("generation") == 1)
+    bus.wait_for(lambda status: before["worker.orders.0"] not in [p["pid"] for p in status["processes"]])
     after = bus.pids()
     for name in ("gateway.0", "ticker", "web", "worker.mails.0"):
         assert after[name] == before[name]
+    # Beside the old one, under the other name, unless the old one had left before the new one was asked for.
+    assert {"worker.orders.0", "worker.orders.1"} & set(after)
     assert "worker.new.0" in after
-    assert after["worker.orders.1"] != before["worker.orders.0"]  # beside the old one, which finished first
     facts = bus.tell("gateway.0", "facts")
     assert facts["queues"] == facts["wakes"] == ["mails", "new", "orders"]
 

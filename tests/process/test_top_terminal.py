@@ -104,7 +104,7 @@ def test_it_draws_follows_the_size_and_restores_the_terminal(bus: Bus, how: str,
             terminal.process.send_signal(signal.SIGTERM)
         else:
             terminal.type(b"q" if how == "q" else b"\x03")
-        assert terminal.ended() == status
+        assert terminal.ended() == status, terminal.shown[-3000:].decode(errors="replace")
         assert LEAVE in terminal.shown
         assert SHOW_CURSOR in terminal.shown
         assert termios.tcgetattr(terminal.theirs) == terminal.before
