@@ -16,7 +16,7 @@ from pepperbus.child import Child
 from pepperbus.clock import SystemClock
 from pepperbus.config.model import Config
 from pepperbus.gateway.commit import Lane
-from pepperbus.gateway.highwater import HighWater
+from pepperbus.family.highwater import HighWater
 from pepperbus.gateway.routes import Routes
 from pepperbus.gateway.server import Server, listener
 from pepperbus.gateway.session import Front

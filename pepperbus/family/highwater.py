@@ -1,4 +1,4 @@
-"""How far a gateway slot's ids have come, kept in a mapped file so that a killed process' successor never repeats one.
+"""How far the ids of a slot have come, kept in a mapped file so that a killed process' successor never repeats one.
 
 The rule: before jobs go to a storage the slot's mark is raised to the wall time their ids were made at; a starting
 generator begins one millisecond above the mark. The page outlives any kill; it is written back by the kernel, so
@@ -41,7 +41,7 @@ class HighWater:
                 return
             except BlockingIOError:
                 if time.monotonic() >= until:
-                    raise BootError(f"{path}: another gateway of this slot is still running") from None
+                    raise BootError(f"{path}: another process of this slot is still running") from None
                 time.sleep(0.05)
 
     @property
