@@ -183,7 +183,7 @@ class Topic:
     queue: str
     name: str
     storage: str
-    run: str  # fastcgi | http
+    run: str  # fastcgi | http | pull
     pool: str = ""
     script: str = ""
     urls: tuple[str, ...] = ()
@@ -206,6 +206,8 @@ class Topic:
     consumer: bool = True
     dead_on: tuple[int, ...] = (400, 413, 415, 422)
     params: tuple[tuple[str, str], ...] = ()
+    pop: str = "once"  # once | leased
+    lease: float = 60.0
     headers: tuple[tuple[str, str], ...] = ()
     hidden: tuple[str, ...] = ()  # params and headers whose values came by reference and are not shown
 
@@ -213,6 +215,25 @@ class Topic:
     def full_name(self) -> str:
         return topic_name(self.queue, self.name)
 
+
+    @property
+    def pulled(self) -> bool:
+        """Its consumers come to the gateway for jobs."""
+        return self.run == "pull"
+
+
+@dataclass(frozen=True)
+class Intake:
+    """A list of somebody else's Redis whose elements become jobs of a queue."""
+
+    name: str
+    url: Secret
+    key: str
+    format: str = "raw"  # raw | pepperbus
+    end: str = "right"  # right | left
+    topic: str = ""  # "" = all of the queue
+    failed: bool = False
+    mode: str = "auto"  # auto | redis | pika
 
 @dataclass(frozen=True)
 class Queue:
@@ -265,8 +286,8 @@ class Config:
         return found.topics.get(name) if found else None
 
     def consumes(self, topic: Topic) -> bool:
-        """Whether this node feeds that topic's consumer (tags, `consumer` switches)."""
-        if not (self.bus.consumer and topic.consumer):
+        """Whether this node feeds that topic's consumer (tags, `consumer` switches); who pulls is fed by nobody."""
+        if not (self.bus.consumer and topic.consumer) or topic.pulled:
             return False
         return not self.bus.tags or not topic.tags or bool(set(self.bus.tags) & set(topic.tags))
 

@@ -92,7 +92,7 @@ def _node(config: Config) -> Iterator[str]:
         if len({q.workers for q in groups.get(queue.group, [])}) > 1:
             yield f"{queue.name}: the queues of process_group {queue.group} name different numbers of workers"
         for topic in queue.topics.values():
-            if config.bus.consumer and topic.consumer and not config.consumes(topic):
+            if config.bus.consumer and topic.consumer and not topic.pulled and not config.consumes(topic):
                 yield f"{topic.full_name}: this node has none of its tags ({', '.join(topic.tags)}) and does not feed it"
 
 

@@ -21,7 +21,7 @@ from pepperbus.config.spec import Spec, schema
 from pepperbus.names import NAME_RULE, is_name
 
 #: Keys that mean something for one way of running only.
-ONLY = {"fastcgi": ("pool", "script", "params"), "http": ("url", "host", "sign", "headers")}
+ONLY = {"fastcgi": ("pool", "script", "params"), "http": ("url", "host", "sign", "headers"), "pull": ("lease",)}
 _PARAM = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _OURS = re.compile(
     r"(PEPPERBUS_|HTTP_X_PEPPERBUS_|REMOTE_|CONTENT_|ORIG_|FCGI_)"
@@ -127,11 +127,11 @@ def _storage(document: Document, path: KeyPath, storage: str, node: Config) -> s
 
 
 def _check_run(document: Document, path: KeyPath, run: str, full: Values, node: Config) -> None:
-    other = "http" if run == "fastcgi" else "fastcgi"
-    for key in ONLY[other]:
-        if document.value((*path, key)):
-            document.mistake((*path, key), f"{key} is for run = {other}; this topic has run = {run}")
-    for key in ("pool", "script") if run == "fastcgi" else ("url",):
+    for other in ONLY.keys() - {run}:
+        for key in ONLY[other]:
+            if document.value((*path, key)):
+                document.mistake((*path, key), f"{key} is for run = {other}; this topic has run = {run}")
+    for key in _NEEDS.get(run, ()):
         if not full[key] and _absent(document, path, key):
             document.mistake(path, f"run = {run} needs {key}: {_NEEDED[key]}")
     if run == "fastcgi" and full["pool"] and full["pool"] not in node.pools:
@@ -143,6 +143,7 @@ def _check_run(document: Document, path: KeyPath, run: str, full: Values, node: 
         document.mistake(where, f"{full['script']} is not below script_root of the pool ({', '.join(roots)})")
 
 
+_NEEDS = {"fastcgi": ("pool", "script"), "http": ("url",)}
 _NEEDED = {
     "pool": "the php-fpm pool, a name of [fastcgi] in the node's file",
     "script": "the script's path as php-fpm sees it",

@@ -6,6 +6,7 @@ from importlib import import_module
 
 from pepperbus.config.model import Config, Topic
 from pepperbus.delivery.contract import Consumer
+from pepperbus.errors import ConfigError
 
 #: `run =` of a topic -> the class that delivers; called with (topic, config).
 BACK_ENDS = {
@@ -19,6 +20,8 @@ def make_consumer(topic: Topic, config: Config) -> Consumer:
 
     Raises ConfigError when the topic cannot be delivered as it is configured.
     """
+    if topic.pulled:
+        raise ConfigError(f"{topic.full_name}: run = pull: its consumers come to the gateway, nothing is sent to them")
     module, _, name = BACK_ENDS[topic.run].partition(":")
     consumer: Consumer = getattr(import_module(module), name)(topic, config)
     return consumer

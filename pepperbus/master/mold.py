@@ -73,5 +73,5 @@ def preload(config: Config, roles: dict[str, str]) -> list[str]:
     if roles != ROLES:
         return []
     engines = {storage.type for storage in config.storages.values()}
-    ways = {topic.run for queue in config.queues.values() for topic in queue.topics.values()}
+    ways = {topic.run for queue in config.queues.values() for topic in queue.topics.values() if not topic.pulled}
     return sorted([f"pepperbus.storage.{name}" for name in engines] + [f"pepperbus.delivery.{name}" for name in ways])

@@ -51,7 +51,7 @@ def consumers(office: Office) -> list[Consumer]:
     pools = {pool.name: _of_pool(pool) for pool in office.config.pools.values()}
     urls: dict[str, Consumer] = {}
     for topic in office.topics():
-        if not may(office, Right.VIEW, topic.full_name):
+        if topic.pulled or not may(office, Right.VIEW, topic.full_name):
             continue
         home = pools.get(topic.pool)
         address = home.address if home else " ".join(topic.urls)

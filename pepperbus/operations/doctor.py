@@ -93,7 +93,7 @@ def topics(config: Config) -> Iterator[Finding]:
     """Settings that do not fit each other."""
     for queue in config.queues.values():
         for topic in queue.topics.values():
-            if not config.consumes(topic):
+            if not config.consumes(topic) and not topic.pulled:
                 change = f"queue {queue.name}, [[{topic.name}]]: consumer = yes, or a tag of this node"
                 yield Finding("stop", f"{topic.full_name}: this node does not feed it", change)
             elif topic.timeout > config.bus.grace and topic.attempts == 1:

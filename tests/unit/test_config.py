@@ -254,7 +254,7 @@ def test_the_sample_says_what_the_defaults_are(tmp_path: Path) -> None:
     for name, make in (("pepperbus.conf", reference.node_sample), ("queues.d/orders.conf", reference.queue_sample)):
         defaults = {f"# {option.key} = {option.default}" for option in spec() if option.default}
         lines = [line.replace("# ", "", 1) if line.strip() in defaults else line for line in make().split("\n")]
-        lines = [line for line in lines if not line.strip().startswith("dead_on")]  # valid with contract = status only
+        lines = [line for line in lines if not line.strip().startswith(("dead_on", "lease"))]  # valid elsewhere only
         (tmp_path / name).write_text("\n".join(line for line in lines if line.strip() != "mode = redis"))
     uncommented = load(tmp_path / "pepperbus.conf", {})
     (tmp_path / "pepperbus.conf").write_text(reference.node_sample())

@@ -29,7 +29,7 @@ script = /app/job.php
 """
 UNKNOWN_TOPIC_KEYS = (
     "run, pool, script, url, body, contract, ping, host, sign, concurrency, timeout, attempts, backoff, max_age, "
-    "zombie_grace, chunk, max_length, password, tags, storage, paused, consumer, dead_on"
+    "zombie_grace, chunk, max_length, password, tags, storage, paused, consumer, dead_on, pop, lease"
 )
 
 
@@ -210,11 +210,8 @@ QUEUE_CASES = {
     QUEUE + "run = http": [
         "6: [topics] [[mail]]: run = http needs url: where to POST, such as http://127.0.0.1:8080/jobs"
     ],
-    QUEUE + "run = pull": [
-        "7: [topics] [[mail]] run = pull: not yet known to this version; allowed: fastcgi, http (default fastcgi)"
-    ],
     QUEUE + "run = command": [
-        "7: [topics] [[mail]] run = command: not yet known to this version; allowed: fastcgi, http (default fastcgi)"
+        "7: [topics] [[mail]] run = command: not yet known to this version; allowed: fastcgi, http, pull (default fastcgi)"
     ],
     QUEUE + "url = http://h/": [
         "7: [topics] [[mail]] url = http://h/: url is for run = http; this topic has run = fastcgi"
@@ -251,7 +248,7 @@ QUEUE_CASES = {
     QUEUE + "dead_on = 400": [
         "7: [topics] [[mail]] dead_on = 400: dead_on is for contract = status; under sdk the Code header decides"
     ],
-    QUEUE + "lease = 3s": ["7: [topics] [[mail]] lease = 3s: not yet known to this version; remove it"],
+    QUEUE + "lease = 3s": ["7: [topics] [[mail]] lease = 3s: lease is for run = pull; this topic has run = fastcgi"],
     "index = a\n" + QUEUE: ["1: index = a: not yet known to this version; remove it"],
     "rate = 5\n" + QUEUE: ["1: rate = 5: not yet known to this version; remove it"],
     QUEUE + "[schedule]": ["7: [schedule]: not yet known to this version; remove it"],
