@@ -37,6 +37,16 @@ def redis_key(topic: str, what: str) -> str:
 REDIS_TOPICS, REDIS_PAUSED, REDIS_SHARDS = "pb:topics", "pb:paused", "pb:shards"
 
 
+def redis_once(name: str) -> str:
+    """The key that holds the id of the job under that name."""
+    return f"pb:once:{name}"
+
+
+def redis_text(name: str) -> str:
+    """The key of a small text."""
+    return f"pb:text:{name}"
+
+
 def redis_node(node: str) -> str:
     """The key whose age says when `node` last said that it lives."""
     return f"pb:node:{node}"

@@ -41,6 +41,18 @@ class Push(NamedTuple):
     front: bool = False
 
 
+class Once(NamedTuple):
+    """A push that is stored unless another job holds `name`, which this one then holds for `ttl_ms`.
+
+    `alive`: no longer than that other job waits or runs in one of the push's topics (done or dead, it holds nothing).
+    """
+
+    push: Push
+    name: str
+    ttl_ms: int
+    alive: bool = False
+
+
 class Line(NamedTuple):
     """New jobs that just join the lines of the same topics, as columns; ids rise."""
 
@@ -178,6 +190,23 @@ class Storage(Protocol):
         All or nothing where the engine can (`embedded`: the batch, over all topics). Returns the indexes of the pushes
         refused whole because one of their topics would exceed `limits[topic]` (ready + delayed), empty when none.
         A push whose job id is already there is ignored for that topic: repeating a push never doubles a job.
+        """
+
+    def push_once(self, batch: Sequence[Once], limits: Mapping[str, int] | None = None) -> list[int]:
+        """Store each push whose name is free. Returns for each the id that holds its name; 0: refused by `limits`.
+
+        Claiming the name and storing the job are one step. Another id than the push's own says that nothing of it was
+        stored. Repeating a push with the same id and name is harmless: it holds the name already. Names: 400 bytes at most.
+        """
+
+    def recall(self, name: str) -> str:
+        """The small text that `swap` left under `name`; "" when there is none."""
+
+    def swap(self, name: str, old: str, new: str, batch: Sequence[Push] = ()) -> str:
+        """If the text under `name` is still `old`, make it `new` and store `batch`, in one step. Returns what is there now.
+
+        `new`: it was done, now or by an earlier call whose answer was lost (so `new` must be text that nobody else
+        writes); else another was quicker and nothing was done. "" as `new` takes the name out. Names: 400 bytes at most.
         """
 
     def lease(self, topic: str, n: int, owner: str) -> list[Leased]:

@@ -16,11 +16,13 @@ from pepperbus.config.model import StorageConfig
 from pepperbus.errors import StorageError, StorageRefused, StorageUnavailable
 from pepperbus.job import State
 from pepperbus.log import Log
-from pepperbus.storage.contract import POWER, Depth, Health, Leased, Page, Push, Released, Settle, Stored
+from pepperbus.storage.contract import POWER, Depth, Health, Leased, Once, Page, Push, Released, Settle, Stored
 from pepperbus.storage.embedded_engine import Engine
 
 #: Address space, not disk: the file grows as jobs come. No storage gets bigger than this.
 MAP_SIZE = 1 << 40
+#: Names that nobody holds any more are taken out so many at a time: others wait to write meanwhile.
+_SWEPT = 2000
 
 
 class EmbeddedStorage:
@@ -54,6 +56,16 @@ class EmbeddedStorage:
 
     def push(self, batch: Sequence[Push], limits: Mapping[str, int] | None = None) -> Collection[int]:
         return self._engine.write(lambda work: work.push(batch, limits))
+
+    def push_once(self, batch: Sequence[Once], limits: Mapping[str, int] | None = None) -> list[int]:
+        return self._engine.write(lambda work: work.push_once(batch, limits)) if batch else []
+
+    def recall(self, name: str) -> str:
+        with self._engine.look() as look:
+            return look.text(name)
+
+    def swap(self, name: str, old: str, new: str, batch: Sequence[Push] = ()) -> str:
+        return self._engine.write(lambda work: work.swap(name, old, new, batch))
 
     def lease(self, topic: str, n: int, owner: str) -> list[Leased]:
         with self._engine.look() as look:
@@ -147,6 +159,8 @@ class EmbeddedStorage:
 
     def upkeep(self) -> None:
         self.reader_check()
+        while self._engine.write(lambda work: work.sweep(_SWEPT), durable=False) == _SWEPT:
+            pass
 
     def reader_check(self) -> int:
         """Free what killed readers held, so that the file does not grow. Returns how many; called now and then."""

@@ -12,6 +12,9 @@ Floor 3. Numbers in keys are big-endian, so byte order is number order. A topic 
     counts   topic -> how many are ready, delayed, leased, dead
     owners   name -> owner number, since ms    nodes  name -> ms of its last sign of life
     paused   topic name -> b""                 shards shard -> node
+    once     name -> job id that holds it, until ms
+    expiry   until ms, name -> b"": the order in which entries of `once` are swept out
+    texts    name -> text
 
 A first attempt so costs two entries to push, one moved to lease, two deleted when done.
 """
@@ -42,6 +45,9 @@ TABLES = (
     "nodes",
     "paused",
     "shards",
+    "once",
+    "expiry",
+    "texts",
 )
 
 #: Ranks below this are in front of every pushed job: ids have their highest bit set.
@@ -56,6 +62,7 @@ COUNTS = struct.Struct(">QQQQ")  # in the order of STATES
 OWNER = struct.Struct(">IQ")  # number, since ms
 PLACE = struct.Struct(">BQ")  # index in STATES, rank or ms
 NUMBER = struct.Struct(">Q")
+HELD = struct.Struct(">QQ")  # job id, until ms
 _CHECK = struct.Struct(">I")
 _TRACK = struct.Struct(">IHQ")
 

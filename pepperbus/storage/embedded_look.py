@@ -92,6 +92,10 @@ class Look:
         rows = self.txn.cursor(self.tables["topics"])
         return [name.decode() for name, number in rows if any(self.counts(TOPIC.unpack(number)[0]))]
 
+    def text(self, name: str) -> str:
+        found = self.txn.get(name.encode(), db=self.tables["texts"])
+        return found.decode() if found else ""
+
     def paused(self) -> set[str]:
         return {name.decode() for name in self.txn.cursor(self.tables["paused"]).iternext(values=False)}
 

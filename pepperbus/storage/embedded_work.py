@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from pepperbus.storage.columns import as_lines
-from pepperbus.storage.contract import Push
+from pepperbus.storage.contract import Once, Push
 from pepperbus.storage.embedded_layout import (
     DEAD,
     DELAYED,
+    HELD,
     JOB,
     LINE,
     NEW,
@@ -119,6 +120,58 @@ class Work(Leases):
             self._put_line(number, DELAYED, push.due_ms, push.job_id, track.pack())
         else:
             self._to_front(number, [(push.job_id, NEW)])
+
+    def push_once(self, batch: Sequence[Once], limits: Mapping[str, int] | None) -> list[int]:
+        return [self._push_once(one, limits) for one in batch]
+
+    def _push_once(self, one: Once, limits: Mapping[str, int] | None) -> int:
+        push, name, once = one.push, one.name.encode(), self.tables["once"]
+        record = self.txn.get(name, db=once)
+        holder, until_ms = HELD.unpack(record) if record else (0, 0)
+        if until_ms > self.now_ms and (holder == push.job_id or not one.alive or self._waits(holder, push.topics)):
+            return int(holder)
+        if self.push([push], limits):
+            return 0
+        expiry = self.tables["expiry"]
+        if record:
+            self.txn.delete(NUMBER.pack(until_ms) + name, db=expiry)
+        until_ms = self.now_ms + one.ttl_ms
+        self.txn.put(name, HELD.pack(push.job_id, until_ms), db=once)
+        self.txn.put(NUMBER.pack(until_ms) + name, b"", db=expiry)
+        return push.job_id
+
+    def _waits(self, job_id: int, topics: Sequence[str]) -> bool:
+        """Whether the job is in one of `topics` and not dead there."""
+        for topic in topics:
+            number = self.topic_number(topic)
+            if number is not None and self.txn.get(JOB.pack(number, job_id), db=self.tables["bodies"]) is not None:
+                place = self.txn.get(JOB.pack(number, job_id), db=self.tables["place"])
+                if not place or PLACE.unpack(place)[0] != DEAD:
+                    return True
+        return False
+
+    def sweep(self, n: int) -> int:
+        """Take out up to `n` names that nobody holds any more. Returns how many."""
+        count = 0
+        while count < n and (key := self.first("expiry", b"")) is not None:
+            if NUMBER.unpack_from(key)[0] > self.now_ms:
+                break
+            self.txn.delete(key, db=self.tables["expiry"])
+            self.txn.delete(key[NUMBER.size :], db=self.tables["once"])
+            count += 1
+        return count
+
+    def swap(self, name: str, old: str, new: str, batch: Sequence[Push]) -> str:
+        found = self.text(name)
+        if found != old or found == new:
+            return found
+        if batch:
+            self.push(batch, None)
+        if new:
+            self.txn.put(name.encode(), new.encode(), db=self.tables["texts"])
+        else:
+            self.txn.delete(name.encode(), db=self.tables["texts"])
+        return new
 
     def promote(self, topic: str, now_ms: int, n: int) -> tuple[int, int]:
         number = self.topic_number(topic)

@@ -24,6 +24,7 @@ from pepperbus.storage.contract import (
     Depth,
     Health,
     Leased,
+    Once,
     Outcome,
     Page,
     Push,
@@ -94,6 +95,8 @@ class MemoryStorage:
         self._seen: dict[str, int] = {}
         self._shards: dict[int, str] = {}
         self._paused: set[str] = set()
+        self._held: dict[str, tuple[int, int]] = {}  # name -> job id that holds it, until when (ms)
+        self._texts: dict[str, str] = {}
 
     def open(self) -> None:
         pass
@@ -125,6 +128,41 @@ class MemoryStorage:
             topic.to_front([job])
         else:
             topic.to_tail(job)
+
+    def push_once(self, batch: Sequence[Once], limits: Mapping[str, int] | None = None) -> list[int]:
+        return [self._push_once(one, limits) for one in batch]
+
+    def _push_once(self, one: Once, limits: Mapping[str, int] | None) -> int:
+        push, now_ms = one.push, self._clock.now_ms()
+        holder, until_ms = self._held.get(one.name, (0, 0))
+        if (
+            holder
+            and until_ms > now_ms
+            and (holder == push.job_id or not one.alive or self._waits(holder, push.topics))
+        ):
+            return holder
+        if self.push([push], limits):
+            return 0
+        self._held[one.name] = push.job_id, now_ms + one.ttl_ms
+        return push.job_id
+
+    def _waits(self, job_id: int, topics: Sequence[str]) -> bool:
+        """Whether the job is in one of `topics` and not dead there."""
+        return any(found.state is not State.DEAD for found in self.find(job_id, topics))
+
+    def recall(self, name: str) -> str:
+        return self._texts.get(name, "")
+
+    def swap(self, name: str, old: str, new: str, batch: Sequence[Push] = ()) -> str:
+        found = self.recall(name)
+        if found != old or found == new:
+            return found
+        self.push(batch)
+        if new:
+            self._texts[name] = new
+        else:
+            del self._texts[name]
+        return new
 
     def lease(self, topic: str, n: int, owner: str) -> list[Leased]:
         found = self._topics.get(topic)
@@ -299,7 +337,8 @@ class MemoryStorage:
         return "" if level == MEMORY else "a memory storage keeps nothing: use type = embedded"
 
     def upkeep(self) -> None:
-        """Nothing to do."""
+        now_ms = self._clock.now_ms()
+        self._held = {name: held for name, held in self._held.items() if held[1] > now_ms}
 
     def watch(self, topics: Sequence[str], wake: Callable[[str], None]) -> None:
         pass

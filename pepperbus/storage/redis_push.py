@@ -33,7 +33,7 @@ def _announced(topics: tuple[str, ...]) -> Packed:
     return pack([(b"SADD", names.REDIS_TOPICS, *topics), *wakes])
 
 
-class _Batch:
+class Batch:
     """The commands of one push. `stores[i]` is the place (keys, job field, removal of its pointer) of the i-th command."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class _Batch:
 
 
 class _Columns:
-    """The same commands as `_Batch` for jobs that all just join their lines, packed by the column: a third of its time.
+    """The same commands as `Batch` for jobs that all just join their lines, packed by the column: a third of its time.
 
     `stores()` is only wanted when one of the bodies was there already.
     """
@@ -113,25 +113,25 @@ class Pushes:
         """`Storage.push`. The limits are looked at just before: pushes of others at that moment are not seen."""
         link = self._link
         with link.pool.borrow() as connection:
-            self._check_memory(connection)
+            self.check_memory(connection)
             if not limits and (lines := as_lines(batch)):
                 columns = _Columns(link, lines)
                 results = connection.together(columns.commands())
                 if not all(results[: columns.jobs]):
-                    _undo_repeated(link, connection, columns.stores(), results)
+                    undo_repeated(link, connection, columns.stores(), results)
                 return []
-            refused = _over_limit(link, connection, batch, limits) if limits else []
-            commands = _Batch()
+            refused = over_limit(link, connection, batch, limits) if limits else []
+            commands = Batch()
             for index, one in enumerate(batch):
                 if index not in refused:
                     for topic in one.topics:
                         commands.add(link.keys(topic), one)
             if commands.bodies:
                 results = connection.together(commands.commands())
-                _undo_repeated(link, connection, commands.stores, results)
+                undo_repeated(link, connection, commands.stores, results)
         return refused
 
-    def _check_memory(self, connection: Connection) -> None:
+    def check_memory(self, connection: Connection) -> None:
         """A full Redis refuses claims too, so jobs could never leave it again: stop filling it before."""
         now = time.monotonic()
         if now - self._looked_at < CHECK_S:
@@ -145,7 +145,7 @@ class Pushes:
         self._looked_at = now
 
 
-def _over_limit(link: Link, connection: Connection, batch: Sequence[Push], limits: Mapping[str, int]) -> list[int]:
+def over_limit(link: Link, connection: Connection, batch: Sequence[Push], limits: Mapping[str, int]) -> list[int]:
     """The indexes of pushes for which one of their topics has no room; a job that is already there needs none."""
     limited = sorted({topic for one in batch for topic in one.topics if limits.get(topic, 0) > 0})
     if not limited:
@@ -165,7 +165,7 @@ def _over_limit(link: Link, connection: Connection, batch: Sequence[Push], limit
     return refused
 
 
-def _undo_repeated(
+def undo_repeated(
     link: Link, connection: Connection, stores: Sequence[tuple[Keys, bytes, Command]], results: Sequence[int]
 ) -> None:
     """Take out the second pointers. They would do no harm (their nonce is wrong), but they would be counted."""

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from pepperbus.clock import ManualClock
 from pepperbus.config.model import StorageConfig
 from pepperbus.job import State
-from pepperbus.storage.contract import Leased, Outcome, Push, Settle, Storage
+from pepperbus.storage.contract import Leased, Once, Outcome, Push, Settle, Storage
 from pepperbus.storage.memory import MemoryStorage
 from tests.contract.conftest import ENGINES
 from tests.contract.rig import Producer, Rig
@@ -61,6 +61,20 @@ class Beside(RuleBasedStateMachine):
         batch = self.producer.several(n, self.topic(name))
         self.pushed += batch
         self.both(lambda one: sorted(one.push(batch, {self.topic(name): limit})))
+
+    @rule(names=st.lists(st.sampled_from("xyz"), min_size=1, max_size=4), alive=st.booleans(), limit=st.integers(0, 4))
+    def push_once(self, names: list[str], alive: bool, limit: int) -> None:
+        where = self.topic("a"), self.topic("b")
+        batch = [Once(self.producer.push(*where), f"{self.prefix}/{name}", 86_400_000, alive) for name in names]
+        self.pushed += [one.push for one in batch]
+        self.both(lambda one: one.push_once(batch, {where[0]: limit} if limit else None))
+
+    @rule(old=st.sampled_from(["", "1", "2"]), new=st.sampled_from(["", "1", "2"]), n=st.integers(0, 2))
+    def swap(self, old: str, new: str, n: int) -> None:
+        batch = self.producer.several(n, self.topic("b"))
+        self.pushed += batch
+        self.both(lambda one: one.swap(f"{self.prefix}/text", old, new, batch))
+        self.both(lambda one: one.recall(f"{self.prefix}/text"))
 
     @rule(data=st.data())
     def push_again(self, data: st.DataObject) -> None:
