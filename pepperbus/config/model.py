@@ -68,6 +68,56 @@ class Web:
     proxies: tuple[str, ...] = ()
     session_idle: float = 12 * 3600.0
     session_longest: float = 7 * 86400.0
+    legacy_loopback: bool = False  # the Go system's admin addresses without a login, from loopback
+
+
+@dataclass(frozen=True)
+class Limit:
+    """When an alarm begins and when it is over: the measure holds beyond a threshold for so many seconds."""
+
+    begin: float = 1.0
+    begin_for: float = 0.0
+    end: float = 1.0
+    end_for: float = 0.0
+    off: bool = False
+
+
+Limits = tuple[tuple[str, Limit], ...]  # rule -> its limit
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Who is told of alarms, and how."""
+
+    name: str
+    type: str = "webhook"  # webhook | mail | apprise
+    url: Secret = Secret()
+    sign: Secret = Secret()
+    server: str = ""
+    security: str = "starttls"  # starttls | tls | none
+    user: str = ""
+    password: Secret = Secret()
+    sender: str = ""
+    to: tuple[str, ...] = ()
+    systems: tuple[str, ...] = ()  # () = everything
+    rules: tuple[str, ...] = ()  # () = all
+    language: str = "en"
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """`rules`: every rule's limit; `systems`: what is different for a system's queues."""
+
+    language: str = "en"
+    dashboard: str = ""
+    every: float = 10.0
+    gather: float = 15.0
+    window: float = 300.0
+    least: int = 10
+    keep: float = 90 * 86400.0
+    channels: tuple[Channel, ...] = ()
+    rules: Limits = ()
+    systems: tuple[tuple[str, Limits], ...] = ()
 
 
 GroupRoles = tuple[str, tuple[str, ...]]  # a group of a sign-on service; ROLE or SYSTEM=ROLE, each

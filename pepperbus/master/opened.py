@@ -99,7 +99,7 @@ def _name_of(uid: int) -> str:
 def _empty(directory: Path) -> None:
     """Counts begin at the start of the bus."""
     _make_directory(directory)
-    for path in directory.glob("*.stats"):
+    for path in (*directory.glob("*.stats"), directory / "since.json"):
         path.unlink(missing_ok=True)
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from pepperbus.config.model import FastcgiPool, Topic
 from pepperbus.delivery import fpm_status
-from pepperbus.errors import NotReachable
+from pepperbus.errors import NotFound, NotReachable
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Result
 from pepperbus.operations.rights import Right, may, operation
@@ -60,6 +60,17 @@ def consumers(office: Office) -> list[Consumer]:
     asking = [gevent.spawn(_ask_fpm, pools[pool.name], pool) for pool in office.config.pools.values() if pool.status]
     gevent.joinall(asking)
     return [*pools.values(), *urls.values()]
+
+
+@operation(Right.VIEW)
+def fpm(office: Office, pool: str) -> dict[str, Any]:
+    """The status page of one pool, as php-fpm spells its fields. Raises NotFound and NotReachable."""
+    found = office.config.pools.get(pool)
+    if found is None:
+        raise NotFound(f"pool not found: {pool!r}")
+    if not found.status:
+        raise NotFound(f"pool {pool}: no `status` in [fastcgi]; set pm.status_listen and pm.status_path in php-fpm")
+    return fpm_status.ask(found.status)
 
 
 def _told(office: Office) -> dict[str, list[dict[str, Any]]]:

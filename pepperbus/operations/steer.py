@@ -45,13 +45,13 @@ def reload(office: Office) -> Steered:
 
 
 @operation(Right.ADMIN, tells=("ok", "message"))
-def upgrade(office: Office) -> Steered:
-    """The running bus becomes the code on disk; waits until every process is replaced, or says why not.
+def upgrade(office: Office, wait: bool = True) -> Steered:
+    """The running bus becomes the code on disk, or says why not; `wait`: until every process is replaced.
 
     Raises NotReachable.
     """
     steered = _steer(office, {"op": "upgrade"})
-    if not steered.ok:
+    if not steered.ok or not wait:
         return steered
     facts = steered.answer["upgrade"]
     number, left, deadline = facts["number"], -1, 0.0

@@ -164,6 +164,8 @@ class _Door:
             return None
         if request.path in ("/metrics", "/global/metrics") and is_direct(request):
             return None
+        if g.get("own_refusal"):
+            return None
         return self._stranger()
 
     def _take_session(self, secret: str) -> None:

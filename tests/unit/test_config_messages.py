@@ -108,7 +108,6 @@ NODE_CASES = {
     "[web]\nlisten = 127.0.0.1:12017": [
         "2: [web] listen = 127.0.0.1:12017: 127.0.0.1:12017 is already the gateway's; choose another port"
     ],
-    "[web]\nlegacy_loopback = yes": ["2: [web] legacy_loopback = yes: not yet known to this version; remove it"],
     "[alarms]\nx = y": ["1: [alarms]: not yet known to this version; remove it"],
     "[http]\nallow = 10.0.0.1/8": [
         "2: [http] allow = 10.0.0.1/8: '10.0.0.1/8': a host name, *.example.com, an address or a network such as "

@@ -9,7 +9,7 @@ import msgspec
 from flask import Blueprint, Response, request
 
 from pepperbus.errors import NotFound
-from pepperbus.operations import consumer, history, pause, queues, tail
+from pepperbus.operations import baseline, consumer, history, pause, queues, tail
 from pepperbus.operations.results import QueueStatus, TopicStatus
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
@@ -65,12 +65,15 @@ def find(desk: Desk, name: str) -> tuple[QueueStatus, TopicStatus]:
 
 def _build(desk: Desk, name: str) -> dict[str, Any]:
     queue, topic = find(desk, name)
+    known = baseline.since(desk.office, name)
+    topic = baseline.less(topic, known)
     monitor = desk.monitor
     failures = tail.history(desk.office, topic=name, outcome="retry", limit=4).events
     failures += tail.history(desk.office, topic=name, outcome="dead", limit=4).events
     return {
         "queue": queue,
         "topic": topic,
+        "since_ms": known.at_ms if known else 0,
         "wait": monitor.percentiles(name, "wait"),
         "run": monitor.percentiles(name, "run"),
         "failed_rate": monitor.rate(name, "failed", 60),
@@ -127,6 +130,11 @@ def register(pages: Blueprint, desk: Desk) -> None:
         pause.resume(desk.office, f"{queue}/{topic}")
         desk.monitor.forget()
         return did(_("{name} is fed again", name=f"{queue}/{topic}"), f"/topics/{queue}/{topic}")
+
+    @pages.post("/topics/<queue>/<topic>/reset")
+    def topic_reset(queue: str, topic: str) -> Response:
+        baseline.reset(desk.office, f"{queue}/{topic}")
+        return did(_("{name} is counted anew from here", name=f"{queue}/{topic}"), f"/topics/{queue}/{topic}")
 
     @pages.post("/topics/<queue>/<topic>/concurrency")
     def topic_concurrency(queue: str, topic: str) -> Response:
