@@ -149,13 +149,21 @@ class Audit:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def search(
-        self, *, who: str = "", what: str = "", about: str = "", since_ms: int = 0, before: int = 0, limit: int = 100
+        self,
+        *,
+        who: str = "",
+        what: str = "",
+        about: str = "",
+        result: str = "",
+        since_ms: int = 0,
+        before: int = 0,
+        limit: int = 100,
     ) -> chain.Found:
         """Newest first, older than number `before` (0: from the end); each operation once, with its end if it has one.
 
         `about` matches from its beginning. Stops after 2 s of looking (`complete` False).
         """
-        wanted = chain.Wanted(who, what, about, since_ms)
+        wanted = chain.Wanted(who, what, about, since_ms, result)
         return aside(lambda: chain.search(self._segments(), wanted, before, limit))
 
     def verify(self, known: str = "") -> chain.Verified:

@@ -64,9 +64,15 @@ class Wanted(NamedTuple):
     what: str
     about: str
     since_ms: int
+    result: str = ""
 
     def matches(self, entry: Entry) -> bool:
-        return self.who in ("", entry.who) and self.what in ("", entry.what) and entry.about.startswith(self.about)
+        return (
+            self.who in ("", entry.who)
+            and self.what in ("", entry.what)
+            and self.result in ("", entry.result)
+            and entry.about.startswith(self.about)
+        )
 
 
 def search(segments: Sequence[Path], wanted: Wanted, before: int, limit: int) -> Found:

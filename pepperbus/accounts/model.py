@@ -100,13 +100,14 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A login that lasts. `csrf` is what its forms must carry."""
+    """A login that lasts. `csrf` is what its forms must carry; `id` names it in lists and tells nothing of its secret."""
 
     account: Account
     csrf: str
     created_ms: int
     seen_ms: int
     address: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from pepperbus.errors import NotFound, PepperbusError
 
 TOKEN_PREFIX = "pbt_"
 _SEEN_EVERY_MS = 60_000
+_ID_BYTES = 6  # of the hash: enough to tell one person's sessions apart
 _OWNER = "a.name, a.roles, a.disabled, a.source, a.subject, a.created, a.changed, a.seen"
 _TOKEN = "t.id, t.owner, t.name, t.role, t.systems, t.created, t.expires, t.seen"
 
@@ -53,7 +54,7 @@ def session(store: Store, secret: str, idle_s: float, longest_s: float) -> Sessi
         if account.disabled or now - seen > idle_s * 1000 or now - created > longest_s * 1000:
             c.execute("DELETE FROM sessions WHERE hash = ?", (key,))
             return None
-        return Session(account, csrf_of(secret), created, seen, address)
+        return Session(account, csrf_of(secret), created, seen, address, key[:_ID_BYTES].hex())
 
     found = store.run(work)
     if found and now - found.seen_ms > _SEEN_EVERY_MS:
@@ -79,6 +80,32 @@ def end(store: Store, secret: str) -> None:
 def end_all(store: Store, account: str) -> None:
     """Every session of the account."""
     store.run(lambda c: c.execute("DELETE FROM sessions WHERE account = ?", (account,)).fetchall())
+
+
+def sessions(store: Store, account: Account, idle_s: float, longest_s: float) -> list[Session]:
+    """Those of the account that are not over, latest first; without what their forms carry."""
+    now = store.clock.now_ms()
+    over = (account.name, now - int(idle_s * 1000), now - int(longest_s * 1000))
+
+    def work(c: apsw.Connection) -> list[Session]:
+        sql = "SELECT created, seen, address, hash FROM sessions WHERE account = ? AND seen >= ? AND created >= ?"
+        rows = c.execute(f"{sql} ORDER BY seen DESC, created DESC", over)
+        return [
+            Session(account, "", created, seen, address, key[:_ID_BYTES].hex()) for created, seen, address, key in rows
+        ]
+
+    return store.run(work)
+
+
+def end_one(store: Store, account: str, session_id: str) -> None:
+    """Raises NotFound, also for somebody else's."""
+
+    def work(c: apsw.Connection) -> None:
+        c.execute("DELETE FROM sessions WHERE account = ? AND lower(hex(hash)) LIKE ? || '%'", (account, session_id))
+        if not c.changes():
+            raise NotFound(f"no session {session_id!r}")
+
+    store.run(work)
 
 
 def sweep(store: Store, idle_s: float, longest_s: float) -> None:

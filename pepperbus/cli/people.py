@@ -208,13 +208,14 @@ def _tokens(found: list[TokenInfo]) -> None:
 @click.option("--who", default="", help="Only what this account (or user of this host) did.")
 @click.option("--what", default="", help="Only this, such as purge, queue.change, login.")
 @click.option("--about", default="", help="Only what is about this queue or topic.")
+@click.option("--result", default="", help="Only what ended so: done, failed, refused, or begun.")
 @click.option("--since", default="", help="Since: 30m, 2h, 1d ago, a date, or unix seconds.")
 @click.option("-n", "limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
 @click.option("--verify", is_flag=True, help="Follow the whole chain instead. Exit status 1: something is wrong.")
 @click.option("--known", default="", help="With --verify: a hash noted earlier that must be in the chain.")
 @click.pass_context
 def audit(
-    ctx: click.Context, who: str, what: str, about: str, since: str, limit: int, verify: bool, known: str
+    ctx: click.Context, who: str, what: str, about: str, result: str, since: str, limit: int, verify: bool, known: str
 ) -> None:
     """Show what was done, newest first: by whom, from where, on what, how it ended."""
     with _office(ctx) as opened:
@@ -225,7 +226,8 @@ def audit(
                 raise PepperbusError("the audit log is not whole")
             return
         since_ms = epoch_ms(since, opened.clock.now_ms()) if since else 0
-        show(ctx, auditing.history(opened, who=who, what=what, about=about, since_ms=since_ms, limit=limit), _history)
+        found = auditing.history(opened, who=who, what=what, about=about, result=result, since_ms=since_ms, limit=limit)
+        show(ctx, found, _history)
 
 
 def _history(found: Found) -> None:

@@ -19,5 +19,6 @@ or raises one of `pepperbus.errors`.
     consumer.py   ping, send: straight to a consumer
     tail.py       tail: journal rows as they happen
     doctor.py     diagnose, check_fpm: what will hurt; doctor_fpm.py, doctor_redis.py, doctor_machine.py look, findings.py holds
+    users.py      accounts; tokens.py API tokens, sessions.py one's own logins, audit.py who did what
     steer.py      check, reload, stop
 """

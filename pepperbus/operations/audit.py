@@ -15,12 +15,15 @@ def history(
     who: str = "",
     what: str = "",
     about: str = "",
+    result: str = "",
     since_ms: int = 0,
     before: int = 0,
     limit: int = 100,
 ) -> Found:
     """What was done, newest first; `about` matches from its beginning. Stops looking after 2 s (`complete` False)."""
-    return office.audit.search(who=who, what=what, about=about, since_ms=since_ms, before=before, limit=limit)
+    return office.audit.search(
+        who=who, what=what, about=about, result=result, since_ms=since_ms, before=before, limit=limit
+    )
 
 
 @operation(Right.ADMIN, audited=False)

@@ -34,6 +34,9 @@ class Selected(Protocol):
     since_ms: int
 
 
+#: How the deeds are called that are written down, as far as their modules are loaded.
+DEEDS: set[str] = {"login", "logout", "setup"}
+
 _facts: ContextVar[dict[str, dict[str, Any]] | None] = ContextVar("facts", default=None)
 
 
@@ -60,6 +63,8 @@ def operation(
         signature = inspect.signature(function)
         name = what_of(function)
         changes = right > Right.VIEW if audited is None else audited
+        if changes:
+            DEEDS.add(name)
 
         @functools.wraps(function)
         def checked(*args: _Params.args, **kwargs: _Params.kwargs) -> _Result:

@@ -52,12 +52,13 @@ _KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml",
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the navigation. `text` is English; base.html translates it."""
+    """One line of the navigation. `text` is English; base.html translates it. `needs` "admin": for those of the node."""
 
     path: str
     text: str
     icon: str
     group: str = "work"
+    needs: str = ""
 
 
 NAVIGATION: list[Entry] = []

@@ -140,7 +140,7 @@ class _Door:
         self._patience = Patience(desk.base.clock)
         self._waiting = 0
         self._code = ""
-        self.sign_on = oidc.SignOn(desk, log, _with_session, lambda status, why: _form("login.html", status, error=why))
+        self.sign_on = oidc.SignOn(desk, log, with_session, lambda status, why: _form("login.html", status, error=why))
         if desk.base.accounts.is_empty():
             self._code = secrets.token_urlsafe(9)
             log.warning(
@@ -210,7 +210,7 @@ class _Door:
         except PepperbusError as error:
             self._log.warning("web_login_failed", str(error), account=name[:128], address=g.address)
             return _form("login.html", 503, next=back, name=name, error="the directory does not answer; see the log")
-        return _with_session(redirect(back, 303), secret)
+        return with_session(redirect(back, 303), secret)
 
     def oidc(self) -> AnyResponse:
         return cast(AnyResponse, self.sign_on.start(local_path(request.args.get("next", "/"))))
@@ -238,7 +238,7 @@ class _Door:
             secret = self._hashed(lambda: logins.setup(self._desk.base, name, request.form["password"], g.address))
         except PepperbusError as error:
             return _form("setup.html", 400, error=str(error), **given)
-        return _with_session(redirect("/", 303), secret)
+        return with_session(redirect("/", 303), secret)
 
     def _is_code(self, code: str) -> bool:
         wait_s = self._patience.wait_s("(setup)", g.address)
@@ -277,7 +277,10 @@ def _cookie() -> str:
     return "__Host-pepperbus" if g.secure else "pepperbus"
 
 
-def _with_session(response: AnyResponse, secret: str) -> AnyResponse:
-    """Lax, not Strict: a link in an alarm's message must open the page. Nothing changes by GET, and forms carry a token."""
+def with_session(response: AnyResponse, secret: str) -> AnyResponse:
+    """The answer with the cookie of that session.
+
+    Lax, not Strict: a link in an alarm's message must open the page. Nothing changes by GET, and forms carry a token.
+    """
     response.set_cookie(_cookie(), secret, secure=g.secure, httponly=True, samesite="Lax", path="/")
     return response

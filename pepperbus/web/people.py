@@ -6,8 +6,9 @@ from flask import g
 
 from pepperbus.accounts.chain import Found, Verified
 from pepperbus.errors import UsageError
-from pepperbus.operations import audit, tokens, users
+from pepperbus.operations import audit, sessions, tokens, users
 from pepperbus.operations.results import Result
+from pepperbus.operations.sessions import SessionInfo
 from pepperbus.operations.tokens import TokenInfo, TokenMade
 from pepperbus.operations.users import Removed, User, UserMade
 from pepperbus.web.table import Call, Route
@@ -82,6 +83,14 @@ def revoke_token(call: Call) -> Removed:
     return tokens.revoke(call.desk.office, call.names["token"])
 
 
+def list_sessions(call: Call) -> list[SessionInfo]:
+    return sessions.listing(call.desk.office)
+
+
+def end_session(call: Call) -> Removed:
+    return sessions.end(call.desk.office, call.names["session"])
+
+
 def find_audit(call: Call) -> Found:
     query = call.query
     if not 1 <= query.limit <= 1000:
@@ -91,6 +100,7 @@ def find_audit(call: Call) -> Found:
         who=query.who,
         what=query.what,
         about=query.about,
+        result=query.result,
         since_ms=query.since_ms,
         before=query.before,
         limit=query.limit,
@@ -119,6 +129,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/tokens", N.LOGIN, list_tokens, list[TokenInfo], "One's own tokens; an administrator sees all."),
     Route("POST", "/tokens", N.LOGIN, add_token, TokenMade, "A new token; its text is shown once.", body=TokenBody),
     Route("DELETE", "/tokens/{token}", N.LOGIN, revoke_token, Removed, "The token stops at once."),
+    Route("GET", "/sessions", N.LOGIN, list_sessions, list[SessionInfo], "One's own logins, latest first."),
+    Route("DELETE", "/sessions/{session}", N.LOGIN, end_session, Removed, "That login ends at once."),
     Route("GET", "/audit", N.ADMIN_NODE, find_audit, Found, "What was done, newest first.", query=AuditQuery),
     Route("GET", "/audit/verify", N.ADMIN_NODE, verify_audit, Verified, "Whether the chain holds.", query=VerifyQuery),
 )  # fmt: skip

@@ -136,11 +136,13 @@ class TokenBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class AuditQuery(msgspec.Struct):
-    """`about` matches from its beginning; `before` is the `cursor` of the page before."""
+    """`about` matches from its beginning; `result`: done, failed, refused or begun; `before` is the `cursor` of the page
+    before."""
 
     who: str = ""
     what: str = ""
     about: str = ""
+    result: str = ""
     since_ms: int = 0
     before: int = 0
     limit: int = 100

@@ -33,7 +33,7 @@ system = shop
 PATHS = (
     *("/", "/queues", "/queues/new", "/queues/orders/edit", "/topics/orders/mail", "/topics/orders/mail/jobs"),
     *("/jobs/{job}", "/search?topic=orders/mail&state=retry", "/errors", "/console?topic=orders/mail"),
-    *("/storage", "/consumers", "/nodes"),
+    *("/storage", "/consumers", "/nodes", "/users?add", "/users/admin", "/me", "/audit"),
 )
 LOOKS = [(1440, "light", "en"), (390, "dark", "zh")]
 if os.environ.get("PEPPERBUS_ALL_LOOKS"):

@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from pepperbus.accounts.model import Role
 from pepperbus.config.spec import schema
 from pepperbus.operations import marks
 from pepperbus.operations.status import STATES
 from pepperbus.web import words
-from pepperbus.web.pages import answers, edit, jobs, search, topic
+from pepperbus.web.pages import answers, audit, edit, jobs, search, topic
 
 WEB = Path(words.__file__).parent
 _IN_TEMPLATE = re.compile(r"""\b_\(\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
@@ -32,6 +33,7 @@ def texts() -> Iterator[str]:
 def shown() -> set[str]:
     """What is translated by a variable: states, outcomes, times, the help of the fields that come first."""
     processes = {"answers", "open", "failed", "starting", "draining", "waiting", "error", "detached", "ready"}
+    people = {*Role, "active", "disabled", *audit.RESULTS, *audit.DEED_WORDS.values()}
     return {
         *STATES,
         *marks.STATES,
@@ -41,6 +43,7 @@ def shown() -> set[str]:
         *jobs.STATES,
         *jobs.SINCE.values(),
         *processes,
+        *people,
         *(option.help for part in schema() if part in edit.FIRST for option in edit.options(part, True)),
     }
 

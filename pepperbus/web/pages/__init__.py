@@ -11,6 +11,8 @@
     errors.py     what fails, the same error on one line
     console.py    try a consumer out
     node.py       the machine room: storages, consumers, processes
+    users.py      accounts, roles, everybody's tokens; me.py my own account
+    audit.py      who did what, and whether the record is whole
     answers.py    what a click did: a toast for htmx, a redirect for a plain form, errors as a page
 
 A page registers its addresses on the blueprint; its line of the navigation stands in `NAVIGATION` here.
@@ -23,7 +25,22 @@ from flask import Blueprint, Flask
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
 from pepperbus.web.frame import Entry
-from pepperbus.web.pages import answers, console, edit, errors, job, jobs, node, overview, queues, search, topic
+from pepperbus.web.pages import (
+    answers,
+    audit,
+    console,
+    edit,
+    errors,
+    job,
+    jobs,
+    me,
+    node,
+    overview,
+    queues,
+    search,
+    topic,
+    users,
+)
 
 NAVIGATION = (
     Entry("/", "Overview", "layout-dashboard"),
@@ -34,8 +51,10 @@ NAVIGATION = (
     Entry("/storage", "Storage", "database", "node"),
     Entry("/consumers", "Consumers", "plug-connected", "node"),
     Entry("/nodes", "Nodes", "server-2", "node"),
+    Entry("/users", "Users", "users", "people", "admin"),
+    Entry("/audit", "Audit", "history", "people", "admin"),
 )
-_PAGES = (overview, queues, edit, topic, jobs, job, search, errors, console, node)
+_PAGES = (overview, queues, edit, topic, jobs, job, search, errors, console, node, users, me, audit)
 
 
 def install(app: Flask, desk: Desk) -> None:

@@ -52,6 +52,11 @@ def trouble(failure: errors.PepperbusError) -> str:
     return "\n".join(failure.mistakes) if isinstance(failure, errors.ConfigError) else str(failure)
 
 
+def status_of(failure: errors.PepperbusError) -> int:
+    """The HTTP status of an answer that says why not."""
+    return next(status for kind, status, _title in _ERRORS if isinstance(failure, kind))
+
+
 def error_page(status: int, title: str, text: str) -> Response:
     return Response(render_template("error.html", title=title, text=text, status=status), status, mimetype="text/html")
 

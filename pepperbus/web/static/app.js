@@ -167,6 +167,8 @@ document.addEventListener("click", (event) => {
     copy(source || "", copied.dataset.said);
   }
   if (event.target.closest("[data-close]") || event.target === byId("dialog")) byId("dialog").close();
+  const ask = event.target.closest("[data-ask]");
+  if (ask && !confirm(ask.dataset.ask)) event.preventDefault();
   const all = event.target.closest("[data-all]");
   if (all) for (const box of document.querySelectorAll(`input[name="${all.dataset.all}"]`)) box.checked = all.checked;
 });
