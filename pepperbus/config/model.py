@@ -229,11 +229,19 @@ class Backoff:
 
 
 @dataclass(frozen=True)
+@dataclass(frozen=True)
+class Span:
+    """A number, or a range between whose ends the bus moves."""
+
+    least: int
+    most: int
+
+
 class Topic:
     queue: str
     name: str
     storage: str
-    run: str  # fastcgi | http | pull
+    run: str  # fastcgi | http | pull | command
     pool: str = ""
     script: str = ""
     urls: tuple[str, ...] = ()
@@ -242,7 +250,8 @@ class Topic:
     ping: bool = True
     host: str = ""
     sign: Secret = Secret()
-    concurrency: int = 4
+    concurrency: int = 4  # the most; of run = command: of its children
+    least: int = 0  # where `concurrency` is a range: its lower end, else 0
     timeout: float = 3600.0
     attempts: int = 20
     backoff: Backoff = Backoff("exponential", (5.0, 3600.0), True)
@@ -259,7 +268,16 @@ class Topic:
     pop: str = "once"  # once | leased
     lease: float = 60.0
     headers: tuple[tuple[str, str], ...] = ()
-    hidden: tuple[str, ...] = ()  # params and headers whose values came by reference and are not shown
+    command: tuple[str, ...] = ()
+    feed: str = "stdin"  # stdin | exec | pull | none
+    max_task: int = 1000  # 0 = no limit
+    max_memory: int = 0  # bytes, 0 = no limit
+    entry: str = ""
+    directory: str = "/"
+    user: str = ""  # "" = that of the bus
+    environment: tuple[tuple[str, str], ...] = ()
+    hidden: tuple[str, ...] = ()  # params, headers and variables whose values came by reference and are not shown
+    alarms: Limits = field(default=(), compare=False)  # not compared: no worker is replaced because of them
 
     @property
     def full_name(self) -> str:
@@ -270,6 +288,16 @@ class Topic:
     def pulled(self) -> bool:
         """Its consumers come to the gateway for jobs."""
         return self.run == "pull"
+
+    @property
+    def kept(self) -> bool:
+        """The bus only keeps its processes alive; they find their work themselves."""
+        return self.run == "command" and self.feed in ("pull", "none")
+
+    @property
+    def scaled(self) -> bool:
+        """`concurrency` or `children` is a range."""
+        return 0 < self.least < self.concurrency
 
 
 @dataclass(frozen=True)

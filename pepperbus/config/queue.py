@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pepperbus.config import schedules
+from pepperbus.config import intakes
+from pepperbus.config import alarms
+from pepperbus.config import command
 from pepperbus.config.check import Values, complete, given
 from pepperbus.config.model import Config, Queue, Topic
 from pepperbus.config.node import unknown_name
@@ -21,7 +25,9 @@ from pepperbus.config.spec import Spec, schema
 from pepperbus.names import NAME_RULE, is_name
 
 #: Keys that mean something for one way of running only.
-ONLY = {"fastcgi": ("pool", "script", "params"), "http": ("url", "host", "sign", "headers"), "pull": ("lease",)}
+ONLY = {"fastcgi": ("pool", "script", "params"), "http": ("url", "host", "sign", "headers"), "pull": ("lease",)} | {
+    "command": command.KEYS
+}
 _PARAM = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _OURS = re.compile(
     r"(PEPPERBUS_|HTTP_X_PEPPERBUS_|REMOTE_|CONTENT_|ORIG_|FCGI_)"
@@ -53,6 +59,8 @@ def build(document: Document, name: str, node: Config) -> Queue:
     if not topics and not document.broken:
         document.mistake(("topics",), "a queue needs at least one topic: [topics], and in it [[NAME]]")
     storage = inherited.get("storage") or next(iter(node.storages))
+    for made in topics.values():
+        command.check_password(document, made, own["password"])
     own["open"] = own["open"] == "loopback"
     _check_keys(document, name, own["keys"])
     file = Path(os.path.abspath(document.file))
@@ -98,6 +106,9 @@ def _topic(document: Document, path: KeyPath, queue: str, values: Values, node: 
     if full["chunk"] > 1 and full["body"] == "raw":
         document.mistake((*path, "chunk"), "body = raw carries one job a request; use chunk = 1 or body = form")
     if document.value((*path, "dead_on")) is not None and full["contract"] == "sdk":
+    if run == "command":
+        command.check(document, path, full, node)
+    command.settle(document, run, full)
         document.mistake((*path, "dead_on"), "dead_on is for contract = status; under sdk the Code header decides")
     if full["attempts"] > 1 and full["max_age"] < full["backoff"].wait_s(1, 0.0):
         document.mistake((*path, "max_age"), "shorter than the first wait of backoff: no second attempt could ever be")
@@ -106,13 +117,14 @@ def _topic(document: Document, path: KeyPath, queue: str, values: Values, node: 
     _check_headers(document, (*path, "headers"), headers)
     urls = full.pop("url")
     _check_reach(document, path, urls or (), node)
-    hidden = tuple(name for name in (*params, *headers) if _is_referred(document, path, name))
+    variables = dict(full["environment"])
+    hidden = tuple(name for name in (*params, *headers, *variables) if _is_referred(document, path, name))
     full |= {"params": tuple(params.items()), "headers": tuple(headers.items()), "hidden": hidden}
     return Topic(queue=queue, name=path[-1], urls=urls, **full)
 
 
 def _is_referred(document: Document, path: KeyPath, name: str) -> bool:
-    places = [(*around, section, name) for around in (path, ()) for section in ("params", "headers")]
+    places = [(*around, section, name) for around in (path, ()) for section in ("params", "headers", "environment")]
     return any(is_reference(document.value(place)) for place in places)
 
 
@@ -143,13 +155,14 @@ def _check_run(document: Document, path: KeyPath, run: str, full: Values, node: 
         document.mistake(where, f"{full['script']} is not below script_root of the pool ({', '.join(roots)})")
 
 
-_NEEDS = {"fastcgi": ("pool", "script"), "http": ("url",)}
+_NEEDS = {"fastcgi": ("pool", "script"), "http": ("url",), "command": ("command",)}
 _NEEDED = {
     "pool": "the php-fpm pool, a name of [fastcgi] in the node's file",
     "script": "the script's path as php-fpm sees it",
     "url": "where to POST, such as http://127.0.0.1:8080/jobs",
 }
 
+    "command": 'what to run, such as "php /data/app/worker.php"',
 
 def _absent(document: Document, path: KeyPath, key: str) -> bool:
     """Not written anywhere it could stand (a wrong value was noted already), and no unreadable line may hold it."""

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WIDTH = 118
 
 #: Lines of the samples that are not commented out: what one really sets. `[storages]`' NAME is `local`, and so on.
-UNUSED = ("params", "headers")
+UNUSED = ("params", "headers", "environment")
 NAMES = {"storages": "local", "fastcgi": "php", "topics": "mail"}
 SET = {
     "queue_files": "queues.d/*.conf",
@@ -48,6 +48,11 @@ EXAMPLES = {
     "process_group": "quiet",
     "[topics] [[NAME]] url": "http://127.0.0.1:8080/jobs",
     "[topics] [[NAME]] host": "www.example.com",
+    "[topics] [[NAME]] command": '"php /data/app/worker.php"',
+    "[topics] [[NAME]] entry": "Worker,handle",
+    "[topics] [[NAME]] directory": "/data/app",
+    "[topics] [[NAME]] user": "www-data",
+    "[topics] [[NAME]] [[[environment]]] __many__": "production",
     "[topics] [[NAME]] sign": '"a long secret"',
     "[topics] [[NAME]] password": "another secret",
     "[topics] [[NAME]] tags": "live",
@@ -59,6 +64,7 @@ KEYS = {
     "[logins]": "shop",
     "[topics] [[NAME]] [[[params]]]": "APP_ENV",
     "[topics] [[NAME]] [[[headers]]]": "Authorization",
+    "[topics] [[NAME]] [[[environment]]]": "APP_ENV",
 }
 
 NODE_HEAD = """\

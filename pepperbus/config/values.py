@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import shlex
 from base64 import b64decode
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from pepperbus.config.model import Backoff, Login, Secret
+from pepperbus.config.model import Backoff, Login, Secret, Span
 from pepperbus.config.reach import place
 from pepperbus.names import NAME_RULE, is_name
 
@@ -97,6 +98,35 @@ def integer(value: Raw, min: str = "0", max: str = "1000000000") -> int:
 
 def integers(value: Raw, min: str = "0", max: str = "1000000000") -> tuple[int, ...]:
     return tuple(integer(one, min, max) for one in texts(value))
+def span(value: Raw, min: str = "0", max: str = "1000000000") -> Span:
+    """`4`, or `2..16`: the bus moves between these."""
+    found = text(value)
+    ends = [end.strip() for end in found.split("..")]
+    if len(ends) > 2 or not all(re.fullmatch(r"\d{1,18}", end, re.ASCII) for end in ends):
+        raise ValueError(f"a whole number from {min} to {max} is wanted, or a range such as 2..16")
+    least, most = integer(ends[0], min, max), integer(ends[-1], min, max)
+    if least > most:
+        raise ValueError("the first number of the range is larger than the last; write SMALL..LARGE")
+    return Span(least, most)
+
+
+def command(value: Raw) -> tuple[str, ...]:
+    """The words of a command line, split as a shell splits them; there is no shell: no $, *, | or > in it."""
+    found = text(value)
+    try:
+        words = tuple(shlex.split(found))
+    except ValueError as error:
+        raise ValueError(f"cannot be split into words: {error}") from None
+    if words and set(words) & {"|", "||", "&", "&&", ">", ">>", "<", ";"}:
+        raise ValueError("no shell reads this; for pipes and redirections write sh -c \"…\" (the whole value in quotes)")
+    return words
+
+
+def entry(value: Raw) -> str:
+    """`Class,method`: this comma makes no list."""
+    return text(",".join(value) if isinstance(value, list) else value)
+
+
 
 
 def boolean(value: Raw) -> bool:
@@ -313,7 +343,7 @@ def _meant(found: str, words: tuple[str, ...]) -> str:
 CHECKS: dict[str, Callable[..., Any]] = {
     check.__name__: check
     for check in (
-        text, texts, secret, private, signing, name, names, integer, integers, boolean, option, engine, duration,
-        size, backoff, address, addresses, urls, places, storage_url, script, host, login, later,
+        text, texts, secret, private, signing, name, names, integer, integers, span, command, entry, boolean, option, engine, duration,
+        size, backoff, address, addresses, urls, places, storage_url, script, host, login, expression, zone, later,
     )
 }  # fmt: skip

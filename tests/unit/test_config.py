@@ -251,10 +251,11 @@ def test_stale_files_are_named(tmp_path: Path) -> None:
 def test_the_sample_says_what_the_defaults_are(tmp_path: Path) -> None:
     """Every commented default of the sample may be uncommented: nothing changes and nothing is wrong."""
     (tmp_path / "queues.d").mkdir()
+    elsewhere = ("dead_on", "lease", "feed", "children", "max_task", "max_memory")  # with another `run` or `contract`
     for name, make in (("pepperbus.conf", reference.node_sample), ("queues.d/orders.conf", reference.queue_sample)):
         defaults = {f"# {option.key} = {option.default}" for option in spec() if option.default}
         lines = [line.replace("# ", "", 1) if line.strip() in defaults else line for line in make().split("\n")]
-        lines = [line for line in lines if not line.strip().startswith(("dead_on", "lease"))]  # valid elsewhere only
+        lines = [line for line in lines if not line.strip().startswith(elsewhere)]
         (tmp_path / name).write_text("\n".join(line for line in lines if line.strip() != "mode = redis"))
     uncommented = load(tmp_path / "pepperbus.conf", {})
     (tmp_path / "pepperbus.conf").write_text(reference.node_sample())

@@ -29,7 +29,8 @@ script = /app/job.php
 """
 UNKNOWN_TOPIC_KEYS = (
     "run, pool, script, url, body, contract, ping, host, sign, concurrency, timeout, attempts, backoff, max_age, "
-    "zombie_grace, chunk, max_length, password, tags, storage, paused, consumer, dead_on, pop, lease"
+    "zombie_grace, chunk, max_length, password, tags, storage, paused, consumer, dead_on, command, feed, "
+    "children, max_task, max_memory, entry, directory, user, pop, lease"
 )
 
 
@@ -210,7 +211,7 @@ QUEUE_CASES = {
         "6: [topics] [[mail]]: run = http needs url: where to POST, such as http://127.0.0.1:8080/jobs"
     ],
     QUEUE + "run = command": [
-        "7: [topics] [[mail]] run = command: not yet known to this version; allowed: fastcgi, http, pull (default fastcgi)"
+        '6: [topics] [[mail]]: run = command needs command: what to run, such as "php /data/app/worker.php"'
     ],
     QUEUE + "url = http://h/": [
         "7: [topics] [[mail]] url = http://h/: url is for run = http; this topic has run = fastcgi"
@@ -252,8 +253,24 @@ QUEUE_CASES = {
     "rate = 5\n" + QUEUE: ["1: rate = 5: not yet known to this version; remove it"],
     QUEUE + "[schedule]": ["7: [schedule]: not yet known to this version; remove it"],
     QUEUE + "[intakes]\n[[x]]": ["7: [intakes]: not yet known to this version; remove it"],
+    QUEUE + "run = command\ncommand = php a | b": [
+        '8: [topics] [[mail]] command = php a | b: no shell reads this; for pipes and redirections write sh -c "…" '
+        "(the whole value in quotes)"
+    ],
+    QUEUE + "run = command\ncommand = php a\nchildren = 8..2": [
+        "9: [topics] [[mail]] children = 8..2: the first number of the range is larger than the last; "
+        "write SMALL..LARGE (default 1)"
+    ],
+    QUEUE + "run = command\ncommand = php a\nconcurrency = 3\nentry = A,b": [
+        "9: [topics] [[mail]] concurrency = 3: concurrency is not for run = command: count children = instead",
+        "10: [topics] [[mail]] entry = A, b: entry is for feed = pull; this topic has stdin",
+    ],
+    QUEUE + "run = command\ncommand = php a\nfeed = exec\nmax_task = 3\ncontract = sdk": [
+        "10: [topics] [[mail]] max_task = 3: max_task is for feed = stdin or pull; this topic has exec",
+        "11: [topics] [[mail]] contract = sdk: contract is not for run = command: feed says what its answer means",
+    ],
     QUEUE + "[[[environment]]]\nA = b": [
-        "7: [topics] [[mail]] [[[environment]]]: not yet known to this version; remove it"
+        "7: [topics] [[mail]] [[[environment]]]: environment is for run = command; this topic has run = fastcgi"
     ],
     QUEUE + "colour = red": [f"7: [topics] [[mail]] colour = red: unknown key; known here: {UNKNOWN_TOPIC_KEYS}"],
     QUEUE + "[[[params]]]\nSCRIPT_FILENAME = /etc/passwd": [
