@@ -229,7 +229,6 @@ class Backoff:
 
 
 @dataclass(frozen=True)
-@dataclass(frozen=True)
 class Span:
     """A number, or a range between whose ends the bus moves."""
 
@@ -237,6 +236,7 @@ class Span:
     most: int
 
 
+@dataclass(frozen=True)
 class Topic:
     queue: str
     name: str

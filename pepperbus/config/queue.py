@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pepperbus.config import schedules
-from pepperbus.config import intakes
-from pepperbus.config import alarms
 from pepperbus.config import command
 from pepperbus.config.check import Values, complete, given
 from pepperbus.config.model import Config, Queue, Topic
@@ -58,9 +55,9 @@ def build(document: Document, name: str, node: Config) -> Queue:
         topics[topic] = _topic(document, path, name, {**inherited, **inner}, node)
     if not topics and not document.broken:
         document.mistake(("topics",), "a queue needs at least one topic: [topics], and in it [[NAME]]")
-    storage = inherited.get("storage") or next(iter(node.storages))
     for made in topics.values():
         command.check_password(document, made, own["password"])
+    storage = inherited.get("storage") or next(iter(node.storages))
     own["open"] = own["open"] == "loopback"
     _check_keys(document, name, own["keys"])
     file = Path(os.path.abspath(document.file))
@@ -103,12 +100,12 @@ def _topic(document: Document, path: KeyPath, queue: str, values: Values, node: 
         full["script"] = os.path.normpath(os.path.join(os.path.abspath(document.file.parent), full["script"]))
     full["storage"] = _storage(document, path, full["storage"], node)
     _check_run(document, path, run, full, node)
-    if full["chunk"] > 1 and full["body"] == "raw":
-        document.mistake((*path, "chunk"), "body = raw carries one job a request; use chunk = 1 or body = form")
-    if document.value((*path, "dead_on")) is not None and full["contract"] == "sdk":
     if run == "command":
         command.check(document, path, full, node)
     command.settle(document, run, full)
+    if full["chunk"] > 1 and full["body"] == "raw":
+        document.mistake((*path, "chunk"), "body = raw carries one job a request; use chunk = 1 or body = form")
+    if document.value((*path, "dead_on")) is not None and full["contract"] == "sdk":
         document.mistake((*path, "dead_on"), "dead_on is for contract = status; under sdk the Code header decides")
     if full["attempts"] > 1 and full["max_age"] < full["backoff"].wait_s(1, 0.0):
         document.mistake((*path, "max_age"), "shorter than the first wait of backoff: no second attempt could ever be")
@@ -159,10 +156,10 @@ _NEEDS = {"fastcgi": ("pool", "script"), "http": ("url",), "command": ("command"
 _NEEDED = {
     "pool": "the php-fpm pool, a name of [fastcgi] in the node's file",
     "script": "the script's path as php-fpm sees it",
+    "command": 'what to run, such as "php /data/app/worker.php"',
     "url": "where to POST, such as http://127.0.0.1:8080/jobs",
 }
 
-    "command": 'what to run, such as "php /data/app/worker.php"',
 
 def _absent(document: Document, path: KeyPath, key: str) -> bool:
     """Not written anywhere it could stand (a wrong value was noted already), and no unreadable line may hold it."""

@@ -96,8 +96,6 @@ def integer(value: Raw, min: str = "0", max: str = "1000000000") -> int:
     return int(found)
 
 
-def integers(value: Raw, min: str = "0", max: str = "1000000000") -> tuple[int, ...]:
-    return tuple(integer(one, min, max) for one in texts(value))
 def span(value: Raw, min: str = "0", max: str = "1000000000") -> Span:
     """`4`, or `2..16`: the bus moves between these."""
     found = text(value)
@@ -127,6 +125,8 @@ def entry(value: Raw) -> str:
     return text(",".join(value) if isinstance(value, list) else value)
 
 
+def integers(value: Raw, min: str = "0", max: str = "1000000000") -> tuple[int, ...]:
+    return tuple(integer(one, min, max) for one in texts(value))
 
 
 def boolean(value: Raw) -> bool:
@@ -344,6 +344,6 @@ CHECKS: dict[str, Callable[..., Any]] = {
     check.__name__: check
     for check in (
         text, texts, secret, private, signing, name, names, integer, integers, span, command, entry, boolean, option, engine, duration,
-        size, backoff, address, addresses, urls, places, storage_url, script, host, login, expression, zone, later,
+        size, backoff, address, addresses, urls, places, storage_url, script, host, login, later,
     )
 }  # fmt: skip
