@@ -47,6 +47,10 @@ def redis_text(name: str) -> str:
     return f"pb:text:{name}"
 
 
+#: What an intake adds to the name of the list it takes from: where elements lie while they are being stored.
+INTAKE_SUFFIX = "::pepperbus"
+
+
 def redis_node(node: str) -> str:
     """The key whose age says when `node` last said that it lives."""
     return f"pb:node:{node}"

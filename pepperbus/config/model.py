@@ -351,6 +351,7 @@ class Config:
     pools: dict[str, FastcgiPool]
     logins: dict[str, Login]
     queues: dict[str, Queue]
+    intakes: tuple[Intake, ...] = ()
     oidc: Oidc = Oidc()
     ldap: Ldap = Ldap()
     generation: int = 0

@@ -32,13 +32,17 @@ CRASH_LIMIT = 3
 
 
 class Push(NamedTuple):
-    """One job for `topics` (all in this storage). `due_ms` > 0: not before then. `front`: ahead of all waiting jobs."""
+    """One job for `topics` (all in this storage). `due_ms` > 0: not before then. `front`: ahead of all waiting jobs.
+
+    `dead`: the reason it comes in as a dead one, brought along from elsewhere; `limits` do not count it.
+    """
 
     job_id: int
     body: bytes
     topics: tuple[str, ...]
     due_ms: int = 0
     front: bool = False
+    dead: str = ""
 
 
 class Once(NamedTuple):

@@ -91,7 +91,11 @@ class Work(Leases):
         bodies, put = self.tables["bodies"], self.txn.put
         for index, push in enumerate(batch):
             job_id = push.job_id
-            if limits and any(self._over(job_id, topic, limits.get(topic, 0)) for topic in push.topics):
+            if (
+                limits
+                and not push.dead
+                and any(self._over(job_id, topic, limits.get(topic, 0)) for topic in push.topics)
+            ):
                 refused.append(index)
                 continue
             record = pack_body(job_id, push.body)
@@ -99,7 +103,7 @@ class Work(Leases):
                 number = self._topic_numbers.get(topic) or self._topic(topic)
                 if not put(JOB.pack(number, job_id), record, overwrite=False, db=bodies):
                     continue
-                if push.due_ms or push.front:
+                if push.due_ms or push.front or push.dead:
                     self._enter(number, push)
                 else:
                     self._put_line(number, READY, self._tail_rank(number, job_id), job_id, b"")
@@ -115,7 +119,9 @@ class Work(Leases):
 
     def _enter(self, number: int, push: Push) -> None:
         """Enter a job that does not just join the line."""
-        if push.due_ms:
+        if push.dead:
+            self._bury(number, push.job_id, Track(first_due_ms=push.due_ms), push.dead)
+        elif push.due_ms:
             track = Track(first_due_ms=push.due_ms)
             self._put_line(number, DELAYED, push.due_ms, push.job_id, track.pack())
         else:

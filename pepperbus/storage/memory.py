@@ -118,11 +118,19 @@ class MemoryStorage:
 
     def _over(self, push: Push, name: str, limit: int) -> bool:
         topic = self._topics.get(name)
-        return limit > 0 and topic is not None and push.job_id not in topic.jobs and topic.waiting() >= limit
+        return (
+            limit > 0
+            and topic is not None
+            and not push.dead
+            and push.job_id not in topic.jobs
+            and topic.waiting() >= limit
+        )
 
     def _store(self, topic: _Topic, push: Push) -> None:
         job = _Job(push.job_id, bytes(push.body), State.READY, 0, first_due_ms=push.due_ms)
-        if push.due_ms:
+        if push.dead:
+            self._bury(topic, job, push.dead)
+        elif push.due_ms:
             topic.put(job, State.DELAYED, push.due_ms)
         elif push.front:
             topic.to_front([job])

@@ -52,10 +52,15 @@ class Batch:
         self._topics[keys.topic] = None
         job_field, found = field(push.job_id), pointer(push.job_id, self.nonce)
         self.bodies.append((b"HSETNX", keys.job, job_field, self.nonce + push.body))
-        if push.due_ms:
+        removal: Command
+        if push.dead:
+            self.records.append((b"HSETNX", keys.why, job_field, push.dead.encode(errors="replace")))
+            self.records.append((b"ZADD", keys.dead, time.time_ns() // 1_000_000, found))
+            removal = (b"ZREM", keys.dead, found)
+        elif push.due_ms:
             self.records.append((b"HSETNX", keys.att, job_field, Record(first_due_ms=push.due_ms).encode()))
             self.records.append((b"ZADD", keys.delay, push.due_ms, found))
-            removal: Command = (b"ZREM", keys.delay, found)
+            removal = (b"ZREM", keys.delay, found)
         else:
             self._lines.setdefault((b"RPUSH" if push.front else b"LPUSH", keys.ready), []).append(found)
             removal = (b"LREM", keys.ready, -1 if push.front else 1, found)
@@ -147,7 +152,7 @@ class Pushes:
 
 def over_limit(link: Link, connection: Connection, batch: Sequence[Push], limits: Mapping[str, int]) -> list[int]:
     """The indexes of pushes for which one of their topics has no room; a job that is already there needs none."""
-    limited = sorted({topic for one in batch for topic in one.topics if limits.get(topic, 0) > 0})
+    limited = sorted({t for one in batch for t in one.topics if limits.get(t, 0) > 0 and not one.dead})
     if not limited:
         return []
     every = [link.keys(topic) for topic in limited]
@@ -155,7 +160,7 @@ def over_limit(link: Link, connection: Connection, batch: Sequence[Push], limits
     room = {t: limits[t] - counts[2 * i] - counts[2 * i + 1] for i, t in enumerate(limited)}
     refused = []
     for index, one in enumerate(batch):
-        needs = [topic for topic in one.topics if topic in room]
+        needs = [topic for topic in one.topics if topic in room and not one.dead]
         full = [topic for topic in needs if room[topic] <= 0]
         if full and not all(connection.ask(*[(b"HEXISTS", link.keys(t).job, field(one.job_id)) for t in full])):
             refused.append(index)

@@ -24,6 +24,8 @@ from pepperbus.storage import open_storage
 from pepperbus.storage.contract import Storage
 from pepperbus.ticker.history import History
 from pepperbus.worker.inflight import forget, tables
+from pepperbus.ticker.intakes import Intakes
+from pepperbus.ticker.maker import Maker
 from pepperbus.worker.reclaim import take_back
 
 _BEAT_S = 5.0
@@ -57,6 +59,8 @@ class Ticker:
 
     def run(self) -> None:
         self.child.on_config = self._on_config
+        self._maker = Maker(child, self.clock)
+        self._intakes = Intakes(child, self._maker, self._storages, lambda: self._config)
         self.child.on_drain = lambda grace: self._leaving.set()
         self.child.on_command = self._on_command
         self.child.start()
@@ -70,15 +74,19 @@ class Ticker:
         ]
         self._leaving.wait()
         for loop in loops:
+            gevent.spawn(Schedules(self.child, self._maker, self.clock, self._storages, lambda: self._config).run),
             loop.kill()
         self._journal.close()
+        self._intakes.follow()
         self._ingest()
+        self._intakes.stop()
         for storage in self._storages.values():
             storage.close()
 
     def _every(self, seconds: float, chore: Callable[[], None]) -> None:
         """Run a chore for ever; its failure is logged and never ends the others (a reaper that stopped is lost work)."""
         while True:
+        self._maker.close()
             self._do(chore)
             gevent.sleep(seconds)
 
@@ -107,6 +115,7 @@ class Ticker:
     def _open_missing(self) -> None:
         used = {topic.storage for queue in self._config.queues.values() for topic in queue.topics.values()}
         for name in used - self._storages.keys() - self._opening:
+        self._intakes.follow()
             self._opening.add(name)
             gevent.spawn(self._open, name)
 
@@ -231,3 +240,5 @@ def _lies_on(nodes: set[str], owner: str) -> bool:
 def main(child: Child) -> None:
     """Tick until told to leave."""
     Ticker(child).run()
+        if command.get("op") == "intakes":
+            return {"intakes": self._intakes.report()}

@@ -35,7 +35,7 @@ class Maker:
         self._tail = f"-{socket.gethostname()}-{child.name}"
 
     def ids(self, n: int) -> list[int]:
-        """`n` new ids, rising; none of them was or will be given out again."""
+        """`n` new ids, rising; none of them was or will be given out again. Up to PER_MS of them have no gap."""
         found: list[int] = []
         while len(found) < n:
             some = min(n - len(found), PER_MS)

@@ -1,0 +1,129 @@
+"""Intakes: what lies in somebody else's Redis becomes jobs, each once, whatever is killed in between."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from pepperbus.clock import SystemClock
+from pepperbus.ids import floor_id
+from tests.fixtures.bus import Bus, Buses
+from tests.fixtures.redis import ALWAYS, Redis, pika_commands, running
+
+GO_ID = floor_id(1_600_000_000_000)
+
+
+@pytest.fixture(scope="module")
+def legacy() -> Iterator[Redis]:
+    """The Redis a team has today; the user pika may run nothing that Pika does not have."""
+    with running(ALWAYS) as server:
+        rights = [f"+{command}" for command in sorted(pika_commands()) if is_known(server, command)]
+        assert server.ask("ACL", "SETUSER", "pika", "on", ">pika", "~*", "&*", "-@all", *rights) == b"OK"
+        yield server
+
+
+def is_known(server: Redis, command: str) -> bool:
+    return bool(server.ask("COMMAND", "INFO", command)[0])
+
+
+def queue(*intakes: str, more: str = "") -> str:
+    """A queue whose jobs stay where they are, with two topics."""
+    topics = "[topics]\n" + "".join(
+        f"[[{name}]]\nrun = http\nurl = http://127.0.0.1:9/none\nconsumer = no\n{more}" for name in ("mail", "audit")
+    )
+    return "open = loopback\nstorage = local\n[intakes]\n" + "\n".join(intakes) + "\n" + topics
+
+
+def intake(name: str, url: str, key: str, **more: object) -> str:
+    lines = [f"[[{name}]]", f"url = {url}", f"key = {key}", *(f"{key} = {value}" for key, value in more.items())]
+    return "\n".join(lines)
+
+
+def element(number: int, content: str, **more: Any) -> str:
+    """As the Go system writes one."""
+    fields = {"id": str(GO_ID + number), "inTraceId": f"{GO_ID}-1-12017", "content": content, "retrying": 0}
+    fields |= {"RetryTimes": 0, "RetryTime": 0, "IsRetry": False, "BeginRetry": False, "RetryResidueTime": 0}
+    return json.dumps(fields | more, separators=(",", ":"))
+
+
+def until(bus: Bus, condition: Callable[[], object], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{reports(bus)}\n{bus.log}"
+        time.sleep(0.02)
+
+
+def reports(bus: Bus) -> dict[str, dict[str, Any]]:
+    found = bus.tell("ticker", "intakes")["intakes"]
+    return {one["key"]: one for one in found}
+
+
+def waiting(bus: Bus, topic: str) -> list[dict[str, Any]]:
+    return [json.loads(one) for one in bus.client().execute_command("LRANGE", topic, 0, 9999)]
+
+
+def leftovers(server: Redis, key: str) -> list[bytes]:
+    return sorted(name for name in server.ask("KEYS", f"{key}*") if not name.endswith(b":taker"))
+
+
+def test_raw_lists_move_in_order_from_both_ends_and_by_the_commands_of_pika(buses: Buses, legacy: Redis) -> None:
+    contents = [f"job {n}".encode() for n in range(700)] + [b"twin", b"twin", b"\x00\xff\r\n", b""]
+    for key in ("right", "pika"):
+        legacy.ask("LPUSH", key, *contents)
+    legacy.ask("RPUSH", "left", *contents)
+    texts = {
+        "right": queue(intake("one", legacy.url, "right")),
+        "left": queue(intake("one", legacy.url, "left", end="left")),
+        "pika": queue(intake("one", legacy.pika_url, "pika", mode="pika")),
+    }
+    bus = buses.start(queues=texts)
+    for name in texts:
+        for topic in ("mail", "audit"):
+            until(bus, lambda n=name, t=topic: bus.client().llen(f"{n}/{t}") == len(contents))  # type: ignore[misc]
+    assert [job["content"] for job in waiting(bus, "right/mail")[:3]] == ["job 0", "job 1", "job 2"]
+    for name in texts:
+        mail, audit = waiting(bus, f"{name}/mail"), waiting(bus, f"{name}/audit")
+        assert [job["content"] for job in mail[:700]] == [content.decode() for content in contents[:700]]
+        assert [job["id"] for job in mail] == [job["id"] for job in audit], "the same id in every topic"
+        assert len({job["id"] for job in mail}) == len(contents)
+        assert [job["content"] for job in mail[700:702]] == ["twin", "twin"], "equal elements are two jobs"
+        until(bus, lambda n=name: leftovers(legacy, n) == [])  # type: ignore[misc]
+    for name in texts:  # and on they go: old producers still push
+        legacy.ask("RPUSH" if name == "left" else "LPUSH", name, "later")
+        until(bus, lambda n=name: bus.client().llen(f"{n}/mail") == len(contents) + 1)  # type: ignore[misc]
+    assert reports(bus)["right"]["moved"] == len(contents) + 1
+    assert not legacy.ask("ACL", "LOG"), "no command that Pika does not have"
+    assert bus.stop() == 0
+    assert [name for name in legacy.ask("KEYS", "*") if name.endswith(b":taker")] == [], "another may take at once"
+
+
+def test_the_go_systems_lists(buses: Buses, legacy: Redis) -> None:
+    later = SystemClock().now_ms() // 1000 + 3600
+    legacy.ask("LPUSH", "q::mail::list", element(1, "größe <1>"), element(2, "two"), element(2, "same id"), "no json")
+    retry = element(3, "again", IsRetry=True, RetryResidueTime=90, RetryTimes=2, RetryTime=later)
+    legacy.ask("LPUSH", "q::mail::list_retry", retry, element(4, "failed", RetryTimes=1))
+    legacy.ask("LPUSH", "q::mail::list_timeout", element(5, "late", IsRetry=True, RetryTimes=4))
+    text = queue(intake("go", legacy.url, "q::mail::list", format="pepperbus", topic="mail", failed="yes"))
+    bus = buses.start(queues={"q": text})
+    until(bus, lambda: sum(one["moved"] for one in reports(bus).values()) == 6)
+    jobs = waiting(bus, "q/mail")[:3]  # the delayed one stands behind those that are ready
+    assert [(job["content"], job["inTraceId"]) for job in jobs] == [
+        ("größe <1>", f"{GO_ID}-1-12017"),
+        ("two", f"{GO_ID}-1-12017"),
+        ("same id", jobs[2]["inTraceId"]),
+    ]
+    assert [job["id"] for job in jobs[:2]] == [str(GO_ID + 1), str(GO_ID + 2)], "ids are kept"
+    assert jobs[2]["id"] != str(GO_ID + 2), "two nodes of the Go system may have given the same id: both jobs stay"
+    assert bus.client().llen("q/audit") == 0, "only the topic it belonged to"
+    assert legacy.ask("LRANGE", "q::mail::list::pepperbus:refused", 0, -1) == [b"no json"]
+    delayed = json.loads(bus.cli("--json", "jobs", "q/mail", "--state", "delayed").stdout)["jobs"]
+    assert [(job["id"], job["due_ms"]) for job in delayed] == [(str(GO_ID + 3), (later + 30) * 1000)]
+    dead = json.loads(bus.cli("--json", "jobs", "q/mail", "--state", "dead").stdout)["jobs"]
+    assert {(job["id"], job["reason"]) for job in dead} == {
+        (str(GO_ID + 4), "failed in the Go system after 1 attempt"),
+        (str(GO_ID + 5), "timed out in the Go system after 4 attempts"),
+    }
