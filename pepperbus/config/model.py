@@ -329,6 +329,7 @@ class Queue:
     process_group: str = ""  # "" = a group of its own
     workers: int = 1
     file: Path | None = None
+    intakes: tuple[Intake, ...] = ()
 
     @property
     def group(self) -> str:
@@ -351,7 +352,6 @@ class Config:
     pools: dict[str, FastcgiPool]
     logins: dict[str, Login]
     queues: dict[str, Queue]
-    intakes: tuple[Intake, ...] = ()
     oidc: Oidc = Oidc()
     ldap: Ldap = Ldap()
     generation: int = 0

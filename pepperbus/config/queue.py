@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pepperbus.config import intakes
-from pepperbus.config import command
+from pepperbus.config import command, intakes
 from pepperbus.config.check import Values, complete, given
 from pepperbus.config.model import Config, Queue, Topic
 from pepperbus.config.node import unknown_name
@@ -62,10 +61,10 @@ def build(document: Document, name: str, node: Config) -> Queue:
     own["open"] = own["open"] == "loopback"
     _check_keys(document, name, own["keys"])
     file = Path(os.path.abspath(document.file))
+    own["intakes"] = intakes.build(document, values.get("intakes", {}), topics)
     return Queue(name=name, topics=topics, storage=storage, tags=inherited.get("tags", ()), file=file, **own)
 
 
-    own["intakes"] = intakes.build(document, values.get("intakes", {}), topics)
 def _queue_spec() -> Spec:
     queue, topic = schema()["queue"], schema()["topic"]
     return Spec("queue", "", {**topic.options, **queue.options}, {**topic.sections, **queue.sections})

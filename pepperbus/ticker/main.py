@@ -23,9 +23,9 @@ from pepperbus.names import split_owner
 from pepperbus.storage import open_storage
 from pepperbus.storage.contract import Storage
 from pepperbus.ticker.history import History
-from pepperbus.worker.inflight import forget, tables
 from pepperbus.ticker.intakes import Intakes
 from pepperbus.ticker.maker import Maker
+from pepperbus.worker.inflight import forget, tables
 from pepperbus.worker.reclaim import take_back
 
 _BEAT_S = 5.0
@@ -56,11 +56,11 @@ class Ticker:
         self._leaving = Event()
         self._failing: dict[str, tuple[str, float]] = {}  # chore -> (what was said of its failure, when)
         self._journal = LogWriter(child.config.bus.data_dir / "journal", child.name, child.config.journal.content)
+        self._maker = Maker(child, self.clock)
+        self._intakes = Intakes(child, self._maker, self._storages, lambda: self._config)
 
     def run(self) -> None:
         self.child.on_config = self._on_config
-        self._maker = Maker(child, self.clock)
-        self._intakes = Intakes(child, self._maker, self._storages, lambda: self._config)
         self.child.on_drain = lambda grace: self._leaving.set()
         self.child.on_command = self._on_command
         self.child.start()
@@ -72,21 +72,20 @@ class Ticker:
             gevent.spawn(self._every, _RETENTION_S, self._keep_up),
             gevent.spawn(History(lambda: self._config, self._storages, self._in_thread).run, self.child.log),
         ]
+        self._intakes.follow()
         self._leaving.wait()
+        self._intakes.stop()
         for loop in loops:
-            gevent.spawn(Schedules(self.child, self._maker, self.clock, self._storages, lambda: self._config).run),
             loop.kill()
         self._journal.close()
-        self._intakes.follow()
         self._ingest()
-        self._intakes.stop()
         for storage in self._storages.values():
             storage.close()
+        self._maker.close()
 
     def _every(self, seconds: float, chore: Callable[[], None]) -> None:
         """Run a chore for ever; its failure is logged and never ends the others (a reaper that stopped is lost work)."""
         while True:
-        self._maker.close()
             self._do(chore)
             gevent.sleep(seconds)
 
@@ -111,11 +110,11 @@ class Ticker:
         self._config = config
         self._journal.content_cap = config.journal.content
         self._open_missing()
+        self._intakes.follow()
 
     def _open_missing(self) -> None:
         used = {topic.storage for queue in self._config.queues.values() for topic in queue.topics.values()}
         for name in used - self._storages.keys() - self._opening:
-        self._intakes.follow()
             self._opening.add(name)
             gevent.spawn(self._open, name)
 
@@ -230,6 +229,8 @@ class Ticker:
             self._family = {split_owner(owner)[1]: owner for owner in command["owners"]}
             self._seen |= dict.fromkeys(self._family, now)
             return {"ok": True}
+        if command.get("op") == "intakes":
+            return {"intakes": self._intakes.report()}
         return {"error": f"the ticker does not know {command.get('op')!r}"}
 
 
@@ -240,5 +241,3 @@ def _lies_on(nodes: set[str], owner: str) -> bool:
 def main(child: Child) -> None:
     """Tick until told to leave."""
     Ticker(child).run()
-        if command.get("op") == "intakes":
-            return {"intakes": self._intakes.report()}
