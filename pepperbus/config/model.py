@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pepperbus.config.timing import Timing
 from pepperbus.names import topic_name
 
 
@@ -314,6 +315,25 @@ class Intake:
     mode: str = "auto"  # auto | redis | pika
 
 @dataclass(frozen=True)
+class Schedule:
+    """Jobs that are pushed to `queue` at given times."""
+
+    queue: str
+    name: str
+    timing: Timing
+    payload: str = ""
+    times: int = 1
+    gap: float = 0.0
+    jitter: float = 0.0
+    catch_up: str = "skip"  # skip | once | all
+    overlap: str = "allow"  # allow | skip
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.queue}/{self.name}"
+
+
+@dataclass(frozen=True)
 class Queue:
     name: str
     password: Secret
@@ -329,6 +349,7 @@ class Queue:
     process_group: str = ""  # "" = a group of its own
     workers: int = 1
     file: Path | None = None
+    schedule: dict[str, Schedule] = field(default_factory=dict)
     intakes: tuple[Intake, ...] = ()
 
     @property

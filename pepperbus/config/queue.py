@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pepperbus.config import command, intakes
+from pepperbus.config import command, intakes, schedules
 from pepperbus.config.check import Values, complete, given
 from pepperbus.config.model import Config, Queue, Topic
 from pepperbus.config.node import unknown_name
@@ -61,6 +61,7 @@ def build(document: Document, name: str, node: Config) -> Queue:
     own["open"] = own["open"] == "loopback"
     _check_keys(document, name, own["keys"])
     file = Path(os.path.abspath(document.file))
+    own["schedule"] = schedules.build(document, name, values.get("schedule", {}))
     own["intakes"] = intakes.build(document, values.get("intakes", {}), topics)
     return Queue(name=name, topics=topics, storage=storage, tags=inherited.get("tags", ()), file=file, **own)
 

@@ -17,6 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from pepperbus.config.model import Backoff, Login, Secret, Span
 from pepperbus.config.reach import place
+from pepperbus.config.timing import checked
+from pepperbus.config.timing import zone as known_zone
 from pepperbus.names import NAME_RULE, is_name
 
 Raw = str | list[str]
@@ -328,6 +330,17 @@ def login(value: Raw) -> Login:
     return Login("", Secret(_password(parts[0])), "push" in rights, "pop" in rights, parts[2:])
 
 
+def expression(value: Raw) -> str:
+    """When a schedule fires. A crontab's commas need no quotes here."""
+    return checked(text(",".join(value) if isinstance(value, list) else value))
+
+
+def zone(value: Raw) -> str:
+    found = text(value)
+    known_zone(found)
+    return found
+
+
 def later(value: Raw) -> None:
     raise ValueError("not yet known to this version; remove it")
 
@@ -344,6 +357,6 @@ CHECKS: dict[str, Callable[..., Any]] = {
     check.__name__: check
     for check in (
         text, texts, secret, private, signing, name, names, integer, integers, span, command, entry, boolean, option, engine, duration,
-        size, backoff, address, addresses, urls, places, storage_url, script, host, login, later,
+        size, backoff, address, addresses, urls, places, storage_url, script, host, login, expression, zone, later,
     )
 }  # fmt: skip

@@ -25,6 +25,7 @@ from pepperbus.storage.contract import Storage
 from pepperbus.ticker.history import History
 from pepperbus.ticker.intakes import Intakes
 from pepperbus.ticker.maker import Maker
+from pepperbus.ticker.schedules import Schedules
 from pepperbus.worker.inflight import forget, tables
 from pepperbus.worker.reclaim import take_back
 
@@ -71,6 +72,7 @@ class Ticker:
             gevent.spawn(self._every, _RETENTION_S, self._retain),
             gevent.spawn(self._every, _RETENTION_S, self._keep_up),
             gevent.spawn(History(lambda: self._config, self._storages, self._in_thread).run, self.child.log),
+            gevent.spawn(Schedules(self.child, self._maker, self.clock, self._storages, lambda: self._config).run),
         ]
         self._intakes.follow()
         self._leaving.wait()

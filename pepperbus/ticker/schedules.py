@@ -1,0 +1,179 @@
+"""Schedules: at its time each firing's jobs are pushed, once however many nodes look at it.
+
+Floor 4. Every node's ticker looks at every schedule. Nothing is asked of a storage until one is due by this node's own clock;
+then `schedule.state.change` decides, with the storage as the judge. A topic in another storage than the first follows the
+record of the first: it gets the same jobs, with the same ids, under a record of its own.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+import gevent
+
+from pepperbus.child import Child
+from pepperbus.clock import Clock
+from pepperbus.config.model import Config, Queue, Schedule
+from pepperbus.errors import StorageError
+from pepperbus.job import State as JobState
+from pepperbus.schedule import state as record
+from pepperbus.schedule.decide import Firing, decide
+from pepperbus.schedule.state import Run, State
+from pepperbus.storage.contract import LEVELS, Push, Storage
+from pepperbus.ticker.maker import Maker
+
+_LOOK_S = 0.25
+_SAY_AGAIN_S = 60.0
+#: A storage that is new to a schedule gets the jobs of firings this young, not those of last week (ms).
+_FOLLOWED_MS = 600_000
+
+
+class Schedules:
+    """All schedules of the configuration, as this node keeps them."""
+
+    def __init__(
+        self, child: Child, maker: Maker, clock: Clock, storages: Mapping[str, Storage], config: Callable[[], Config]
+    ) -> None:
+        self._node = child.config.bus.node
+        self._log = child.log
+        self._maker = maker
+        self._clock = clock
+        self._storages = storages
+        self._config = config
+        self._due: dict[Schedule, int] = {}  # when to look at it next (ms); 0: never again
+        self._said: dict[str, tuple[str, float]] = {}
+
+    def run(self) -> None:
+        """A greenlet's work."""
+        while True:
+            self.look()
+            gevent.sleep(_LOOK_S)
+
+    def look(self) -> None:
+        """Everything that is due."""
+        config, now_ms = self._config(), self._clock.now_ms()
+        here = {one: queue for queue in config.queues.values() for one in queue.schedule.values()}
+        self._due = {one: due for one, due in self._due.items() if one in here}
+        for schedule, queue in here.items():
+            due = self._due.get(schedule, 1)
+            if due and due <= now_ms:
+                try:
+                    self._due[schedule] = self._fire(schedule, queue)
+                    self._said.pop(schedule.full_name, None)
+                except StorageError as error:
+                    self._say(schedule, str(error))
+                except Exception as error:  # one that cannot be kept must not keep the others
+                    self._say(schedule, repr(error))
+
+    def _say(self, schedule: Schedule, text: str) -> None:
+        """Once a minute while it stays as it is."""
+        told, at = self._said.get(schedule.full_name, ("", 0.0))
+        now = self._clock.monotonic()
+        if text != told or now - at >= _SAY_AGAIN_S:
+            self._said[schedule.full_name] = text, now
+            self._log.error("schedule_waits", text, schedule=schedule.full_name)
+
+    def _fire(self, schedule: Schedule, queue: Queue) -> int:
+        """Decide what is due and push it. Returns when to look again (ms). Raises StorageError."""
+        places = [(self._open(name, queue), topics) for name, topics in record.storages(queue).items()]
+        (first, topics), others = places[0], places[1:]
+        news: list[Run] = []
+
+        def act(state: State) -> Sequence[Push] | None:
+            now_ms, before = self._clock.now_ms(), list(state.runs)
+            is_running = lambda: self._is_running(state.last_ids, places)  # noqa: E731
+            firings, changed = decide(schedule, state, now_ms, self._node, is_running)
+            if not changed:
+                return None
+            full = bool(firings) and self._is_full(queue, len(firings) * schedule.times)
+            fired = self._runs(schedule, firings, now_ms, full) if firings else []
+            state.remember(*fired)
+            news[:] = [run for run in state.runs if run not in before]
+            return self._pushes(schedule, fired, topics)
+
+        state, pushes = record.change(first, schedule, act)
+        if pushes is not None:
+            self._tell(schedule, news)
+        if pushes:
+            self._maker.stored(queue, topics, len(pushes))
+        for storage, names in others:
+            self._follow(schedule, queue, state, storage, names)
+        return schedule.timing.next(state.until)
+
+    def _open(self, name: str, queue: Queue) -> Storage:
+        storage = self._storages.get(name)
+        if storage is None:
+            raise StorageError(f"storage {name} is not open yet")
+        if LEVELS.index(queue.durability) > LEVELS.index(storage.durability):
+            raise StorageError(
+                f"storage {name} gives durability {storage.durability}, the queue asks for {queue.durability}"
+            )
+        return storage
+
+    def _is_running(self, ids: Sequence[int], places: Sequence[tuple[Storage, tuple[str, ...]]]) -> bool:
+        return any(
+            found.state is not JobState.DEAD
+            for job_id in ids
+            for storage, topics in places
+            for found in storage.find(job_id, topics)
+        )
+
+    def _is_full(self, queue: Queue, jobs: int) -> bool:
+        for topic in queue.topics.values():
+            if topic.max_length:
+                depth = self._storages[topic.storage].depth(topic.full_name)
+                if depth.ready + depth.delayed + jobs > topic.max_length:
+                    return True
+        return False
+
+    def _runs(self, schedule: Schedule, firings: Sequence[Firing], now_ms: int, full: bool) -> list[Run]:
+        if full:
+            return [Run(firings[-1].slot, now_ms, "full", count=len(firings), by=self._node)]
+        ids = [str(one) for one in self._maker.ids(len(firings) * schedule.times)]
+        size = schedule.times
+        return [
+            Run(slot, now_ms, "late" if late else "pushed", ids[i * size : (i + 1) * size], by=self._node)
+            for i, (slot, late) in enumerate(firings)
+        ]
+
+    def _pushes(self, schedule: Schedule, runs: Sequence[Run], topics: tuple[str, ...]) -> list[Push]:
+        """The jobs of `runs`. A random wait, or a gap, is a job for later: it survives whatever happens to this process."""
+        pushes = []
+        content = schedule.payload.encode()
+        for run in runs:
+            ids = [int(one) for one in run.ids]
+            bodies = self._maker.bodies(ids, [content] * len(ids), f"schedule:{schedule.name}")
+            start_ms = run.slot if run.what == "pushed" else run.at
+            start_ms += int(random.uniform(0, schedule.jitter) * 1000)
+            for i, (job_id, body) in enumerate(zip(ids, bodies, strict=True)):
+                due_ms = start_ms + int(i * schedule.gap * 1000)
+                pushes.append(Push(job_id, body, topics, due_ms if due_ms > run.at else 0))
+        return pushes
+
+    def _follow(
+        self, schedule: Schedule, queue: Queue, leader: State, storage: Storage, topics: tuple[str, ...]
+    ) -> None:
+        """What the first storage decided, for the topics that lie in another one."""
+
+        def act(state: State) -> Sequence[Push] | None:
+            if state.until >= leader.until and state.timing == leader.timing:
+                return None
+            since = state.until if state.timing else self._clock.now_ms() - _FOLLOWED_MS
+            state.until, state.timing = leader.until, leader.timing
+            runs = [run for run in reversed(leader.runs) if run.slot > since and run.what in ("pushed", "late")]
+            return self._pushes(schedule, runs, topics)
+
+        _, pushes = record.change(storage, schedule, act)
+        if pushes:
+            self._maker.stored(queue, topics, len(pushes))
+
+    def _tell(self, schedule: Schedule, runs: Sequence[Run]) -> None:
+        name = schedule.full_name
+        for run in runs:
+            if run.ids:
+                self._log.info("schedule_fired", schedule=name, slot=run.slot, job=run.ids[0])
+            elif run.what in ("missed", "full"):
+                self._log.warning("schedule_missed", schedule=name, slot=run.slot, count=run.count, why=run.what)
+            else:
+                self._log.info("schedule_skipped", schedule=name, slot=run.slot, count=run.count, why=run.what)

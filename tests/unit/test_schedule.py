@@ -1,0 +1,307 @@
+"""Schedules: when they fire, what is decided of each firing, and that of several nodes one pushes it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from pepperbus.child import Child
+from pepperbus.clock import ManualClock
+from pepperbus.config.load import load
+from pepperbus.config.model import Schedule
+from pepperbus.config.timing import Timing, checked
+from pepperbus.errors import ConfigError
+from pepperbus.job import Job, State
+from pepperbus.log import Log
+from pepperbus.names import owner_name
+from pepperbus.schedule import state as record
+from pepperbus.storage.contract import Outcome, Settle
+from pepperbus.storage.memory import MemoryStorage
+from pepperbus.ticker.maker import Maker
+from pepperbus.ticker.schedules import Schedules
+from tests.contract.flaky import FlakyStorage, lose_answer, lose_question
+
+MINUTE = 60_000
+
+
+def ms(text: str, zone: str = "UTC") -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).timestamp() * 1000)
+
+
+def fires(expression: str, zone: str, start: str, n: int) -> list[str]:
+    found = Timing(expression, zone).after(ms(start, zone))
+    return [datetime.fromtimestamp(next(found) / 1000, ZoneInfo(zone)).isoformat() for _ in range(n)]
+
+
+# -- when --------------------------------------------------------------------------------------------------------------
+
+
+def test_fields_are_those_of_a_crontab_in_their_zone() -> None:
+    assert fires("30 3 * * 1-5", "Asia/Shanghai", "2026-11-20T03:30", 2) == [
+        "2026-11-23T03:30:00+08:00",
+        "2026-11-24T03:30:00+08:00",
+    ]
+    assert fires("@daily", "UTC", "2026-01-31T00:00", 1) == ["2026-02-01T00:00:00+00:00"]
+    assert fires("*/20 * * * * *", "UTC", "2026-01-01T00:00:41", 1) == ["2026-01-01T00:01:00+00:00"]
+
+
+def test_daylight_saving_loses_and_doubles_nothing() -> None:
+    assert fires("30 2 * * *", "Europe/Berlin", "2026-03-28T03:00", 2) == [
+        "2026-03-29T03:00:00+02:00",  # 02:30 does not exist on this day
+        "2026-03-30T02:30:00+02:00",
+    ]
+    assert fires("30 2 * * *", "Europe/Berlin", "2026-10-24T03:00", 2) == [
+        "2026-10-25T02:30:00+02:00",  # and once where it comes twice
+        "2026-10-26T02:30:00+01:00",
+    ]
+
+
+def test_every_is_counted_alike_on_all_nodes() -> None:
+    found = Timing("@every 90s").after(ms("2026-01-01T00:00:01"))
+    assert [next(found) % 90_000 for _ in range(3)] == [0, 0, 0]
+    assert Timing("@every 1h30m").every_ms == 5_400_000
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("61 * * * *", "the minute is wrong; allowed: 0-59"),
+        ("* * *", "3 fields; five are wanted"),
+        ("0 0 31 2 *", "one that the month has"),
+        ("@nightly", "@nightly is not known"),
+        ("@every 5", "such as @every 90s"),
+        ("@every 0s", "from 1s"),
+    ],
+)
+def test_an_expression_that_cannot_be_is_refused_with_what_would_be_right(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said.replace("(", "\\(")):
+        checked(text)
+
+
+# -- a queue file ------------------------------------------------------------------------------------------------------
+
+NODE = (
+    "queue_files = q/*.conf\n[bus]\nnode = {node}\ndata_dir = {node}/data\nrun_dir = {node}/run\n"
+    "[storages]\n[[local]]\ntype = embedded\n{more}"
+)
+QUEUE = "password = x\ndurability = memory\n{keys}[topics]\n[[mail]]\nrun = http\nurl = http://127.0.0.1:1/\n[schedule]\n[[tick]]\n{tick}\n"
+
+
+def configured(where: Path, tick: str, node: str = "a", keys: str = "", more: str = "", queue: str = QUEUE):
+    (where / "q").mkdir(exist_ok=True)
+    for part in ("data/journal", "run/stats"):
+        (where / node / part).mkdir(parents=True, exist_ok=True)
+    (where / "q" / "orders.conf").write_text(queue.format(tick=tick, keys=keys))
+    (where / f"{node}.conf").write_text(NODE.format(node=node, more=more))
+    return load(where / f"{node}.conf", {})
+
+
+def test_a_crontabs_commas_need_no_quotes(tmp_path: Path) -> None:
+    config = configured(tmp_path, 'expression = 0 9,17 * * 1,3\nzone = Asia/Shanghai\npayload = \'{"a": 1, "b": 2}\'')
+    tick = config.queues["orders"].schedule["tick"]
+    assert tick == Schedule("orders", "tick", Timing("0 9,17 * * 1,3", "Asia/Shanghai"), '{"a": 1, "b": 2}')
+
+
+@pytest.mark.parametrize(
+    ("tick", "said"),
+    [
+        ("payload = x", "expression is missing"),
+        ("expression = 99 * * * *", "the minute is wrong"),
+        ("expression = @daily\nzone = Berlin", "no time zone 'Berlin'"),
+        ("expression = @daily\ngap = 5s", "it needs times = 2 or more"),
+        ("expression = @daily\noverlap = skip\ncatch_up = all", "choose one"),
+        ("expression = @daily\ncatchup = all", "did you mean catch_up"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, tick: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as found:
+        configured(tmp_path, tick)
+    assert "orders.conf" in str(found.value)
+
+
+# -- firing ------------------------------------------------------------------------------------------------------------
+
+
+class Node:
+    """One node's schedules, looked at when a test says so."""
+
+    def __init__(self, where: Path, name: str, storages, clock: ManualClock, tick: str, **more: str) -> None:
+        self.config = configured(where, tick, name, **more)
+        child = Child("ticker", "ticker", 0, "", "b", "b", owner_name(name, "ticker", "b"), self.config, Log("t", "-"))
+        self.maker = Maker(child, clock)
+        self.schedules = Schedules(child, self.maker, clock, storages, lambda: self.config)
+        self.look = self.schedules.look
+
+
+class Stage:
+    """Two nodes on one storage. Begins on the half minute, a schedule a minute."""
+
+    def __init__(self, where: Path, tick: str = "expression = * * * * *", **more: str) -> None:
+        self.clock = ManualClock(ms("2026-01-01T00:00:30"))
+        self.storage = MemoryStorage(configured(where, tick, **more).storages["local"], self.clock)
+        self.flaky = FlakyStorage(self.storage)
+        self.nodes = [Node(where, name, {"local": self.flaky}, self.clock, tick, **more) for name in ("a", "b")]
+        self.look()
+
+    def look(self, seconds: float = 0.0) -> list[str]:
+        """Time passes, then all nodes look. What was decided meanwhile, oldest first."""
+        before = self.state.runs
+        self.clock.advance(seconds)
+        for node in self.nodes:
+            node.look()
+        return [run.what for run in reversed(self.state.runs) if run not in before]
+
+    @property
+    def state(self) -> record.State:
+        return record.read(self.storage.recall("schedule/orders/tick"))
+
+    def jobs(self, state: State = State.READY):
+        return self.storage.peek("orders/mail", state, n=1000).jobs
+
+    def finish(self) -> None:
+        leased = self.storage.lease("orders/mail", 1000, "a/w/1")
+        self.storage.settle("a/w/1", [Settle("orders/mail", one.job_id, Outcome.DONE) for one in leased])
+
+
+def test_of_two_nodes_one_pushes_each_firing(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "expression = * * * * *\npayload = hello")
+    assert stage.look(29) == []
+    for n in range(1, 6):
+        assert stage.look(60) == ["pushed"]
+        assert len(stage.jobs()) == n
+    job = Job.decode(stage.jobs()[0].body)
+    assert (job.content, job.client) == (b"hello", "schedule:tick")
+    assert stage.state.last_ids == [stage.jobs()[-1].job_id]
+
+
+@pytest.mark.parametrize("fault", [lose_question, lose_answer])
+def test_an_answer_that_is_lost_neither_loses_nor_doubles(tmp_path: Path, fault) -> None:
+    stage = Stage(tmp_path)
+    stage.flaky.fail("swap", 1, fault)
+    stage.look(31)
+    stage.look(1)
+    stage.look(1)
+    assert len(stage.jobs()) == 1
+
+
+def test_a_new_schedule_has_missed_nothing(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "expression = @yearly\ncatch_up = all")
+    assert stage.look(40 * 86400) == []
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "decided", "jobs"),
+    [("skip", ["missed", "pushed"], 1), ("once", ["missed", "pushed"], 1), ("all", ["late"] * 9 + ["pushed"], 10)],
+)
+def test_what_was_missed_is_made_up_for_as_asked(tmp_path: Path, catch_up: str, decided: list[str], jobs: int) -> None:
+    stage = Stage(tmp_path, f"expression = * * * * *\ncatch_up = {catch_up}")
+    assert stage.look(600) == decided
+    assert len(stage.jobs()) == jobs
+    assert stage.look(30) == ["pushed"]
+
+
+def test_catch_up_once_runs_the_last_of_them(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "expression = @hourly\ncatch_up = once")
+    assert stage.look(5.5 * 3600) == ["missed", "late"]
+    assert stage.state.runs[0].slot == ms("2026-01-01T05:00")
+    assert [run.count for run in stage.state.runs] == [1, 4]
+
+
+def test_a_long_absence_is_worked_off_in_portions(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "expression = * * * * *\ncatch_up = once")
+    stage.clock.advance(7000 * 60 + 89)
+    for _ in range(4):
+        stage.look()
+    assert [(run.what, run.count) for run in stage.state.runs] == [("pushed", 1), ("missed", 7000)]
+    assert len(stage.jobs()) == 1
+
+
+def test_overlap_skip_waits_for_the_job_before(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "expression = * * * * *\noverlap = skip")
+    assert stage.look(60) == ["pushed"]
+    assert stage.look(60) == ["overlap"]
+    (leased,) = stage.storage.lease("orders/mail", 9, "a/w/1")
+    assert stage.look(60) == ["overlap"]
+    stage.storage.settle("a/w/1", [Settle("orders/mail", leased.job_id, Outcome.DEAD, reason="no")])
+    assert stage.look(60) == ["pushed"]  # dead is finished
+    stage.finish()
+    assert stage.look(60) == ["pushed"]
+
+
+def test_paused_firings_are_decided_and_not_made_up_for(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "expression = * * * * *\ncatch_up = all")
+    tick = stage.nodes[0].config.queues["orders"].schedule["tick"]
+
+    def pause(who: str) -> None:
+        def act(state: record.State):
+            state.paused = who
+            return ()
+
+        record.change(stage.storage, tick, act)
+
+    pause("anna")
+    assert stage.look(60) == ["paused"]
+    stage.look(180)
+    assert stage.state.runs[0].count == 4
+    pause("")
+    assert stage.look(60) == ["pushed"]
+    assert len(stage.jobs()) == 1
+
+
+def test_several_jobs_with_a_gap(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "expression = * * * * *\ntimes = 3\ngap = 10s")
+    assert stage.look(30) == ["pushed"]
+    assert len(stage.jobs()) == 1
+    assert [job.due_ms - stage.state.runs[0].slot for job in stage.jobs(State.DELAYED)] == [10_000, 20_000]
+    assert len(stage.state.runs[0].ids) == 3
+
+
+def test_jitter_is_a_job_for_later(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "expression = * * * * *\njitter = 1h")
+    stage.look(30)
+    (job,) = stage.jobs(State.DELAYED)
+    assert 0 < job.due_ms - stage.state.runs[0].slot <= 3_600_000
+
+
+def test_a_full_queue_is_said(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "expression = * * * * *", keys="max_length = 1\n")
+    assert stage.look(60) == ["pushed"]
+    assert stage.look(60) == ["full"]
+
+
+def test_a_changed_expression_has_missed_nothing(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "expression = @yearly\ncatch_up = all")
+    stage.clock.advance(3600)
+    for name in ("a", "b"):
+        stage.nodes["ab".index(name)].config = configured(tmp_path, "expression = * * * * *\ncatch_up = all", name)
+    assert stage.look() == []
+    assert stage.look(60) == ["pushed"]
+
+
+def test_topics_in_two_storages_get_the_same_jobs(tmp_path: Path) -> None:
+    two = QUEUE.replace("run = http", "storage = local\nrun = http").replace(
+        "[schedule]", "[[stock]]\nstorage = far\nrun = http\nurl = http://127.0.0.1:1/\n[schedule]"
+    )
+    more = {"more": "[[far]]\ntype = embedded\n", "queue": two}
+    clock = ManualClock(ms("2026-01-01T00:00:30"))
+    tick = "expression = * * * * *"
+    config = configured(tmp_path, tick, **more)
+    near, far = (MemoryStorage(config.storages[name], clock) for name in ("local", "far"))
+    broken = FlakyStorage(far)
+    node = Node(tmp_path, "a", {"local": near, "far": broken}, clock, tick, **more)
+    node.look()
+    for minute in range(4):
+        clock.advance(60)
+        if minute == 2:
+            broken.fail("swap", 1)  # the second storage is away for a moment: it gets the job later
+        node.look()
+    node.look()
+    ids = [
+        [job.job_id for job in one.peek(topic, State.READY).jobs]
+        for one, topic in ((near, "orders/mail"), (far, "orders/stock"))
+    ]
+    assert ids[0] == ids[1]
+    assert len(ids[0]) == 4
