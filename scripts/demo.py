@@ -7,6 +7,7 @@ import contextlib
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,9 +15,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import parse_qs
 
+import demo_seed
 import redis
 from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
@@ -85,12 +88,17 @@ class HttpConsumer(http.server.BaseHTTPRequestHandler):
         code = 200
         if form["type"] == ["data"]:
             job = json.loads(form["jobs"][0])[0]
-            n = json.loads(job["content"])["order"]
-            if n % 500 == 0 or (n % 50 == 0 and job["RetryTimes"] == 1):
+            content = json.loads(job["content"])
+            n = content.get("order", 1)
+            if form["queue"] == ["orders"] and (n % 500 == 0 or (n % 50 == 0 and job["RetryTimes"] == 1)):
                 code = 500
+            if content.get("currency") == "CHF":
+                code = 500
+            if form["queue"] == ["pictures"]:
+                time.sleep(0.3)
         self.send_response(200)
         self.send_header("Code", str(code))
-        self.send_header("Consume-Topics", ",".join(TOPICS))
+        self.send_header("Consume-Topics", ",".join(TOPICS + demo_seed.MORE_TOPICS))
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -98,20 +106,20 @@ class HttpConsumer(http.server.BaseHTTPRequestHandler):
         """Quiet: the bus keeps the record of every attempt."""
 
 
-def write_config(gateway: int, web: int, consumer_port: int) -> Path:
-    """A copy of etc/demo.conf and etc/demo.d with the addresses of this run."""
+def write_config(gateway: int, web: int, consumer_port: int, names: Iterable[str]) -> Path:
+    """A copy of etc/demo.conf and of these queues' files with the addresses of this run."""
     (VAR / "demo.d").mkdir(parents=True, exist_ok=True)
     text = (ROOT / "etc" / "demo.conf").read_text()
     text = text.replace("../var/demo/", f"{VAR}/").replace(":12017", f":{gateway}").replace(":19840", f":{web}")
-    queue = (ROOT / "etc" / "demo.d" / "orders.conf").read_text()
-    if consumer_port:
-        url = f"url = http://127.0.0.1:{consumer_port}/"
-        queue = queue.replace("run = fastcgi", "run = http").replace("pool = php\n", "")
-        queue = queue.replace("script = /pepperbus-demo/consume.php", url)
-    else:
-        queue = queue.replace("/pepperbus-demo/consume.php", str(ROOT / "sdk/php/examples/demo.php"))
+    for name in names:
+        queue = (ROOT / "etc" / "demo.d" / f"{name}.conf").read_text()
+        if consumer_port:
+            queue = re.sub(r" *pool = php\n", "", queue.replace("run = fastcgi", "run = http"))
+            queue = re.sub(r"script = /pepperbus-demo/\S+", f"url = http://127.0.0.1:{consumer_port}/", queue)
+        for there, here in (("consume.php", "demo.php"), ("more.php", "demo-more.php")):
+            queue = queue.replace(f"/pepperbus-demo/{there}", str(ROOT / "sdk/php/examples" / here))
+        (VAR / "demo.d" / f"{name}.conf").write_text(queue)
     (VAR / "demo.conf").write_text(text)
-    (VAR / "demo.d" / "orders.conf").write_text(queue)
     return VAR / "demo.conf"
 
 
@@ -232,7 +240,8 @@ def show(once: bool, jobs: int, processes: list[subprocess.Popen[bytes]]) -> int
         consumer_port = server.server_port
         out.print(f"consumer  no php-fpm here, so a small HTTP consumer on port {consumer_port} takes its place")
     gateway, web = free_port(12017), free_port(19840)
-    processes.append(start_bus(write_config(gateway, web, consumer_port), gateway))
+    queues = ("orders",) if once else demo_seed.QUEUES
+    processes.append(start_bus(write_config(gateway, web, consumer_port, queues), gateway))
     out.print(f"bus       Redis protocol on 127.0.0.1:{gateway} (AUTH orders:demo), page on http://127.0.0.1:{web}/")
     begin = time.monotonic()
     columns = (*Progress.get_default_columns()[:3], TimeElapsedColumn())
@@ -250,8 +259,13 @@ def show(once: bool, jobs: int, processes: list[subprocess.Popen[bytes]]) -> int
     summary(accepted, time.monotonic() - begin, once)
     if not once:
         password = make_account(VAR / "demo.conf")
+        demo_seed.seed(VAR / "demo.conf", gateway)
+        demo_seed.trickle(gateway)
         out.print(
-            f"\nThe bus stays up: open http://127.0.0.1:{web}/ (log in as demo, password {password}), push more with"
+            "\nFour more queues are at work: invoices is well, pictures slow, newsletter paused, payouts fails now and then."
+        )
+        out.print(
+            f"The bus stays up: open http://127.0.0.1:{web}/ (log in as demo, password {password}), push more with"
         )
         out.print(f"  redis-cli -p {gateway} --user orders --pass demo lpush orders '{{\"order\": 7}}'")
         out.print("kill -9 any of its processes and watch; Ctrl-C ends it.")
