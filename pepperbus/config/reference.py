@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WIDTH = 118
 
 #: Lines of the samples that are not commented out: what one really sets. `[storages]`' NAME is `local`, and so on.
-UNUSED = ("params", "headers", "environment")
-NAMES = {"storages": "local", "fastcgi": "php", "topics": "mail"}
+UNUSED = ("params", "headers", "environment", "schedule")
+NAMES = {"storages": "local", "fastcgi": "php", "topics": "mail", "schedule": "nightly"}
 SET = {
     "queue_files": "queues.d/*.conf",
     "[bus] data_dir": "../var/data",
@@ -46,6 +46,9 @@ EXAMPLES = {
     "keys": "laravel_database_orders",
     "system": "live",
     "process_group": "quiet",
+    "[schedule] [[NAME]] expression": "30 3 * * 1-5",
+    "[schedule] [[NAME]] zone": "Asia/Shanghai",
+    "[schedule] [[NAME]] payload": '\'{"report": "daily"}\'',
     "[topics] [[NAME]] url": "http://127.0.0.1:8080/jobs",
     "[topics] [[NAME]] host": "www.example.com",
     "[topics] [[NAME]] command": '"php /data/app/worker.php"',
@@ -129,7 +132,7 @@ def _sample(spec: Spec, where: str, depth: int) -> Iterator[str]:
         shown = NAMES.get(spec.name, key) if key == "NAME" else key
         yield from [""] if inner.help else []
         yield from _comment(inner.help, indent)
-        mark = "# " if inner.name in UNUSED else ""
+        mark = "# " if inner.name in UNUSED or spec.name in UNUSED else ""
         yield f"{indent}{mark}{'[' * (depth + 1)}{shown}{']' * (depth + 1)}"
         yield from _sample(inner, f"{where} {'[' * (depth + 1)}{key}{']' * (depth + 1)}".strip(), depth + 1)
 
