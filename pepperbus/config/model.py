@@ -13,6 +13,14 @@ from pepperbus.config.timing import Timing
 from pepperbus.names import topic_name
 
 
+MOST_GATEWAYS = 16  # gateway processes of one node; as many as ids have slots
+
+
+def gateway_wake(index: int) -> str:
+    """How the eventfd of a gateway is called among those of worker sets."""
+    return f"@gateway.{index}"
+
+
 @dataclass(frozen=True)
 class Secret:
     """A value that never prints. Compare and read it through `reveal()`."""
@@ -289,6 +297,11 @@ class Topic:
     def pulled(self) -> bool:
         """Its consumers come to the gateway for jobs."""
         return self.run == "pull"
+    @property
+    def taken(self) -> bool:
+        """Clients of the gateways may wait for its jobs."""
+        return self.pulled or self.pop == "leased"
+
 
     @property
     def kept(self) -> bool:
@@ -393,6 +406,11 @@ class Config:
 
     def groups(self) -> dict[str, list[Queue]]:
         """Worker set -> the queues it serves; only queues with a topic this node consumes."""
+    def sleepers(self) -> list[str]:
+        """Who sleeps until there is a push: worker sets, and gateways once clients may wait for jobs there."""
+        taken = any(topic.taken for queue in self.queues.values() for topic in queue.topics.values())
+        return [*self.groups(), *(gateway_wake(index) for index in range(MOST_GATEWAYS) if taken)]
+
         groups: dict[str, list[Queue]] = {}
         for queue in self.queues.values():
             if any(self.consumes(topic) for topic in queue.topics.values()):

@@ -11,13 +11,12 @@ from collections.abc import Callable
 import gevent
 
 from pepperbus import __version__
-from pepperbus.gateway import pushes, reads
+from pepperbus.gateway import pops, pushes, reads
 from pepperbus.gateway.logins import TOO_MANY, log_in, log_in_slowly, needs_time
 from pepperbus.gateway.session import Answer, Goodbye, Later, Session, Wait
 from pepperbus.wire import resp
 
 REDIS_VERSION = "7.0.0"  # whose commands and words we speak; clients compare it
-BLOCKED_FOR = 1.0  # seconds before a blocking pop is refused, so that a loop around it stays calm
 
 
 def execute(session: Session, args: resp.Command) -> Answer:
@@ -140,6 +139,9 @@ def reset(session: Session, args: resp.Command) -> Answer:
 
 
 def quit_(session: Session, args: resp.Command) -> Answer:
+    """The job that it had is done: who merely closes has not said so."""
+    had, session.holding = session.holding, []
+    session.front.handout.end(had, f"{session.client.decode()} left with QUIT")
     return Goodbye(resp.OK)
 
 
@@ -206,7 +208,7 @@ def info(session: Session, args: resp.Command) -> Answer:
 def blocking(session: Session, args: resp.Command) -> Answer:
     """Never at once: a loop around a refused blocking pop would spin thousands of times a second."""
     text = f"NOPERM {_typed(args)} is not offered: this bus brings jobs to their consumer"
-    return Wait(BLOCKED_FOR, resp.error(text if session.trusted else f"NOAUTH {pushes.NOAUTH}"))
+    return Wait(pops.CALM_S, resp.error(text if session.trusted else f"NOAUTH {pushes.NOAUTH}"))
 
 
 def no_database(session: Session, args: resp.Command) -> Answer:
@@ -232,15 +234,18 @@ _TABLE: dict[bytes, _Function] = {
     b"COMMAND": command,
     b"CLIENT": client,
     b"INFO": info,
-    b"RPOP": reads.rpop,
+    b"RPOP": pops.rpop,
+    b"LPOP": pops.lpop,
+    b"BRPOP": pops.brpop,
+    b"BLPOP": pops.brpop,
     b"LLEN": reads.llen,
-    b"LREM": reads.lrem,
+    b"LREM": pops.lrem,
     b"LRANGE": reads.lrange,
     b"HGETALL": reads.hgetall,
     b"SET": no_database,
     b"GET": no_database,
     **dict.fromkeys(
-        (b"BRPOP", b"BLPOP", b"BRPOPLPUSH", b"BLMOVE", b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"XREAD", b"XREADGROUP"),
+        (b"BRPOPLPUSH", b"RPOPLPUSH", b"BLMOVE", b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"XREAD", b"XREADGROUP"),
         blocking,
     ),
 }

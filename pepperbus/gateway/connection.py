@@ -16,7 +16,7 @@ import gevent
 from pepperbus.gateway.commands import execute
 from pepperbus.gateway.express import Handful
 from pepperbus.gateway.held import Slot
-from pepperbus.gateway.session import Answer, Front, Goodbye, Later, Session, Wait
+from pepperbus.gateway.session import Answer, Block, Front, Goodbye, Later, Session, Wait
 from pepperbus.gateway.stream import Stream
 from pepperbus.gateway.submission import Submission
 from pepperbus.wire import plain_push, resp
@@ -49,6 +49,7 @@ class Connection:
     __slots__ = (
         "_again",
         "_begun",
+        "_blocked",
         "_closing",
         "_eof",
         "_held",
@@ -82,6 +83,7 @@ class Connection:
         self._replies: deque[bytes | Handful | Submission | Slot] = deque()  # in order; empty when all are sent
         self._unanswered = 0  # bytes of the pushes in `_replies`
         self._held = False  # a command is under way that later ones must wait for
+        self._blocked: Slot | None = None  # it is one that may take for ever
         self._eof = False  # the client has closed its half
         self._closing = False  # no further command is carried out; closes when all replies are out
         self._partial = False  # a command has begun and its deadline runs
@@ -142,8 +144,12 @@ class Connection:
         self._partial = True
 
     def ended(self) -> None:
-        """The client sends no more. What it sent before is still answered."""
-        if self._closing or not (self._replies or self._todo or self._held or self._stream.unsent):
+        """The client sends no more. What it sent before is still answered, but nobody waits for ever for who left."""
+        if (
+            self._closing
+            or self._blocked is not None
+            or not (self._replies or self._todo or self._held or self._stream.unsent)
+        ):
             self.close()
             return
         self._stream.read(False)
@@ -159,6 +165,8 @@ class Connection:
         """Carry out what has been parsed, for one turn."""
         self._plain = False
         if self._held or self._closing or self.closed:
+            if self._blocked is not None:
+                self._regulate()
             return
         session, parser, todo = self.session, self.parser, self._todo
         session.arrived = self._house.front.turn
@@ -209,9 +217,10 @@ class Connection:
         if isinstance(answer, Goodbye):
             self._goodbye(answer.reply, out)
             return
-        assert isinstance(answer, Later | Wait)
+        assert isinstance(answer, Later | Block | Wait)
         self._held = True
         slot = Slot(answer, self._let_go, self._house.front.log)
+        self._blocked = slot if slot.blocks else None
         if not self._replies:
             slot.first_in_line()
         self._replies.append(slot)
@@ -219,6 +228,7 @@ class Connection:
     def _let_go(self, slot: Slot) -> None:
         """`slot` has its reply: the commands behind it go on."""
         self._held = False
+        self._blocked = None
         self.parser.trust(self.session.trusted)  # it may have been a login
         self.answers_ready()
         slot.written(not self.closed)
@@ -272,7 +282,8 @@ class Connection:
         """Read only while what is kept for this client is little."""
         if not self._eof:
             much = self._unanswered > UNANSWERED or self._stream.unsent > UNANSWERED
-            self._stream.read(not (more or self._held or much))
+            watched = self._blocked is not None and not (self._todo or self.parser.pending or self.parser.ready)
+            self._stream.read(not (more or (self._held and not watched) or much))
 
     # -- out -------------------------------------------------------------------------------------------------
 
@@ -324,11 +335,15 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Nothing is owed to this client and nothing half said by it."""
-        said = self._todo or self._held or self._begun or self.parser.ready or self.parser.pending
+        said = (
+            self._todo or self._held or self._begun or self.parser.ready or self.parser.pending or self.session.holding
+        )
         return not (said or self._replies or self._stream.unsent)
 
     def drain(self) -> None:
         """Take no more commands; close when those already read are answered."""
+        if self.session.holding:
+            return  # it may say until the end that it is done
         if self.idle:
             self.close()
         elif not (self._todo or self.parser.ready or self._held):
@@ -349,6 +364,9 @@ class Connection:
         if self.closed:
             return
         self.closed = True
+        if self._blocked is not None:
+            self._blocked.stop()
+        self.session.gone()
         if self._again is not None:
             self._again.stop()
             self._again.close()

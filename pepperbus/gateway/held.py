@@ -10,7 +10,7 @@ from typing import Any
 
 import gevent
 
-from pepperbus.gateway.session import Later, Wait
+from pepperbus.gateway.session import Block, Later, Wait
 from pepperbus.log import Log
 from pepperbus.wire import resp
 
@@ -20,7 +20,7 @@ class Slot:
 
     __slots__ = ("_answer", "_begun", "_done", "_log", "_timer", "reply")
 
-    def __init__(self, answer: Later | Wait, done: Callable[[Slot], None], log: Log) -> None:
+    def __init__(self, answer: Later | Block | Wait, done: Callable[[Slot], None], log: Log) -> None:
         self.reply: bytes | None = None
         self._answer = answer
         self._done = done
@@ -33,25 +33,39 @@ class Slot:
 
     def first_in_line(self) -> None:
         """All earlier replies are known: what needs a storage is begun now."""
-        if isinstance(self._answer, Later) and not self._begun:
+        if not (isinstance(self._answer, Wait) or self._begun):
             self._begun = True
             gevent.spawn(self._run, self._answer)
 
-    def _run(self, later: Later) -> None:
+    def _run(self, answer: Later | Block) -> None:
         try:
-            self.reply = later.run()
+            reply = answer.run() if isinstance(answer, Later) else answer.run(self._arrived)
         except Exception as error:
             self._log.error("command_failed", repr(error))
-            self.reply = resp.error("ERR internal error")
+            reply = resp.error("ERR internal error")
+        if reply is not None:
+            self._arrived(reply)
+
+    def _arrived(self, reply: bytes) -> None:
+        self.reply = reply
         self._done(self)
+
+    @property
+    def blocks(self) -> bool:
+        """It may take for ever: whether the client is still there must be watched meanwhile."""
+        return isinstance(self._answer, Block)
+
+    def stop(self) -> None:
+        """The client has gone."""
+        if isinstance(self._answer, Block) and self.reply is None:
+            self._answer.stop()
 
     def _waited(self, reply: bytes) -> None:
         self._timer.stop()
         self._timer.close()
-        self.reply = reply
-        self._done(self)
+        self._arrived(reply)
 
     def written(self, arrived: bool) -> None:
         """The reply is in the socket's hands, or can no longer get there."""
-        if isinstance(self._answer, Later) and self._answer.after is not None:
+        if not isinstance(self._answer, Wait) and self._answer.after is not None:
             self._answer.after(arrived)

@@ -15,13 +15,16 @@ from gevent.event import Event
 from pepperbus.child import Child
 from pepperbus.clock import SystemClock
 from pepperbus.config.model import Config
-from pepperbus.gateway.commit import Lane
 from pepperbus.family.highwater import HighWater
+from pepperbus.gateway.commit import Lane
+from pepperbus.gateway.handout import Handout
+from pepperbus.gateway.neighbours import Neighbours
 from pepperbus.gateway.routes import Routes
 from pepperbus.gateway.server import Server, listener
 from pepperbus.gateway.session import Front
 from pepperbus.gateway.tls import load_context
 from pepperbus.ids import IdGenerator
+from pepperbus.journal.fields import Indexing
 from pepperbus.journal.log import LogWriter
 from pepperbus.stats import Writer
 from pepperbus.storage import open_storage
@@ -56,20 +59,26 @@ class Gateway:
         self._stats = Writer(config.bus.run_dir / "stats", child.name)
         self._mark = HighWater(config.bus.data_dir / "ids", child.name)
         self._journal = LogWriter(config.bus.data_dir / "journal", child.name, config.journal.content)
+        self._indexing = Indexing(self._journal, config)
         self._lanes: dict[str, Lane] = {}
         self._grace = 0.0
         self._leaving = Event()
+        neighbours = Neighbours(config.bus.run_dir, child.index, child.wakes, lambda queue: self._handout.pushed(queue))
+        self._handout = Handout(self._stats, neighbours)
         self._open_lanes(config)
         self._front = Front(
-            routes=Routes.build(config, dict(self._lanes), self._stats, child.wakes),
+            routes=Routes.build(config, dict(self._lanes), self._stats, child.wakes, self._handout),
             ids=IdGenerator(config.bus.shard, child.index, lambda: self._front.turn_ms, self._mark.start_ms),
             clock=self._clock,
             log=child.log,
-            journal=self._journal,
+            journal=self._indexing,
             owner=child.owner,
             process=child.name,
+            handout=self._handout,
             started=self._clock.monotonic(),
         )
+        self._handout.attach(self._front)
+        self._handout.configure(self._lanes)
         self._server = self._make_server(config)
 
     def _make_server(self, config: Config) -> Server:
@@ -84,7 +93,9 @@ class Gateway:
         self._server.start()
         self._child.log.info("gateway_serving", listeners=" ".join(self._child.listeners))
         self._leaving.wait()
+        self._handout.close()
         self._server.drain(self._grace)
+        self._handout.leave()
         for lane in self._lanes.values():
             lane.close()
         self._journal.close()
@@ -103,7 +114,12 @@ class Gateway:
     def reconfigure(self, config: Config) -> None:
         """Take a new configuration in place: no client notices, unless its login ended."""
         gone = self._open_lanes(config)
-        self._front.routes = Routes.build(config, dict(self._lanes), self._stats, self._child.wakes)
+        self._front.routes = Routes.build(config, dict(self._lanes), self._stats, self._child.wakes, self._handout)
+        self._handout.configure(self._lanes)
+        for lane in self._lanes.values():
+            if not lane.trouble:
+                self._watch(lane.storage, config)
+        self._indexing.take(config)
         settings = config.gateway
         self._server.limits = Limits(settings.max_inline, settings.max_bulk, settings.max_args)
         self._server.max_clients, self._server.max_unread = settings.max_clients, settings.max_unread
@@ -127,6 +143,13 @@ class Gateway:
     def _claim(self, storage: Storage) -> None:
         bus = self._child.config.bus
         storage.claim_shard(bus.shard, bus.node)
+        self._watch(storage, self._child.config)
+
+    def _watch(self, storage: Storage, config: Config) -> None:
+        """Hear of pushes of other nodes, as far as clients may wait for them here."""
+        topics = [t for queue in config.queues.values() for t in queue.topics.values() if t.taken]
+        if names := [topic.full_name for topic in topics if topic.storage == storage.name]:
+            storage.watch(names, self._handout.heard)
 
     def _raise_mark(self) -> None:
         self._mark.raise_to(self._front.ids.high_water_ms)

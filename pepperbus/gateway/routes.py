@@ -20,6 +20,7 @@ from pepperbus.wire import plain_push
 
 if TYPE_CHECKING:
     from pepperbus.gateway.commit import Lane
+    from pepperbus.gateway.handout import Handout
 
 MAX_KEYS = 10_000  # remembered key spellings; what follows the slash is the client's to choose
 
@@ -32,6 +33,7 @@ class QueueRoute:
         "_topics",
         "_wake",
         "bell",
+        "handout",
         "lanes",
         "limits",
         "name",
@@ -57,6 +59,7 @@ class QueueRoute:
         self._topics = [stats.record(name) for name in self.topic_names]
         self._wake = wake
         self.bell = bell
+        self.handout: Handout | None = None  # when clients of gateways take from it
         self._ready = False
 
     @property
@@ -101,6 +104,8 @@ class QueueRoute:
                 os.eventfd_write(self._wake, 1)
             except OSError:
                 pass
+        if self.handout is not None:
+            self.handout.announce(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,14 @@ class Routes:
     any_open: bool = False
 
     @classmethod
-    def build(cls, config: Config, lanes: Mapping[str, Lane], stats: Writer, wakes: Mapping[str, int]) -> Routes:
+    def build(
+        cls,
+        config: Config,
+        lanes: Mapping[str, Lane],
+        stats: Writer,
+        wakes: Mapping[str, int],
+        handout: Handout | None = None,
+    ) -> Routes:
         bell = Bell(config.bus.run_dir)
         queues = {}
         for queue in config.queues.values():
@@ -138,7 +150,9 @@ class Routes:
                 config.consumes(topic) for topic in queue.topics.values()
             )  # else no worker here waits for its jobs
             wake = wakes.get(queue.group, -1) if fed else -1
-            queues[queue.name] = QueueRoute(queue, lanes, stats, wake, bell if fed else None)
+            taken = handout is not None and any(topic.taken for topic in queue.topics.values())
+            route = queues[queue.name] = QueueRoute(queue, lanes, stats, wake, bell if fed or taken else None)
+            route.handout = handout if taken else None
         aliases = {key: queues[q.name] for q in config.queues.values() for key in q.keys}
         return cls(config, queues, lanes, aliases, any_open=any(q.open for q in config.queues.values()))
 

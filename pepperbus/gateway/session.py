@@ -12,9 +12,11 @@ from itertools import count
 from pepperbus.clock import Clock
 from pepperbus.gateway import replies
 from pepperbus.gateway.express import Express, Handful
+from pepperbus.gateway.handout import Handout
 from pepperbus.gateway.logins import Login, Passwords, Throttle, still_valid
 from pepperbus.gateway.routes import QueueRoute, Routes, Target
 from pepperbus.gateway.submission import Submission, Waiter
+from pepperbus.gateway.taken import Taken
 from pepperbus.ids import IdGenerator
 from pepperbus.job import Stamp
 from pepperbus.journal.contract import JournalWriter
@@ -31,8 +33,9 @@ class Front:
     clock: Clock
     log: Log
     journal: JournalWriter
-    owner: str  # under which RPOP leases
+    owner: str  # under which is leased
     process: str
+    handout: Handout
     passwords: Passwords = field(default_factory=Passwords)
     throttle: Throttle = field(default_factory=Throttle)
     numbers: count[int] = field(default_factory=lambda: count(1))
@@ -40,6 +43,11 @@ class Front:
     turn: float = 0.0  # monotonic time at which this turn of the hub began
     turn_ms: int = 0  # the wall time at that moment
     clients: Callable[[], int] = lambda: 0
+
+    @property
+    def node_process(self) -> str:
+        """This process as the journal shows it."""
+        return f"{self.routes.config.bus.node}/{self.process}"
 
 
 @dataclass(slots=True)
@@ -51,6 +59,18 @@ class Later:
 
     run: Callable[[], bytes]
     after: Callable[[bool], None] | None = None
+
+
+@dataclass(slots=True)
+class Block:
+    """An answer that may take for ever: `run`, in a greenlet as with `Later`, knows it, or calls its argument with it later.
+
+    `stop` is called when the client goes away meanwhile; `after` as with `Later`.
+    """
+
+    run: Callable[[Callable[[bytes], None]], bytes | None]
+    stop: Callable[[], None]
+    after: Callable[[bool], None]
 
 
 @dataclass(slots=True)
@@ -68,7 +88,7 @@ class Goodbye:
     reply: bytes
 
 
-Answer = bytes | Submission | Handful | Later | Wait | Goodbye
+Answer = bytes | Submission | Handful | Later | Block | Wait | Goodbye
 
 
 class Transaction:
@@ -100,6 +120,7 @@ class Session:
         "express",
         "front",
         "granted",
+        "holding",
         "local",
         "name",
         "number",
@@ -124,6 +145,7 @@ class Session:
         self.transaction: Transaction | None = None
         self.granted: QueueRoute | None = None  # the queue this client was last allowed to push to
         self.express: Express | None = None  # the quick way to where it last pushed
+        self.holding: list[Taken] = []  # what it popped and has not said to be done
         self.stamp = Stamp(trace_tail, self.client)
         self.one_job = replies.one_job_form(trace_tail)
         self._login: Login | None = None
@@ -148,7 +170,16 @@ class Session:
         """Logged in, or in no need of it."""
         return self.login is not None or (self.local and self.front.routes.any_open)
 
+    def gone(self) -> None:
+        """The connection is closed, or as new: what it popped was not done."""
+        if self.holding:
+            had, self.holding = self.holding, []
+            self.front.handout.fail(
+                had, f"{self.client.decode()} closed its connection before it said that it was done"
+            )
+
     def reset(self) -> None:
+        self.gone()
         self.login = None
         self.protocol = 2
         self.name = b""

@@ -154,8 +154,8 @@ class Births:
         return new
 
     def _add_wakes(self, config: Config) -> dict[str, int]:
-        """An eventfd for every group. They are never closed: a group that comes back finds its own again."""
-        new = {group: new_wake() for group in config.groups() if group not in self.wakes}
+        """An eventfd for whoever sleeps. They are never closed: a group that comes back finds its own again."""
+        new = {name: new_wake() for name in config.sleepers() if name not in self.wakes}
         self.wakes.update(new)
         return new
 

@@ -58,7 +58,7 @@ class House:
         self.writer = Writer(where, "gateway.0")
         ids = IdGenerator(2, 0, clock.now_ms)
         routes = Routes.build(self.config, self.lanes, self.writer, {})
-        self.front = Front(routes, ids, clock, LOG, journal=None, owner="o", process="gateway.0")  # type: ignore[arg-type]
+        self.front = Front(routes, ids, clock, LOG, journal=None, owner="o", process="gateway.0", handout=None)  # type: ignore[arg-type]
         self.front.turn_ms = clock.now_ms()
         self.deadlines: list[float | None] = []
 

@@ -1,0 +1,384 @@
+"""Handing out jobs to clients that come for them: who waits for what, and who looks into the storage on their behalf.
+
+Floor 4. Knows storages, topics and the hub; nothing of RESP, sockets or logins. However many clients wait for a topic, one
+look serves them all. It follows a push (of this gateway, of another: its eventfd, of another node: the storage's word), a
+job that becomes due, and now and then, because resuming, replaying and returning are not announced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.event import Event
+
+from pepperbus.config.model import Topic
+from pepperbus.errors import StorageError, StorageUnavailable
+from pepperbus.gateway.taken import Taken, remember, settle_surely, take
+from pepperbus.job import Job
+from pepperbus.stats import Record, Writer
+from pepperbus.storage.contract import Leased, Outcome, Settle
+
+if TYPE_CHECKING:
+    from pepperbus.gateway.commit import Lane
+    from pepperbus.gateway.neighbours import Neighbours
+    from pepperbus.gateway.session import Front
+
+SWEEP_S = 0.5
+_AT_A_SWEEP = 50  # topics that are looked into without a sign that there is anything
+_PAUSE_KNOWN_S = 1.0  # how long what the storage said of paused topics is believed
+_DUE_KNOWN_S = 1.0  # how long what it said of delayed jobs is, while jobs go out all the time
+_MOST = 64  # jobs of one look
+LEAVE_S = 2.0
+
+#: Called once, in the hub: with jobs and where they are from, or with none when the time is over.
+Receive = Callable[["Place | None", list[tuple[Leased, Job]]], None]
+
+
+class Place:
+    """One topic that clients take jobs from."""
+
+    __slots__ = (
+        "_handout",
+        "busy",
+        "due_timer",
+        "lane",
+        "name",
+        "next_due_ms",
+        "promoted",
+        "record",
+        "rings",
+        "rung",
+        "topic",
+        "waiters",
+    )
+
+    def __init__(self, handout: Handout, topic: Topic, lane: Lane, record: Record) -> None:
+        self._handout = handout
+        self.name = topic.full_name
+        self.topic = topic
+        self.lane = lane
+        self.record = record
+        self.waiters: dict[Waiter, None] = {}
+        self.rings = 0  # signs so far that there may be jobs
+        self.rung = False  # one of them has not been followed
+        self.busy = False  # somebody looks
+        self.promoted = 0.0  # monotonic s; when delayed jobs were last looked at
+        self.next_due_ms = 0
+        self.due_timer: Any = None
+
+    def ring(self) -> None:
+        """There may be jobs."""
+        self.rings += 1
+        if self.waiters:
+            self.rung = True
+            self._handout.look(self)
+
+    def given_back(self, settle: Settle) -> None:
+        """The storage has taken `settle`: others may want what it gave back."""
+        if settle.outcome in (Outcome.BACK, Outcome.RETRY):
+            self.promoted = 0.0
+            self.ring()
+
+
+class Waiter:
+    """A client that waits at some places for up to `n` jobs, and `seconds` long; 0 = for ever."""
+
+    __slots__ = ("_receive", "_timer", "done", "n", "places")
+
+    def __init__(self, places: Sequence[Place], n: int, seconds: float, receive: Receive) -> None:
+        self.places = places
+        self.n = n
+        self.done = False
+        self._receive = receive
+        self._timer: Any = None
+        if seconds > 0:
+            self._timer = gevent.get_hub().loop.timer(seconds)
+            self._timer.start(self.leave)
+
+    def leave(self) -> None:
+        """The time is over, or nothing will come any more."""
+        self.receive(None, [])
+
+    def receive(self, place: Place | None, jobs: list[tuple[Leased, Job]]) -> None:
+        if not self.done:
+            self.stop()
+            self._receive(place, jobs)
+
+    def stop(self) -> None:
+        """Nobody is there any more to be told."""
+        self.done = True
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+        for place in self.places:
+            place.waiters.pop(self, None)
+
+
+class Handout:
+    """All topics that clients of this gateway take jobs from."""
+
+    def __init__(self, stats: Writer, neighbours: Neighbours) -> None:
+        self.front: Front  # whose part this is; said by `attach`
+        self.places: dict[str, Place] = {}
+        self.closed = False
+        self.on_sweep: list[Callable[[], None]] = []
+        self._stats = stats
+        self._paused: dict[str, tuple[float, set[str]]] = {}  # storage -> when asked (monotonic s), what it said
+        self._by_queue: dict[str, list[Place]] = {}
+        self._settling: set[gevent.Greenlet] = set()
+        self._needed = Event()
+        self._next = 0
+        self._neighbours = neighbours
+
+    def attach(self, front: Front) -> None:
+        self.front = front
+        gevent.spawn(self._sweep_forever)
+
+    def configure(self, lanes: Mapping[str, Lane]) -> None:
+        """Follow the front's configuration: who waits goes on waiting, unless there is nothing left to wait for."""
+        topics = {
+            topic.full_name: topic
+            for queue in self.front.routes.queues.values()
+            for topic in queue.queue.topics.values()
+            if topic.taken
+        }
+        for name in self.places.keys() - topics.keys():
+            for waiter in list(self.places.pop(name).waiters):
+                waiter.leave()
+        for name, topic in topics.items():
+            lane = lanes[topic.storage]
+            place = self.places.get(name)
+            if place is None:
+                self.places[name] = Place(self, topic, lane, self._stats.record(name))
+            else:
+                place.topic, place.lane, place.promoted = topic, lane, 0.0
+                place.ring()
+        self._by_queue = {}
+        for place in self.places.values():
+            self._by_queue.setdefault(place.topic.queue, []).append(place)
+        if self.places:
+            self._neighbours.listen({place.topic.queue for place in self.places.values()})
+            self._needed.set()
+
+    # -- leasing -------------------------------------------------------------------------------------------------
+
+    def lease(self, place: Place, n: int) -> list[tuple[Leased, Job]]:
+        """Up to `n` jobs that are ready or due, and none of a paused topic. Blocks. Raises StorageError."""
+        storage = _storage(place)
+        if self.is_paused(place):
+            return []
+        if self._is_due(place):
+            self._promote(place)
+        found = storage.lease(place.name, n, self.front.owner)
+        if not found and place.waiters and self._promote(place):
+            found = storage.lease(place.name, n, self.front.owner)
+        return self._whole(place, found)
+
+    def settle_and_lease(self, place: Place, n: int, ends: Sequence[Settle]) -> list[tuple[Leased, Job]] | None:
+        """`ends` first, then `lease`, in one trip where it can be. Raises StorageError when `ends` were not stored.
+
+        None: they were, but the storage could not be asked for more.
+        """
+        storage, owner = _storage(place), self.front.owner
+        if self.is_paused(place):
+            storage.settle(owner, ends)
+            return []
+        if self._is_due(place):
+            self._promote(place)
+        found = storage.settle_and_lease(owner, ends, place.name, n)[1]
+        return None if found is None else self._whole(place, found)
+
+    def _is_due(self, place: Place) -> bool:
+        clock = self.front.clock
+        known = clock.monotonic() - place.promoted < _DUE_KNOWN_S
+        return not known or 0 < place.next_due_ms <= clock.now_ms()
+
+    def _promote(self, place: Place) -> int:
+        place.promoted = self.front.clock.monotonic()
+        moved, place.next_due_ms = place.lane.storage.promote(place.name, self.front.clock.now_ms())
+        return int(moved)
+
+    def _whole(self, place: Place, found: list[Leased]) -> list[tuple[Leased, Job]]:
+        """The jobs themselves; bytes that are no job are kept as dead, never dropped."""
+        whole, dead = [], []
+        for leased in found:
+            try:
+                whole.append((leased, Job.decode(leased.body)))
+            except ValueError:
+                reason = "stored bytes are damaged"
+                dead.append(Settle(leased.topic, leased.job_id, Outcome.DEAD, reason=reason, spent=False))
+        if dead:
+            self.front.log.error("job_damaged", topic=place.name, jobs=len(dead))
+            self._keep(gevent.spawn(self._store, place, dead))
+        return whole
+
+    def is_paused(self, place: Place) -> bool:
+        """By its file or by an operator; the storage is asked once a second at most. Blocks."""
+        if place.topic.paused:
+            return True
+        lane, now = place.lane, self.front.clock.monotonic()
+        asked, paused = self._paused.get(lane.config.name, (-_PAUSE_KNOWN_S, set()))
+        if now - asked >= _PAUSE_KNOWN_S:
+            self._paused[lane.config.name] = now, paused  # others need not ask meanwhile
+            paused = lane.storage.paused()
+            self._paused[lane.config.name] = now, paused
+        return place.name in paused
+
+    def take(self, place: Place, jobs: list[tuple[Leased, Job]], client: str) -> list[Taken]:
+        """They are `client`'s now."""
+        return [take(self.front, place, leased, job, client) for leased, job in jobs]
+
+    def untake(self, place: Place, jobs: list[tuple[Leased, Job]]) -> None:
+        """Nobody got them after all."""
+        settles = [Settle(place.name, leased.job_id, Outcome.BACK, spent=False) for leased, _ in jobs]
+        if settles:
+            self._keep(gevent.spawn(self._store, place, settles))
+
+    def _store(self, place: Place, settles: list[Settle]) -> None:
+        while not place.lane.closed:
+            try:
+                place.lane.storage.settle(self.front.owner, settles)
+            except StorageError:
+                gevent.sleep(SWEEP_S)
+            else:
+                place.ring()
+                return
+
+    def end(self, taken: Sequence[Taken], reason: str) -> None:
+        """They were done; stored soon and surely."""
+        self._settle(taken, lambda one: one.done(), reason)
+
+    def fail(self, taken: Sequence[Taken], reason: str) -> None:
+        """Whoever had them is gone or took too long: tried again by the topic's schedule."""
+        now_ms = self.front.clock.now_ms()
+        self._settle(taken, lambda one: one.failed(reason, now_ms), reason)
+
+    def _settle(self, taken: Sequence[Taken], fate: Callable[[Taken], Settle], reason: str) -> None:
+        by_lane: dict[Lane, list[tuple[Taken, Settle, str]]] = {}
+        for one in taken:
+            by_lane.setdefault(one.place.lane, []).append((one, fate(one), reason))
+        for lane, ends in by_lane.items():
+            self._keep(gevent.spawn(settle_surely, self.front, lane, ends))
+
+    def _keep(self, greenlet: gevent.Greenlet) -> None:
+        self._settling.add(greenlet)
+        greenlet.rawlink(self._settling.discard)
+
+    def remember_done(self, taken: Sequence[Taken]) -> None:
+        """The storage has their `done`."""
+        for one in taken:
+            remember(self.front, one, one.done(), f"taken by {one.client}")
+
+    # -- waiting -------------------------------------------------------------------------------------------------
+
+    def wait(self, waiter: Waiter, seen: Sequence[int]) -> None:
+        """Let `waiter` wait at its places. `seen`: their `rings` before somebody looked in vain."""
+        if self.closed:
+            waiter.leave()
+            return
+        for place in waiter.places:
+            place.waiters[waiter] = None
+        unheard = self._neighbours.waits(True)  # a push in the moment before did not tell us
+        for place, rings in zip(waiter.places, seen, strict=True):
+            if unheard or place.rings != rings:
+                place.ring()
+            else:
+                self._time(place)
+
+    def look(self, place: Place) -> None:
+        """See that somebody looks into the storage for those who wait at `place`."""
+        if not place.busy:
+            place.busy = True
+            gevent.spawn(self._look, place)
+
+    def _look(self, place: Place) -> None:
+        try:
+            while place.rung and place.waiters and not self.closed:
+                place.rung = False
+                wanted = min(sum(waiter.n for waiter in place.waiters), _MOST)
+                jobs = self.lease(place, wanted)
+                place.rung |= len(jobs) == wanted
+                self._hand(place, jobs)
+        except StorageError:
+            pass  # the next sweep looks again
+        except Exception as error:  # a bug of an engine must not leave all who wait there without a look
+            self.front.log.error("look_failed", repr(error), topic=place.name)
+        finally:
+            place.busy = False
+            self._time(place)
+
+    def _hand(self, place: Place, jobs: list[tuple[Leased, Job]]) -> None:
+        """First come, first served."""
+        for waiter in list(place.waiters):
+            if not jobs:
+                return
+            mine, jobs = jobs[: waiter.n], jobs[waiter.n :]
+            waiter.receive(place, mine)
+        self.untake(place, jobs)
+
+    def _time(self, place: Place) -> None:
+        """Look again when the next delayed job is due."""
+        if place.due_timer is not None:
+            place.due_timer.stop()
+            place.due_timer.close()
+            place.due_timer = None
+        if place.waiters and place.next_due_ms:
+            seconds = max((place.next_due_ms - self.front.clock.now_ms()) / 1000, 0.001)
+            place.due_timer = gevent.get_hub().loop.timer(min(seconds, 3600.0))
+            place.due_timer.start(place.ring)
+
+    def announce(self, queue: str) -> None:
+        """Something was pushed to `queue` by a client of this gateway."""
+        self.pushed(queue)
+        self._neighbours.tell()
+
+    def pushed(self, queue: str) -> None:
+        """Something was pushed to `queue`, or may have been."""
+        for place in self._by_queue.get(queue, ()):
+            place.ring()
+
+    def heard(self, name: str) -> None:
+        """A storage's word: a push to topic `name` on another node; "" = there may have been one."""
+        if name in self.places:
+            self.places[name].ring()
+
+    def _sweep_forever(self) -> None:
+        while not self.closed:
+            self._needed.wait()
+            gevent.sleep(SWEEP_S)
+            try:
+                self._sweep()
+            except Exception as error:  # without the sweep no lease would ever end
+                self.front.log.error("sweep_failed", repr(error))
+
+    def _sweep(self) -> None:
+        for chore in self.on_sweep:
+            chore()
+        awaited = [place for place in self.places.values() if place.waiters]
+        if not awaited:
+            self._neighbours.waits(False)
+        for _ in range(min(_AT_A_SWEEP, len(awaited))):
+            self._next = (self._next + 1) % len(awaited)
+            awaited[self._next].ring()
+
+    def close(self) -> None:
+        """Nobody waits any more: everyone is told that there is nothing."""
+        self.closed = True
+        self._neighbours.close()
+        for place in self.places.values():
+            for waiter in list(place.waiters):
+                waiter.leave()
+
+    def leave(self) -> None:
+        """What was given back when the last clients went is stored, as far as that is quick."""
+        gevent.joinall(list(self._settling), timeout=LEAVE_S)
+
+
+def _storage(place: Place) -> Any:
+    """Raises StorageUnavailable while it is not open."""
+    if place.lane.trouble:
+        raise StorageUnavailable(place.lane.trouble)
+    return place.lane.storage

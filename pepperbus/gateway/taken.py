@@ -1,0 +1,117 @@
+"""A job that a client of the gateway has: what becomes of it, and what is remembered of the attempt.
+
+Floor 4. Knows the storage contract and the verdicts, nothing of RESP or of how the client asked. The attempt counts from the
+lease; whoever is told that it is done has heard so from the storage.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import gevent
+
+from pepperbus.delivery.contract import Act, TargetEffect, Verdict
+from pepperbus.errors import StorageError
+from pepperbus.job import Job
+from pepperbus.journal.contract import Row
+from pepperbus.storage.contract import Leased, Outcome, Settle
+from pepperbus.worker.attempt import count_outcome
+from pepperbus.worker.outcome import decide
+
+if TYPE_CHECKING:
+    from pepperbus.gateway.commit import Lane
+    from pepperbus.gateway.handout import Place
+    from pepperbus.gateway.session import Front
+
+_AGAIN_S, _LONGEST_S = 0.2, 2.0  # waits between tries to store what must be stored
+
+
+@dataclass(slots=True, eq=False)
+class Taken:
+    """One job in a client's hands. `client` is who, `trace` the attempt's own id; times as in the storage contract."""
+
+    place: Place
+    leased: Leased
+    job: Job
+    client: str
+    trace: str
+    taken_ms: int
+    taken: float  # monotonic s
+
+    @property
+    def waited_ms(self) -> float:
+        return float(max(self.taken_ms - (self.leased.first_due_ms or self.job.accepted_ms), 0))
+
+    def done(self) -> Settle:
+        return Settle(self.leased.topic, self.leased.job_id, Outcome.DONE)
+
+    def untouched(self) -> Settle:
+        """Nobody saw it: as if it had never been leased."""
+        return Settle(self.leased.topic, self.leased.job_id, Outcome.BACK, spent=False)
+
+    def failed(self, reason: str, now_ms: int) -> Settle:
+        """An attempt was spent and nobody said that it is done: tried again by the topic's schedule, or dead."""
+        verdict = Verdict(Act.RETRY, TargetEffect.NEUTRAL, True, 0, reason=reason)
+        return decide(self.place.topic, self.leased, self.job.accepted_ms, verdict, now_ms, random.random())
+
+
+def take(front: Front, place: Place, leased: Leased, job: Job, client: str) -> Taken:
+    """`leased` goes to `client`: counted as under way."""
+    place.record.add("in_flight")
+    trace = f"{front.ids.next()}-{front.node_process}"
+    return Taken(place, leased, job, client, trace, front.clock.now_ms(), front.clock.monotonic())
+
+
+def remember(front: Front, taken: Taken, settle: Settle, reason: str) -> None:
+    """The attempt has ended as `settle` says and the storage knows: count it, write it down."""
+    place, leased, job = taken.place, taken.leased, taken.job
+    ran_s = front.clock.monotonic() - taken.taken
+    if settle.outcome is Outcome.BACK:
+        place.record.add("in_flight", -1)
+        count_outcome(place.record, settle)
+        return
+    place.record.ended(taken.waited_ms / 1000, ran_s)
+    count_outcome(place.record, settle)
+    row = Row(
+        "attempt",
+        leased.job_id,
+        leased.topic,
+        taken.taken_ms,
+        leased.attempt,
+        front.routes.config.bus.node,
+        front.node_process,
+        settle.outcome.value,
+        reason=settle.reason or reason,
+        out_trace=taken.trace,
+        in_trace=job.trace,
+        client=job.client,
+        accepted_ms=job.accepted_ms,
+        wait_ms=taken.waited_ms,
+        run_ms=ran_s * 1000,
+        content=job.content,
+    )
+    front.journal.add(row)
+    if settle.outcome is not Outcome.DONE:
+        facts = {"topic": leased.topic, "job": leased.job_id, "attempt": leased.attempt, "outcome": row.outcome}
+        front.log.warning("attempt_failed", row.reason, **facts)
+
+
+def settle_surely(front: Front, lane: Lane, ends: list[tuple[Taken, Settle, str]]) -> None:
+    """A greenlet's work: store ends of attempts (each with its reason), repeated until the storage says yes."""
+    wait = _AGAIN_S
+    while not lane.closed:
+        try:
+            lane.storage.settle(front.owner, [settle for _, settle, _ in ends])
+        except StorageError as error:
+            if wait == _AGAIN_S:
+                front.log.warning("settle_failed", str(error), storage=lane.config.name, jobs=len(ends))
+            gevent.sleep(wait)
+            wait = min(_LONGEST_S, wait * 2)
+        else:
+            for taken, settle, reason in ends:
+                remember(front, taken, settle, reason)
+                taken.place.given_back(settle)
+            return
+    # What is left then is still leased to this process, and comes back when its end is noticed.
