@@ -69,6 +69,8 @@ _BEGIN, _SETTLE = "pepperbus.worker.inflight:InFlight.begin", "pepperbus.worker.
 _JUDGE, _BORN = "pepperbus.worker.exchange:judge", "pepperbus.master.births:Births.start"
 _EXEC, _RESUME = "pepperbus.master.upgrade:_take_over", "pepperbus.master.upgrade:resume"
 _REPLACED = "pepperbus.master.replacing:Replacing._finish"
+_TICKER, _SOURCE = ("ticker",), "pepperbus.ticker.intake_source:Source"
+_STORE = "pepperbus.ticker.intake_store:Store.store"
 
 STEPS: dict[str, Step] = {
     "gateway.read": Step(_GATEWAY, (f"before {_READ}",), "bytes are read, not parsed"),
@@ -97,6 +99,23 @@ STEPS: dict[str, Step] = {
     "reclaim.begun": Step(_BOTH, _storage("release", "before"), "about to take back what a dead process held"),
     "reclaim.storing": Step(_BOTH, _INSIDE, "taking back, the storage has not confirmed it", _storage("release")),
     "reclaim.stored": Step(_BOTH, _storage("release", "after"), "taken back, not journalled"),
+    "intake.moved": Step(
+        _TICKER,
+        (f"after {_SOURCE}._move", f"after {_SOURCE}._copy"),
+        "elements left their list, not noted",
+        only="found",
+    ),
+    "intake.noted": Step(_TICKER, (f"after {_SOURCE}.begin",), "noted as a batch, nothing stored"),
+    "intake.storing": Step(
+        _TICKER, _INSIDE, "a batch is with the storage, which has not confirmed it", _storage("swap")
+    ),
+    "intake.stored": Step(_TICKER, _storage("swap", "after"), "a batch is stored, not taken off", (_STORE,)),
+    "intake.done": Step(_TICKER, (f"after {_SOURCE}.done",), "a batch is stored and taken off"),
+    "schedule.due": Step(_TICKER, _storage("swap", "before"), "a firing is due, nothing is written"),
+    "schedule.storing": Step(
+        _TICKER, _INSIDE, "a firing is with the storage, which has not confirmed it", _storage("swap")
+    ),
+    "schedule.stored": Step(_TICKER, _storage("swap", "after"), "a firing is stored, nobody is woken"),
     "master.forked": Step(_MASTER, (f"after {_BORN}",), "a child is asked for, its pid unknown"),
     "upgrade.exec": Step(_MASTER, (f"before {_EXEC}",), "the trial was good, the old code still runs"),
     "upgrade.resumed": Step(_MASTER, (f"after {_RESUME}",), "the new code runs, nobody is replaced"),

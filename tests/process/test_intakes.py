@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from pepperbus.clock import SystemClock
+from pepperbus.failpoints import STEPS, VARIABLE
 from pepperbus.ids import floor_id
-from tests.fixtures.bus import Bus, Buses
+from tests.fixtures.bus import NODE, Bus, Buses
 from tests.fixtures.redis import ALWAYS, Redis, pika_commands, running
 
 GO_ID = floor_id(1_600_000_000_000)
@@ -127,3 +130,55 @@ def test_the_go_systems_lists(buses: Buses, legacy: Redis) -> None:
         (str(GO_ID + 4), "failed in the Go system after 1 attempt"),
         (str(GO_ID + 5), "timed out in the Go system after 4 attempts"),
     }
+
+
+STEPS_HERE = [step for step in STEPS if step.startswith("intake.")]
+#: A killed ticker comes back slower each time, so two of the steps; PEPPERBUS_INTAKE_TESTS=all: every step on both engines.
+KILLED = {"embedded": ["intake.noted", "intake.stored"]}
+if os.environ.get("PEPPERBUS_INTAKE_TESTS") == "all":
+    KILLED = {"embedded": STEPS_HERE, "redis": STEPS_HERE}
+
+
+@pytest.mark.parametrize("engine", KILLED)
+def test_killed_at_every_step_each_element_runs_once(buses: Buses, legacy: Redis, engine: str) -> None:
+    """The ticker is killed while consumers take the jobs as they come: done jobs are no less known than waiting ones."""
+    contents = [f"{n % 700}".encode() for n in range(2000)]  # also equal ones
+    key = f"kill-{engine}"
+    legacy.ask("LPUSH", key, *contents)
+    node = NODE.replace("type = embedded", f"type = redis\n        url = {legacy.url}") if engine == "redis" else NODE
+    bus = buses.make(node, {"q": queue(intake("one", legacy.url, key), more="password = pw\n")})
+    bus.serve_words = ("--chaos",)
+    steps = KILLED[engine]
+    bus.start(env={VARIABLE: ", ".join(f"{step}=kill@2" for step in steps)})
+    client = bus.client("q/mail", "pw")
+    popped: list[bytes] = []
+
+    def take() -> bool:
+        while answer := client.execute_command("RPOP", "q/mail"):
+            popped.extend(job["content"].encode() for job in json.loads(answer)["jobs"])
+        return len(popped) >= len(contents) and leftovers(legacy, key) == []
+
+    until(bus, take, 60.0)
+    assert [step for step in steps if f"failpoint {step}: kill" not in bus.log] == []
+    assert Counter(popped) == Counter(contents)
+    assert bus.client().llen("q/audit") == len(contents)
+    assert not client.execute_command("RPOP", "q/mail")
+
+
+def test_a_full_queue_and_a_lost_redis_are_waited_for(buses: Buses, start_redis: Callable[..., Redis]) -> None:
+    source = start_redis()
+    source.ask("LPUSH", "list", *[f"job {n}" for n in range(9)])
+    bus = buses.start(queues={"q": queue(intake("one", source.url, "list"), more="max_length = 4\npassword = pw\n")})
+    until(bus, lambda: "max_length = 4" in reports(bus)["list"]["error"])
+    assert bus.client().llen("q/mail") == 4
+    assert source.ask("LLEN", "list") == 5, "what has no room stays where it is"
+    mail, audit = bus.client("q/mail", "pw"), bus.client("q/audit", "pw")
+    source.kill()
+    popped = [json.loads(mail.execute_command("RPOP", "q/mail"))["jobs"][0]["content"] for _ in range(4)]
+    assert [audit.execute_command("RPOP", "q/audit") for _ in range(4)]
+    until(bus, lambda: "list" in reports(bus) and "onnect" in reports(bus)["list"]["error"])
+    source.start()  # it kept nothing on disk: another list lies there now
+    source.ask("LPUSH", "list", "new")
+    until(bus, lambda: bus.client().llen("q/mail") == 1)
+    assert popped == ["job 0", "job 1", "job 2", "job 3"]
+    assert reports(bus)["list"]["error"] == ""
