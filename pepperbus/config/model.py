@@ -361,7 +361,7 @@ class Queue:
     rpush: str = "front"  # front | normal
     process_group: str = ""  # "" = a group of its own
     workers: int = 1
-    file: Path | None = None
+    index: tuple[str, ...] = ()  # paths into a job's JSON
     schedule: dict[str, Schedule] = field(default_factory=dict)
     intakes: tuple[Intake, ...] = ()
 

@@ -91,6 +91,17 @@ def names(value: Raw) -> tuple[str, ...]:
     return found
 
 
+def paths(value: Raw) -> tuple[str, ...]:
+    """Names in JSON documents, with dots between."""
+    found = texts(value)
+    for one in found:
+        if not re.fullmatch(r"[^\s.=]+(\.[^\s.=]+)*", one) or len(one) > 128:
+            raise ValueError(f"{one!r} is not a path into JSON; names with dots between are wanted: order_id, user.id")
+    if len(found) > 8:
+        raise ValueError(f"{len(found)} paths; 8 at most")
+    return found
+
+
 def integer(value: Raw, min: str = "0", max: str = "1000000000") -> int:
     found = text(value)
     if not re.fullmatch(r"-?\d{1,18}", found, re.ASCII) or not int(min) <= int(found) <= int(max):
@@ -356,7 +367,7 @@ def _meant(found: str, words: tuple[str, ...]) -> str:
 CHECKS: dict[str, Callable[..., Any]] = {
     check.__name__: check
     for check in (
-        text, texts, secret, private, signing, name, names, integer, integers, span, command, entry, boolean, option, engine, duration,
+        text, texts, secret, private, signing, name, names, paths, integer, integers, span, command, entry, boolean, option, engine, duration,
         size, backoff, address, addresses, urls, places, storage_url, script, host, login, expression, zone, later,
     )
 }  # fmt: skip

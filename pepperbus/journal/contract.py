@@ -17,7 +17,7 @@ class Row(msgspec.Struct, array_like=True, omit_defaults=False):
 
     `event`: `attempt` (a delivery; `outcome` done, retry, dead, back), `popped`, `released` (its worker died),
     `replayed`, `removed`. `body` and `stderr` are capped by the writer; `content` is its first `[journal] content`
-    bytes.
+    bytes. `fields`: `path=value`, what the queue's `index` found in the whole content.
     """
 
     event: str
@@ -40,12 +40,14 @@ class Row(msgspec.Struct, array_like=True, omit_defaults=False):
     body: bytes = b""
     stderr: bytes = b""
     content: bytes = b""
+    fields: tuple[str, ...] = ()
 
 
 class JournalWriter(Protocol):
     """The hot path's end: never blocks on a disk wait, never raises; what cannot be written is counted in `dropped`."""
 
-    dropped: int
+    @property
+    def dropped(self) -> int: ...
 
     def add(self, row: Row, soon: bool = True) -> None:
         """Remember a row; rows of one turn of the hub go to the file in one write, those not `soon` at the next `flush`."""
@@ -71,6 +73,10 @@ class JournalReader(Protocol):
         since_ms: int = 0,
         error: str = "",
         text: str = "",
+        field: str = "",
         limit: int = 100,
     ) -> Sequence[Row]:
-        """Newest first. `error` matches reason/error_code, `text` the kept content; stops after 2 s of looking."""
+        """Newest first. `error` matches reason/error_code, `text` the kept content, `field` one of `fields`.
+
+        Stops after 2 s of looking.
+        """

@@ -1,6 +1,7 @@
 """The journal as operators read it: the database, read only, and the log files for what is not in it yet.
 
-Floor 3. Nothing is invisible for the second until the ticker takes it over, nor while no ticker runs.
+Floor 3. Nothing is invisible for the second until the ticker takes it over, nor while no ticker runs. Ids, fields and traces
+are found by index; anything else is looked for from the newest row back, in stretches, for a bounded time.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
+from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
 
@@ -18,17 +20,25 @@ import msgspec
 
 from pepperbus.journal import log
 from pepperbus.journal.contract import Row
+from pepperbus.journal.fields import key_of
 from pepperbus.journal.store import error_text, signed
 
 SEARCH_SECONDS = 2.0
+_STRETCH = 1024, 65_536  # rows of a scan's first and widest stretch
+_LATE_MS = 10_000  # so much later than what they tell of may rows be written at most, beside how long it took
+_NEAR_IDS = 1000 << 24  # a second's worth, in the numbers of ids.py
 _decode = msgspec.msgpack.Decoder(Row).decode
 _Result = TypeVar("_Result")
 
 
 class Found(list[Row]):
-    """Rows of a search, newest first. `complete` False: the time was over before everything was looked at."""
+    """Rows of a search, newest first. `complete` False: the time was over before everything was looked at.
+
+    `reached_ms`: how far back the look came, when it is not complete.
+    """
 
     complete = True
+    reached_ms = 0
 
 
 class Reader:
@@ -51,15 +61,16 @@ class Reader:
         error: str = "",
         text: str = "",
         trace: str = "",
+        field: str = "",
         limit: int = 100,
     ) -> Found:
         """Newest first. `error` matches reason and error code of failures (without case), `text` the kept content.
 
-        `trace` is a whole one, that of the push or of an attempt.
+        `trace` is a whole one, that of the push or of an attempt; `field` is `path=value` of the queue's `index`.
 
         Stops after 2 s of looking and says so (`complete`).
         """
-        wanted = _Wanted(topic, outcome, since_ms, error.lower(), text.encode(), trace)
+        wanted = _Wanted(topic, outcome, since_ms, error.lower(), text.encode(), trace, field)
         return _in_thread(lambda: self._search(wanted, limit))
 
     def _life(self, job_id: int) -> list[Row]:
@@ -98,14 +109,11 @@ class Reader:
         self, connection: apsw.Connection, wanted: _Wanted, limit: int, deadline: float, found: Found
     ) -> None:
         connection.set_progress_handler(lambda: time.monotonic() > deadline, 1000)
-        where, values = wanted.sql()
         try:
-            for (data,) in connection.execute(
-                f"SELECT data FROM rows WHERE {where} ORDER BY rowid DESC LIMIT ?", (*values, limit)
-            ):
-                row = _decode(data)
-                if wanted.matches(row):
-                    found.append(row)
+            if wanted.field:
+                found += _by_field(connection, wanted, limit)
+            elif not (wanted.trace and _by_trace(connection, wanted, limit, found)):
+                _scan(connection, wanted, limit, found)
         except apsw.InterruptError:
             found.complete = False
 
@@ -129,6 +137,64 @@ class Reader:
         return tails, positions, connection
 
 
+def _by_field(connection: apsw.Connection, wanted: _Wanted, limit: int) -> Iterator[Row]:
+    """CROSS JOIN: the few rows with that field are looked at, whatever else is asked of them."""
+    where, values = wanted.sql()
+    query = (
+        "SELECT data FROM fields CROSS JOIN rows ON rows.rowid = fields.line "
+        f"WHERE fields.key = ? AND {where} ORDER BY fields.line DESC"
+    )
+    rows = (_decode(data) for (data,) in connection.execute(query, (key_of(wanted.field), *values)))
+    return islice((row for row in rows if wanted.matches(row)), limit)
+
+
+def _by_trace(connection: apsw.Connection, wanted: _Wanted, limit: int, found: Found) -> bool:
+    """A trace is a number of the ids' form and the jobs of its push got theirs at once after it, so they are neighbours.
+
+    False when nothing is there: then it is that of an attempt, or of a push whose clock went back.
+    """
+    number = wanted.trace.partition("-")[0]
+    if not (number.isdecimal() and int(number) >> 63 == 1):
+        return False
+    where, values = wanted.sql()
+    near = (signed(int(number)) - _NEAR_IDS, signed(int(number)) + _NEAR_IDS)
+    query = f"SELECT data FROM rows WHERE job BETWEEN ? AND ? AND {where} ORDER BY job DESC LIMIT ?"
+    rows = [_decode(data) for (data,) in connection.execute(query, (*near, *values, limit))]
+    rows = [row for row in rows if wanted.matches(row)]
+    found += rows
+    return bool(rows)
+
+
+def _scan(connection: apsw.Connection, wanted: _Wanted, limit: int, found: Found) -> None:
+    """From the newest row back, in stretches that grow while they are quick, until enough is found or it is interrupted."""
+    where, values = wanted.sql()
+    newest, oldest = (int(connection.execute(f"SELECT {which}(rowid) FROM rows").get or 0) for which in ("max", "min"))
+    if not newest:
+        return
+    query = f"SELECT data FROM rows WHERE {where} AND rowid BETWEEN ? AND ? ORDER BY rowid DESC LIMIT ?"
+    end, width, left = newest, _STRETCH[0], limit
+    found.reached_ms = _written_ms(connection, newest)
+    while end >= oldest and left > 0:
+        for (data,) in connection.execute(query, (*values, end - width + 1, end, left)):
+            row = _decode(data)
+            if wanted.matches(row):
+                found.append(row)
+                left -= 1
+        end -= width
+        width = min(width * 2, _STRETCH[1])
+        found.reached_ms = _written_ms(connection, max(end, oldest))
+        if found.reached_ms < wanted.since_ms - _LATE_MS:
+            return
+
+
+def _written_ms(connection: apsw.Connection, rowid: int) -> int:
+    """When about the row at or after `rowid` was written: rows lie in that order, whenever what they tell of began."""
+    for (data,) in connection.execute("SELECT data FROM rows WHERE rowid >= ? ORDER BY rowid LIMIT 1", (rowid,)):
+        row = _decode(data)
+        return int(row.at_ms + row.run_ms)
+    return 0
+
+
 class _Wanted(NamedTuple):
     topic: str
     outcome: str
@@ -136,6 +202,7 @@ class _Wanted(NamedTuple):
     error: str
     text: bytes
     trace: str = ""
+    field: str = ""
 
     def matches(self, row: Row) -> bool:
         return (
@@ -145,6 +212,7 @@ class _Wanted(NamedTuple):
             and (not self.error or self.error in error_text(row))
             and self.text in row.content
             and self.trace in ("", row.in_trace, row.out_trace)
+            and (not self.field or self.field in row.fields)
         )
 
     def sql(self) -> tuple[str, list[object]]:

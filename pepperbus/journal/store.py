@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import apsw
+import msgspec
 
 from pepperbus.journal import log
 from pepperbus.journal.contract import Row
+from pepperbus.journal.fields import key_of
 
+_decode = msgspec.msgpack.Decoder(Row).decode
 LINGER_S = 2.0  # a finished file lies that long before it is deleted, for those who follow
 BATCH_BYTES = 16 << 20  # of log file a transaction
 _DELETE_ROWS = 20_000
@@ -36,6 +39,7 @@ CREATE TABLE IF NOT EXISTS rows (
 CREATE INDEX IF NOT EXISTS rows_job ON rows (job);
 CREATE INDEX IF NOT EXISTS rows_topic ON rows (topic);
 CREATE INDEX IF NOT EXISTS rows_failed ON rows (topic) WHERE failed;
+CREATE TABLE IF NOT EXISTS fields (key INTEGER NOT NULL, line INTEGER NOT NULL, PRIMARY KEY (key, line)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
 """
 
@@ -96,6 +100,7 @@ def _ingest_file(path: Path, position: int, connection: apsw.Connection, linger_
                 connection.executemany(
                     "INSERT INTO rows VALUES (?,?,?,?,?,?,?)", (_columns(row, data) for row, data, _ in batch)
                 )
+                _index([row for row, _, _ in batch], connection)
                 connection.execute("INSERT OR REPLACE INTO files VALUES (?,?)", (path.name, position))
         stat = os.fstat(file.fileno())
         finished = finished and time.time() - stat.st_mtime >= linger_s
@@ -110,6 +115,13 @@ def _records(data: bytes) -> Iterator[tuple[Row, bytes, int]]:
     for row, end in log.read(data):
         yield row, data[start + log.HEAD_BYTES : end], end
         start = end
+
+
+def _index(rows: list[Row], connection: apsw.Connection) -> None:
+    """Remember where the fields of these rows are, which are the last of the table."""
+    first = connection.last_insert_rowid() - len(rows) + 1
+    found = ((key_of(field), first + i) for i, row in enumerate(rows) for field in row.fields)
+    connection.executemany("INSERT OR IGNORE INTO fields VALUES (?,?)", found)
 
 
 def _columns(row: Row, data: bytes) -> tuple[object, ...]:
@@ -152,6 +164,14 @@ def _used(connection: apsw.Connection) -> int:
 
 
 def _delete_oldest(connection: apsw.Connection, condition: str, value: int) -> int:
+    """A row without fields ends with an empty list, so only those that have some are read."""
     oldest = f"SELECT rowid FROM rows ORDER BY rowid LIMIT {_DELETE_ROWS}"
-    connection.execute(f"DELETE FROM rows WHERE rowid IN ({oldest}) AND {condition}", (value,))
+    chosen = f"rowid IN ({oldest}) AND {condition}"
+    with connection:  # one transaction for both
+        indexed = connection.execute(
+            f"SELECT rowid, data FROM rows WHERE {chosen} AND substr(data, -1) <> x'90'", (value,)
+        )
+        keys = [(key_of(field), line) for line, data in indexed for field in _decode(data).fields]
+        connection.executemany("DELETE FROM fields WHERE key = ? AND line = ?", keys)
+        connection.execute(f"DELETE FROM rows WHERE {chosen}", (value,))
     return int(connection.changes())

@@ -32,7 +32,7 @@ from pepperbus.operations.results import QueueFile, QueueInfo, TopicInfo
 from pepperbus.operations.rights import may, note, operation, require
 from pepperbus.operations.steer import trouble
 
-_LISTS = ("texts", "names", "integers", "urls", "backoff", "addresses")
+_LISTS = ("texts", "names", "paths", "integers", "urls", "backoff", "addresses")
 _HIDDEN = ("name", "queue", "topics", "file")
 #: Headers and params whose values are shown to nobody: this is where a consumer's login belongs.
 _SECRET = re.compile(r"auth|cookie|token|secret|passw|key|signature|credential", re.IGNORECASE)

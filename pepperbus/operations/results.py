@@ -167,13 +167,15 @@ class Event(Result):
     encoding: str = ""
     php_file: str = ""
     php_line: int = 0
+    fields: tuple[str, ...] = ()
 
 
 class EventPage(Result):
-    """Newest first. `complete` False: the look stopped after 2 s."""
+    """Newest first. `complete` False: the look stopped after 2 s; it had come back to `reached_ms`."""
 
     events: list[Event]
     complete: bool = True
+    reached_ms: int = 0
 
 
 class TopicLife(Result):

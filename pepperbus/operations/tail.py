@@ -50,17 +50,21 @@ def history(
     error: str = "",
     text: str = "",
     trace: str = "",
+    field: str = "",
     limit: int = 100,
 ) -> EventPage:
-    """What the journal holds, newest first. Stops looking after 2 s (`complete` False)."""
+    """What the journal holds, newest first. Stops looking after 2 s (`complete` False).
+
+    `field`: `path=value` of a queue's `index`.
+    """
     sees_all = bool(topic) or may(office, Right.VIEW)
     most = limit if sees_all else limit * _AMONG_OTHERS
     found = office.journal.search(
-        topic=topic, outcome=outcome, since_ms=since_ms, error=error, text=text, trace=trace, limit=most
+        topic=topic, outcome=outcome, since_ms=since_ms, error=error, text=text, trace=trace, field=field, limit=most
     )
     rows = found if sees_all else [row for row in found if may(office, Right.VIEW, row.topic)]
     complete = found.complete and (sees_all or len(found) < most or len(rows) >= limit)
-    return EventPage([event(row) for row in rows[:limit]], complete)
+    return EventPage([event(row) for row in rows[:limit]], complete, 0 if complete else found.reached_ms)
 
 
 def is_failure(row: Row) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pepperbus.errors import UsageError
 from pepperbus.operations import consumer, life, pause, purge, push, queues, replay, steer, tail
+from pepperbus.operations import find as finding
 from pepperbus.operations import jobs as listing
 from pepperbus.operations import results as r
 from pepperbus.web import people
@@ -19,6 +20,7 @@ from pepperbus.web.table import Call, Route
 from pepperbus.web.table import Needs as N
 from pepperbus.web.takes import (
     EventsQuery,
+    FindQuery,
     JobsQuery,
     PushBody,
     RemoveQuery,
@@ -102,8 +104,14 @@ def find_events(call: Call) -> r.EventPage:
         since_ms=query.since_ms,
         error=query.error,
         text=query.text,
+        trace=query.trace,
+        field=query.field,
         limit=_bounded("limit", query.limit),
     )
+
+
+def find_jobs(call: Call) -> finding.Finding:
+    return finding.find(call.desk.office, call.query.word, _bounded("limit", call.query.limit))
 
 
 def tail_events(call: Call) -> Any:
@@ -220,6 +228,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", _TOPIC + "/purge", N.OPERATE, purge_jobs, r.Purged, "Delete jobs for good.", body=SelectionBody),
     Route("GET", "/jobs/{id}", N.LOGIN, get_job, r.Life, "The whole life of one job."),
     Route("GET", "/events", N.LOGIN, find_events, r.EventPage, "What the journal holds, newest first.", query=EventsQuery),
+    Route("GET", "/find", N.LOGIN, find_jobs, finding.Finding, "Jobs by whatever one knows of them.", query=FindQuery),
     Route("GET", "/tail", N.LOGIN, tail_events, r.Event, "Events as they happen.", query=TailQuery, stream=True),
     Route("GET", "/check", N.VIEW_NODE, check_configuration, r.Checked, "Whether the files on disk are right."),
     Route("POST", "/reload", N.ADMIN_NODE, reload_configuration, r.Steered, "Take the files on disk."),

@@ -20,13 +20,25 @@ class JobsQuery(msgspec.Struct):
 
 
 class EventsQuery(msgspec.Struct):
-    """What to look for in the journal; `error` is part of the reason, `text` part of the kept content."""
+    """What to look for in the journal; `error` is part of the reason, `text` part of the kept content.
+
+    `trace`: a whole trace id; `field`: `path=value` of a queue's `index`.
+    """
 
     topic: str = ""
     outcome: str = ""
     since_ms: int = 0
     error: str = ""
     text: str = ""
+    trace: str = ""
+    field: str = ""
+    limit: int = 100
+
+
+class FindQuery(msgspec.Struct):
+    """`word`: whatever one knows of a job."""
+
+    word: str = ""
     limit: int = 100
 
 

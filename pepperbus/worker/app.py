@@ -7,6 +7,7 @@ nothing: take nothing new, give back what was not begun, wait for what runs, sto
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import gevent
@@ -22,6 +23,7 @@ from pepperbus.delivery.target import Closed, Target
 from pepperbus.errors import BootError, StorageError, StorageRefused
 from pepperbus.family.bell import Bell, Ear
 from pepperbus.ids import IdGenerator
+from pepperbus.journal.fields import Indexing
 from pepperbus.journal.log import LogWriter
 from pepperbus.names import split_owner, split_topic
 from pepperbus.stats import Record, Writer
@@ -74,6 +76,7 @@ class Worker:
             self.journal,
             child.log,
         )
+        self._indexing_parts = replace(self._parts, journal=Indexing(self.journal, config))
         self._leaving = Event()
         self._leave_by = float("inf")  # monotonic s; a later, shorter grace wins
         self._asking_paused: set[str] = set()
@@ -188,7 +191,9 @@ class Worker:
         target.serves(f"{consumer.address} {topic.script}")
         record = self._stats.record(topic.full_name)
         record.set("window", min(pool.window, own.window))
-        pump = Pump(topic, lane, target, consumer, record, self.child.owner, self._parts)
+        indexed = bool(self.child.config.queues[topic.queue].index)
+        parts = self._indexing_parts if indexed else self._parts
+        pump = Pump(topic, lane, target, consumer, record, self.child.owner, parts)
         self._consumers.append(consumer)
         self._records[topic.full_name] = record
         self._pumps.append(pump)

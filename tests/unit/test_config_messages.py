@@ -249,7 +249,9 @@ QUEUE_CASES = {
         "7: [topics] [[mail]] dead_on = 400: dead_on is for contract = status; under sdk the Code header decides"
     ],
     QUEUE + "lease = 3s": ["7: [topics] [[mail]] lease = 3s: lease is for run = pull; this topic has run = fastcgi"],
-    "index = a\n" + QUEUE: ["1: index = a: not yet known to this version; remove it"],
+    "index = a, b..c\n" + QUEUE: [
+        "1: index = a, b..c: 'b..c' is not a path into JSON; names with dots between are wanted: order_id, user.id"
+    ],
     "rate = 5\n" + QUEUE: ["1: rate = 5: not yet known to this version; remove it"],
     QUEUE + "[schedule]": ["7: [schedule]: not yet known to this version; remove it"],
     QUEUE + "[intakes]\n[[x]]": ["7: [intakes]: not yet known to this version; remove it"],

@@ -1,4 +1,4 @@
-"""Find a job: by its id, its trace, a topic, an outcome or state, a time, a word of its error or of its content. Floor 5."""
+"""Find a job: by id, trace, indexed field, topic, outcome or state, time, a word of its error or of its content. Floor 5."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from flask import Blueprint, Response, redirect, request
 
+from pepperbus.operations import find, tail
 from pepperbus.operations import jobs as listing
-from pepperbus.operations import tail
 from pepperbus.operations.results import Event, EventPage
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
@@ -16,15 +16,23 @@ from pepperbus.web.pages.jobs import SINCE, STATES
 
 OUTCOMES = ("done", "retry", "dead", "back", "popped", "released", "replayed", "removed")
 _SHOWN = 100
-_WORDS = ("topic", "state", "since", "error", "text", "trace")
+_WORDS = ("topic", "state", "since", "error", "text", "trace", "field")
+_CHEAP_S = 30.0  # how often an open page that was asked for something asks again
 
 
-def _build(desk: Desk) -> dict[str, Any]:
+def _build(desk: Desk, word: str) -> dict[str, Any]:
     given = {name: request.args.get(name, "").strip() for name in _WORDS}
-    asked = any(given[name] for name in _WORDS)
+    asked = bool(word) or any(given[name] for name in _WORDS)
     began = time.monotonic()
-    page = _find(desk, given) if asked else EventPage([])
+    page = EventPage([])
+    if word:
+        page = find.find(desk.office, word, _SHOWN)
+    elif asked:
+        page = _find(desk, given)
     return {
+        "word": word,
+        "by": page.by if isinstance(page, find.Finding) else "",
+        "indexed": sorted({path for info in desk.status().queues for path in _index_of(desk, info.name)}),
         "given": given,
         "asked": asked,
         "page": page,
@@ -49,6 +57,7 @@ def _find(desk: Desk, given: dict[str, str]) -> EventPage:
         error=given["error"],
         text=given["text"],
         trace=given["trace"],
+        field=given["field"],
         limit=_SHOWN,
     )
 
@@ -69,12 +78,14 @@ def register(pages: Blueprint, desk: Desk) -> None:
     @pages.get("/search")
     def search() -> Any:
         word = request.args.get("q", "").strip()
-        if word.isdigit() and 15 <= len(word) <= 20:
+        if word.isdigit() and len(word) == 20:
             return redirect(f"/jobs/{word}", 303)
-        if word:
-            return redirect(f"/search?text={word}", 303)
-        return _shown(desk)
+        return _shown(desk, word)
 
 
-def _shown(desk: Desk) -> Response:
-    return frame.show("search.html", lambda: _build(desk), shared=True)
+def _shown(desk: Desk, word: str) -> Response:
+    return frame.show("search.html", lambda: _build(desk, word), every=_CHEAP_S, shared=True)
+
+
+def _index_of(desk: Desk, queue: str) -> tuple[str, ...]:
+    return desk.base.config.queues[queue].index if queue in desk.base.config.queues else ()

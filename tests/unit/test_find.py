@@ -1,0 +1,149 @@
+"""Jobs found by an indexed field, a trace, a text: in the journal's files, in its database, and where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from pepperbus.accounts.model import Actor, Role
+from pepperbus.config.load import load
+from pepperbus.ids import IdGenerator
+from pepperbus.job import Job
+from pepperbus.journal import reader, store
+from pepperbus.journal.contract import Row
+from pepperbus.journal.fields import Fields, Indexing
+from pepperbus.journal.log import LogWriter
+from pepperbus.operations import find
+from pepperbus.storage.contract import Push
+from tests.unit.test_web import QUEUE, Place, log_in
+
+VIOLA = Actor("viola", roles={"shop": Role.VIEWER})
+NOW = 1_800_000_000_000
+IDS = IdGenerator(2, 3, lambda: NOW)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path)
+    (tmp_path / "queues.d" / "orders.conf").write_text(QUEUE.replace("system", "index = order_id, user.id\nsystem"))
+    place.office.take(load(tmp_path / "node.conf", {}))
+    yield place
+    place.office.close()
+
+
+def journal(place: Place, *contents: bytes, topic: str = "orders/mail") -> list[Row]:
+    """Attempts as a worker writes them, of one push."""
+    config = place.office.config
+    writer = LogWriter(config.bus.data_dir / "journal", "worker.orders.0", 64)
+    trace = f"{IDS.next()}-1-12017"
+    rows = [
+        Row("attempt", IDS.next(), topic, NOW + n, 1, outcome="done", in_trace=trace, out_trace=f"{IDS.next()}-w",
+            accepted_ms=NOW, content=content)
+        for n, content in enumerate(contents)
+    ]  # fmt: skip
+    indexing = Indexing(writer, config)
+    for row in rows:
+        indexing.add(row)
+    indexing.close()
+    return rows
+
+
+def ingest(place: Place) -> None:
+    data_dir = place.office.config.bus.data_dir
+    store.ingest(data_dir / "journal", data_dir / "journal.db", linger_s=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b'{"order_id": 123, "user": {"id": "u 7"}}', ("order_id=123", "user.id=u 7")),
+        (b'{"order_id": "123"}', ("order_id=123",)),
+        (b'{"order_id": 1.5, "user": [{"id": 1}, {"id": 2}]}', ("order_id=1.5", "user.id=1", "user.id=2")),
+        (b'[{"order_id": true}, {"order_id": null}]', ("order_id=true",)),
+        (b'{"order_id": {"deep": 1}, "user": 3}', ()),
+        (b'{"order_id": "' + b"x" * 500 + b'"}', ("order_id=" + "x" * 128,)),
+        (b'{"order_id": [' + b"1," * 50 + b"2]}", ("order_id=1",)),
+        (b"no JSON", ()),
+        (b'{"order_id": "\xff"}', ()),
+        (b"[" * 100_000, ()),
+        (b"", ()),
+    ],
+)
+def test_the_fields_of_a_content(content: bytes, found: tuple[str, ...]) -> None:
+    assert Fields(("order_id", "user.id")).of(content) == found
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_an_indexed_field_is_found_whole_also_behind_what_the_journal_keeps(place: Place, taken_over: bool) -> None:
+    rows = journal(
+        place, b'{"pad": "%s", "order_id": 123}' % (b"x" * 200), b'{"order_id": 1234}', b'{"order_id": "123"}'
+    )
+    if taken_over:
+        ingest(place)
+    found = find.find(place.office.acting(VIOLA), "order_id=123")
+    assert (found.by, [event.id for event in found.events]) == ("field", [str(rows[2].job_id), str(rows[0].job_id)])
+    assert find.find(place.office.acting(VIOLA), "123").by == "value"
+    assert find.find(place.office.acting(VIOLA), "order_id=12").events == []
+
+
+def test_what_leaves_the_journal_leaves_the_index(place: Place) -> None:
+    journal(place, b'{"order_id": 1}', b"plain", b'{"order_id": 2, "user": {"id": 9}}')
+    ingest(place)
+    database = place.office.config.bus.data_dir / "journal.db"
+
+    def count(table: str) -> int:
+        with apsw.Connection(str(database)) as connection:
+            return int(connection.execute(f"SELECT count(*) FROM {table}").get)
+
+    assert (count("rows"), count("fields")) == (3, 3)
+    assert store.retain(database, NOW + 1, 1 << 30) == 1
+    assert (count("rows"), count("fields")) == (2, 2)
+    assert store.retain(database, NOW + 10, 1 << 30) == 2
+    assert (count("rows"), count("fields")) == (0, 0)
+    journal(place, b'{"order_id": 5}')
+    ingest(place)
+    assert len(find.find(place.office.acting(VIOLA), "order_id=5").events) == 1
+
+
+def test_a_trace_is_found_of_push_and_attempt(place: Place) -> None:
+    rows = journal(place, *(b"job %d" % n for n in range(5)))
+    ingest(place)
+    office = place.office.acting(VIOLA)
+    assert len(find.find(office, rows[0].in_trace).events) == 5
+    found = find.find(office, rows[3].out_trace)
+    assert (found.by, [event.id for event in found.events]) == ("trace", [str(rows[3].job_id)])
+    assert find.find(office, f"{IDS.next()}-1-12017").events == []
+
+
+def test_what_has_not_run_is_found_where_it_lies(place: Place) -> None:
+    job = Job(IDS.next(), "t", b'{"pad": "%s", "order_id": 77}' % (b"x" * 3000), NOW)
+    place.office.storage("local").push([Push(job.id, job.encode(), ("orders/mail",))])
+    office = place.office.acting(VIOLA)
+    for word in ("order_id=77", "77}", str(job.id)):
+        found = find.find(office, word)
+        assert [(event.id, event.event) for event in found.events] == [(str(job.id), "ready")], word
+    assert find.find(office, "order_id=78").events == []
+
+
+def test_others_find_nothing(place: Place) -> None:
+    rows = journal(place, b'{"order_id": 1}')
+    ingest(place)
+    client = log_in(place.app.test_client(), place.desk, "otto", bank="viewer")
+    for word in ("order_id=1", "1", rows[0].in_trace, str(rows[0].job_id), "order"):
+        assert client.get("/api/v1/find", query_string={"word": word}).get_json()["events"] == []
+    assert client.get("/api/v1/events?field=order_id=1").get_json()["events"] == []
+
+
+def test_the_page_says_how_it_found_it_and_how_far_it_came(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal(place, *(b'{"order_id": %d}' % n for n in range(3000)))
+    ingest(place)
+    assert "by index" in place.text("/search?q=2999")
+    assert "/jobs/" in place.text("/search?field=order_id%3D7")
+    assert place.get(f"/search?q={IDS.next()}").status_code == 303
+    monkeypatch.setattr(reader, "SEARCH_SECONDS", 0.0)
+    page = place.get("/api/v1/events?text=nowhere").get_json()
+    assert (page["complete"], page["events"]) == (False, [])
+    assert "narrow it down" in place.text("/search?text=nowhere")
