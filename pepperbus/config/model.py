@@ -362,6 +362,7 @@ class Queue:
     process_group: str = ""  # "" = a group of its own
     workers: int = 1
     index: tuple[str, ...] = ()  # paths into a job's JSON
+    file: Path | None = None
     schedule: dict[str, Schedule] = field(default_factory=dict)
     intakes: tuple[Intake, ...] = ()
 
