@@ -29,6 +29,8 @@ COUNTERS = (
     "state",  # gauge: 0 idle, 1 feeding, 2 paused, 3 stopped, 4 down, 5 probing
     "unknown",  # pushes answered UNKNOWN
 )
+STATES = ("idle", "feeding", "paused", "stopped", "down", "probing")
+_WORST_FIRST = (3, 4, 5, 1, 2, 0)  # of several workers' states, the one to show
 HISTOGRAMS = ("wait", "run", "push")  # accepted -> started, started -> answered, push -> reply
 PER_OCTAVE = 8
 BUCKETS = 256  # 1 µs to 2^32 µs (71 minutes)
@@ -238,6 +240,17 @@ def read_all(directory: Path, names: Iterable[str] | None = None) -> dict[str, T
             if wanted is None or name in wanted:
                 _merge(totals.setdefault(name, Totals()), words)
     return totals
+
+
+def worker_states(directory: Path) -> dict[str, str]:
+    """topic -> the state to show, over all workers' slots."""
+    index = _INDEX["state"]
+    found: dict[str, int] = {}
+    for path in directory.glob("worker.*.stats"):
+        for name, words in read_slot(path):
+            number = min(words[index], len(STATES) - 1)
+            found[name] = min(found.get(name, number), number, key=_WORST_FIRST.index)
+    return {name: STATES[number] for name, number in found.items()}
 
 
 def read_counters(directory: Path) -> dict[str, list[int]]:

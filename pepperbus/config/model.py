@@ -273,9 +273,9 @@ class Topic:
     paused: bool = False
     consumer: bool = True
     dead_on: tuple[int, ...] = (400, 413, 415, 422)
-    params: tuple[tuple[str, str], ...] = ()
     pop: str = "once"  # once | leased
     lease: float = 60.0
+    params: tuple[tuple[str, str], ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     command: tuple[str, ...] = ()
     feed: str = "stdin"  # stdin | exec | pull | none
@@ -292,16 +292,15 @@ class Topic:
     def full_name(self) -> str:
         return topic_name(self.queue, self.name)
 
-
     @property
     def pulled(self) -> bool:
         """Its consumers come to the gateway for jobs."""
         return self.run == "pull"
+
     @property
     def taken(self) -> bool:
         """Clients of the gateways may wait for its jobs."""
         return self.pulled or self.pop == "leased"
-
 
     @property
     def kept(self) -> bool:
@@ -326,6 +325,7 @@ class Intake:
     topic: str = ""  # "" = all of the queue
     failed: bool = False
     mode: str = "auto"  # auto | redis | pika
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -362,8 +362,8 @@ class Queue:
     process_group: str = ""  # "" = a group of its own
     workers: int = 1
     index: tuple[str, ...] = ()  # paths into a job's JSON
-    file: Path | None = None
     schedule: dict[str, Schedule] = field(default_factory=dict)
+    file: Path | None = None
     intakes: tuple[Intake, ...] = ()
 
     @property
@@ -391,6 +391,7 @@ class Config:
     ldap: Ldap = Ldap()
     generation: int = 0
     http: Http = Http()
+    alarms: Alarms = Alarms()
     secret_files: tuple[Path, ...] = ()  # what `file:` named
 
     def topic(self, full_name: str) -> Topic | None:
@@ -405,13 +406,13 @@ class Config:
             return False
         return not self.bus.tags or not topic.tags or bool(set(self.bus.tags) & set(topic.tags))
 
-    def groups(self) -> dict[str, list[Queue]]:
-        """Worker set -> the queues it serves; only queues with a topic this node consumes."""
     def sleepers(self) -> list[str]:
         """Who sleeps until there is a push: worker sets, and gateways once clients may wait for jobs there."""
         taken = any(topic.taken for queue in self.queues.values() for topic in queue.topics.values())
         return [*self.groups(), *(gateway_wake(index) for index in range(MOST_GATEWAYS) if taken)]
 
+    def groups(self) -> dict[str, list[Queue]]:
+        """Worker set -> the queues it serves; only queues with a topic this node consumes."""
         groups: dict[str, list[Queue]] = {}
         for queue in self.queues.values():
             if any(self.consumes(topic) for topic in queue.topics.values()):

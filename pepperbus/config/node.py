@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pepperbus.config import signon
+from pepperbus.config import alarms, signon
 from pepperbus.config.check import Values, complete, did_you_mean, given
 from pepperbus.config.model import (
     Bus,
@@ -65,6 +65,7 @@ def build(document: Document) -> Config:
         http=Http(**section("http")),
     )
     config = replace(config, http=replace(config.http, own=_ports(config.gateway.listen + config.web.listen)))
+    config = replace(config, alarms=alarms.build(document, values, config.http))
     _check_listeners(document, config)
     return config
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pepperbus.config import command, intakes, schedules
+from pepperbus.config import alarms, command, intakes, schedules
 from pepperbus.config.check import Values, complete, given
 from pepperbus.config.model import Config, Queue, Topic
 from pepperbus.config.node import unknown_name
@@ -52,7 +52,8 @@ def build(document: Document, name: str, node: Config) -> Queue:
         path = ("topics", topic)
         if not is_name(topic):
             document.mistake(path, f"not a name; allowed: {NAME_RULE}")
-        topics[topic] = _topic(document, path, name, {**inherited, **inner}, node)
+        limits = alarms.limits(inherited.get("alarms", {}), inner.get("alarms", {}))
+        topics[topic] = _topic(document, path, name, {**inherited, **inner, "alarms": limits}, node)
     if not topics and not document.broken:
         document.mistake(("topics",), "a queue needs at least one topic: [topics], and in it [[NAME]]")
     for made in topics.values():

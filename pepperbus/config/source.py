@@ -215,6 +215,8 @@ def _shown(path: KeyPath, value: str | list[str]) -> str:
     """The value as a message may show it: one line, short, without secrets."""
     if value and (_sounds_secret(path[-1]) or any(section in _SECRET_SECTIONS for section in path[:-1])):
         return "***"
+    if path[-1] == "url" and "channels" in path[:-1]:  # whoever knows the address of a chat's robot speaks as it
+        return "***"
     text = ", ".join(value) if isinstance(value, list) else value
     if "=" in text and _sounds_secret(text):  # two keys in one line
         return "***"

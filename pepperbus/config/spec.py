@@ -14,12 +14,13 @@ from typing import Any
 from configobj import ConfigObj
 from configobj.validate import Validator
 
+from pepperbus.config.limits import alarm
 from pepperbus.config.values import CHECKS
 
 MANY = "__many__"
 LATER = "__later__"
 _DEFAULT = re.compile(r"default=(?:\"([^\"]*)\"|([^,)]*))")
-_validator = Validator(CHECKS)
+_validator = Validator({**CHECKS, "alarm": alarm})
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,6 @@ from pepperbus.storage.contract import Depth
 
 _AT_ONCE = 50
 _LEVELS = ("memory", "process", "power")  # each survives what those before it survive
-STATES = ("idle", "feeding", "paused", "stopped", "down", "probing")
-_WORST_FIRST = (3, 4, 5, 1, 2, 0)  # of several workers' states, the one to show
 Totals = dict[str, stats.Totals]
 
 
@@ -47,7 +45,7 @@ class StatusReader:
         status = Status(config.bus.node, office.clock.now_ms(), running=True)
         self._reasons = self._ask_master(status)
         view = _StorageView(office)
-        states = worker_states(directory)
+        states = stats.worker_states(directory)
         for number, queue in enumerate(config.queues.values()):
             status.queues.append(self._queue(queue, view, states))
             if number % _AT_ONCE == 0:
@@ -190,17 +188,6 @@ def visible(office: Office, status: Status) -> Status:
         detached=[],
         master={"ready": status.master.get("ready")},
     )
-
-
-def worker_states(directory: Path) -> dict[str, str]:
-    """topic -> the state to show, over all workers' slots."""
-    index = stats.COUNTERS.index("state")
-    found: dict[str, int] = {}
-    for path in directory.glob("worker.*.stats"):
-        for name, words in stats.read_slot(path):
-            number = min(words[index], len(STATES) - 1)
-            found[name] = min(found.get(name, number), number, key=_WORST_FIRST.index)
-    return {name: STATES[number] for name, number in found.items()}
 
 
 def percentiles(histogram: stats.Histogram) -> Percentiles:

@@ -246,6 +246,15 @@ class Storage(Protocol):
     def lost_nodes(self, older_ms: int) -> list[str]:
         """Nodes that own leases and have not said for `older_ms`, by the storage's own clock, that they live."""
 
+    def leave(self, node: str) -> None:
+        """Say that this node ends on purpose: until its next heartbeat it is none of `nodes`. Its leases stay."""
+
+    def nodes(self) -> dict[str, int]:
+        """Every node that shares this storage, this one too -> ms, by the storage's clock, since it last said it lives.
+
+        Empty where only one node can reach the engine. A node that is silent for a day is forgotten.
+        """
+
     def claim_shard(self, shard: int, node: str) -> None:
         """Record that ids with `shard` are made by `node`. Raises StorageRefused naming the other claimant."""
 

@@ -97,6 +97,12 @@ class EmbeddedStorage:
         with self._engine.look() as look:
             return look.lost_nodes(self._clock.now_ms() - older_ms)
 
+    def leave(self, node: str) -> None:
+        """Nobody else could notice."""
+
+    def nodes(self) -> dict[str, int]:
+        return {}
+
     def claim_shard(self, shard: int, node: str) -> None:
         holder = self._engine.write(lambda work: work.claim_shard(shard, node))
         if holder != node:

@@ -93,6 +93,7 @@ class MemoryStorage:
         self._topics: dict[str, _Topic] = {}
         self._owners: set[str] = set()
         self._seen: dict[str, int] = {}
+        self._left: set[str] = set()
         self._shards: dict[int, str] = {}
         self._paused: set[str] = set()
         self._held: dict[str, tuple[int, int]] = {}  # name -> job id that holds it, until when (ms)
@@ -245,6 +246,14 @@ class MemoryStorage:
 
     def heartbeat(self, node: str) -> None:
         self._seen[node] = self._clock.now_ms()
+        self._left.discard(node)
+
+    def leave(self, node: str) -> None:
+        self._left.add(node)
+
+    def nodes(self) -> dict[str, int]:
+        now_ms = self._clock.now_ms()
+        return {node: now_ms - seen for node, seen in self._seen.items() if node not in self._left}
 
     def lost_nodes(self, older_ms: int) -> list[str]:
         border = self._clock.now_ms() - older_ms

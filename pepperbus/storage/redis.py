@@ -140,6 +140,19 @@ class RedisStorage:
         left = self._link.ask(*[(b"PTTL", names.redis_node(node)) for node in nodes])
         return [node for node, ms in zip(nodes, left, strict=True) if ms < 0 or NODE_PX - ms > older_ms]
 
+    def leave(self, node: str) -> None:
+        self._link.tell((b"SET", names.redis_node(node), b"0", b"PX", NODE_PX))
+
+    def nodes(self) -> dict[str, int]:
+        """Whoever claimed a shard; what stands under a node's name is 1, or 0 when it left."""
+        known = sorted({node.decode() for node in self._link.ask((b"HVALS", names.REDIS_SHARDS))[0]})
+        if not known:
+            return {}
+        keys = [names.redis_node(node) for node in known]
+        found = self._link.ask(*[(word, key) for key in keys for word in (b"GET", b"PTTL")])
+        signs = zip(known, found[::2], found[1::2], strict=True)
+        return {node: NODE_PX - left for node, said, left in signs if said == b"1" and left > 0}
+
     def claim_shard(self, shard: int, node: str) -> None:
         _, holder = self._link.tell((b"HSETNX", names.REDIS_SHARDS, shard, node), (b"HGET", names.REDIS_SHARDS, shard))
         if holder.decode() != node:

@@ -22,6 +22,7 @@ from pepperbus.journal.log import LogWriter
 from pepperbus.names import split_owner
 from pepperbus.storage import open_storage
 from pepperbus.storage.contract import Storage
+from pepperbus.ticker.alarms import Alarms
 from pepperbus.ticker.history import History
 from pepperbus.ticker.intakes import Intakes
 from pepperbus.ticker.maker import Maker
@@ -57,6 +58,7 @@ class Ticker:
         self._leaving = Event()
         self._failing: dict[str, tuple[str, float]] = {}  # chore -> (what was said of its failure, when)
         self._journal = LogWriter(child.config.bus.data_dir / "journal", child.name, child.config.journal.content)
+        self._alarms = Alarms(child, self.clock, lambda: self._config, self._storages, lambda: {})
         self._maker = Maker(child, self.clock)
         self._intakes = Intakes(child, self._maker, self._storages, lambda: self._config)
 
@@ -72,6 +74,7 @@ class Ticker:
             gevent.spawn(self._every, _RETENTION_S, self._retain),
             gevent.spawn(self._every, _RETENTION_S, self._keep_up),
             gevent.spawn(History(lambda: self._config, self._storages, self._in_thread).run, self.child.log),
+            gevent.spawn(self._alarms.run),
             gevent.spawn(Schedules(self.child, self._maker, self.clock, self._storages, lambda: self._config).run),
         ]
         self._intakes.follow()
@@ -82,6 +85,7 @@ class Ticker:
         self._journal.close()
         self._ingest()
         for storage in self._storages.values():
+            self._say_goodbye(storage)
             storage.close()
         self._maker.close()
 
@@ -153,6 +157,13 @@ class Ticker:
                 self.child.log.warning("heartbeat_failed", str(error), storage=storage.name)
         if self._family:
             self._forget_tables()
+
+    def _say_goodbye(self, storage: Storage) -> None:
+        """Other nodes need no alarm because of us."""
+        try:
+            storage.leave(self._config.bus.node)
+        except StorageError as error:
+            self.child.log.warning("heartbeat_failed", str(error), storage=storage.name)
 
     def _take_back(self, storage: Storage, dead: Callable[[str], bool], lost_host: bool) -> None:
         run_dir = self._config.bus.run_dir
@@ -233,6 +244,8 @@ class Ticker:
             return {"ok": True}
         if command.get("op") == "intakes":
             return {"intakes": self._intakes.report()}
+        if command.get("op") == "alarm_test":
+            return self._alarms.test(command["channel"], command["who"])
         return {"error": f"the ticker does not know {command.get('op')!r}"}
 
 

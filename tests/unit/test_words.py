@@ -10,7 +10,7 @@ from pathlib import Path
 from pepperbus.accounts.model import Role
 from pepperbus.config.spec import schema
 from pepperbus.operations import marks
-from pepperbus.operations.status import STATES
+from pepperbus.stats import STATES
 from pepperbus.web import words
 from pepperbus.web.pages import answers, audit, edit, jobs, search, topic
 
