@@ -42,6 +42,7 @@ COMMANDS = {
     "jobs": _Entry("inspect", "List the jobs of a topic by state, error and time.", True),
     "tail": _Entry("inspect", "Show attempts as they happen.", True),
     "find": _Entry("search", "Find jobs by id, trace, field or text.", True),
+    "mark": _Entry("mark", "Set a mark on the charts: what was deployed when.", True),
     "queue": _Entry("queues", "Show, add, change and remove queues.", True),
     "pause": _Entry("jobs", "Stop feeding a queue or topic; pushes go on.", True),
     "resume": _Entry("jobs", "Feed a paused queue or topic again.", True),

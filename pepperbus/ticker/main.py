@@ -24,6 +24,7 @@ from pepperbus.storage import open_storage
 from pepperbus.storage.contract import Storage
 from pepperbus.ticker.alarms import Alarms
 from pepperbus.ticker.history import History
+from pepperbus.ticker.deploys import Marks
 from pepperbus.ticker.intakes import Intakes
 from pepperbus.ticker.maker import Maker
 from pepperbus.ticker.schedules import Schedules
@@ -58,6 +59,7 @@ class Ticker:
         self._leaving = Event()
         self._failing: dict[str, tuple[str, float]] = {}  # chore -> (what was said of its failure, when)
         self._journal = LogWriter(child.config.bus.data_dir / "journal", child.name, child.config.journal.content)
+        self._marks = Marks(self.clock, child.log)
         self._alarms = Alarms(child, self.clock, lambda: self._config, self._storages, lambda: {})
         self._maker = Maker(child, self.clock)
         self._intakes = Intakes(child, self._maker, self._storages, lambda: self._config)
@@ -69,6 +71,7 @@ class Ticker:
         self.child.start()
         self._open_missing()
         loops: list[Any] = [
+        self._marks.started(self._config, self.child.bus_boot)
             gevent.spawn(self._every, _BEAT_S, self._beat),
             gevent.spawn(self._every, _INGEST_S, self._ingest),
             gevent.spawn(self._every, _RETENTION_S, self._retain),
@@ -116,6 +119,7 @@ class Ticker:
         self._config = config
         self._journal.content_cap = config.journal.content
         self._open_missing()
+        self._marks.took(self._config, config)
         self._intakes.follow()
 
     def _open_missing(self) -> None:

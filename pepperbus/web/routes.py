@@ -15,7 +15,7 @@ from pepperbus.operations import consumer, life, pause, purge, push, queues, rep
 from pepperbus.operations import find as finding
 from pepperbus.operations import jobs as listing
 from pepperbus.operations import results as r
-from pepperbus.web import people
+from pepperbus.web import people, watch
 from pepperbus.web.table import Call, Route
 from pepperbus.web.table import Needs as N
 from pepperbus.web.takes import (
@@ -235,5 +235,6 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/reopen", N.ADMIN_NODE, reopen_logs, r.Steered, "Open the log files anew."),
     Route("POST", "/gateways", N.ADMIN_NODE, scale_gateways, r.Steered, "More or less gateway processes.", body=ScaleBody),
     Route("POST", "/stop", N.ADMIN_NODE, stop_bus, r.Steered, "End the bus.", body=StopBody),
+    *watch.ROUTES,
     *people.ROUTES,
 )  # fmt: skip

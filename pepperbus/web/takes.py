@@ -147,6 +147,20 @@ class TokenBody(msgspec.Struct, forbid_unknown_fields=True):
     owner: str = ""
 
 
+class MarkBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`system`: whose charts it is drawn on; "" all, for who may operate every system."""
+
+    text: str
+    system: str = ""
+
+
+class MarksQuery(msgspec.Struct):
+    """`name`: those that concern a queue or topic."""
+
+    since_ms: int = 0
+    name: str = ""
+
+
 class AuditQuery(msgspec.Struct):
     """`about` matches from its beginning; `result`: done, failed, refused or begun; `before` is the `cursor` of the page
     before."""

@@ -32,6 +32,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "SettingsBody": {"settings": {"system": "shop"}},
     "PushBody": {"contents": ["x"]},
     "ScaleBody": {"change": 1},
+    "MarkBody": {"text": "deployed", "system": "shop"},
     "UserBody": {"roles": {"shop": "viewer"}},
     "PasswordBody": {"old": "not it", "new": "something longer"},
     "TokenBody": {"name": "t", "role": "viewer", "days": 1},

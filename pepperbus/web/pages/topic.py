@@ -9,7 +9,7 @@ import msgspec
 from flask import Blueprint, Response, request
 
 from pepperbus.errors import NotFound
-from pepperbus.operations import baseline, consumer, history, pause, queues, tail
+from pepperbus.operations import baseline, consumer, deploys, history, pause, queues, tail
 from pepperbus.operations.results import QueueStatus, TopicStatus
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
@@ -18,6 +18,7 @@ from pepperbus.web.pages.answers import did
 from pepperbus.web.pages.queues import clear_s
 from pepperbus.web.words import _
 
+_MOST_MARKS = 40
 #: Seconds back -> the word on its button.
 RANGES = {300: "5 min", 3600: "1 h", 6 * 3600: "6 h", 86400: "24 h", 7 * 86400: "7 d", 30 * 86400: "30 d"}
 #: Chart -> its lines: (column of the course, key there, label, colour).
@@ -41,12 +42,20 @@ class Line(msgspec.Struct):
     fill: bool
 
 
+class Mark(msgspec.Struct):
+    """A line across the chart. `at`: unix seconds."""
+
+    at: float
+    text: str
+
+
 class Points(msgspec.Struct):
-    """What charts.js draws: `data[0]` is the time, `data[n]` the line `series[n-1]`."""
+    """What charts.js draws: `data[0]` is the time, `data[n]` the line `series[n-1]`, and `marks` across them."""
 
     time: str
     series: list[Line]
     data: list[list[float | None] | list[int]]
+    marks: list[Mark] = []
 
 
 def find(desk: Desk, name: str) -> tuple[QueueStatus, TopicStatus]:
@@ -82,9 +91,15 @@ def _build(desk: Desk, name: str) -> dict[str, Any]:
         "never": float("inf"),
         "failures": sorted(failures, key=lambda event: -event.at_ms)[:6],
         "back": _back(),
+        "marks": [(mark.at_ms, told(mark)) for mark in _recent(desk, name)],
         "ranges": RANGES,
         "settings": _settings(desk, name) if topic.state != "detached" else {},
     }
+
+
+def _recent(desk: Desk, name: str) -> list[deploys.DeployMark]:
+    """The marks in the time that the charts show, newest first."""
+    return deploys.marks(desk.office, int((time.time() - _back()) * 1000), name)[-_MOST_MARKS:][::-1]
 
 
 def _settings(desk: Desk, name: str) -> dict[str, Any]:
@@ -107,7 +122,27 @@ def points(desk: Desk, name: str, chart: str) -> Response:
     filled = chart in ("rates", "backlog")
     series = [Line(_(label), colour, i == 0 and filled) for i, (*_s, label, colour) in enumerate(lines)]
     columns = [getattr(course, part)[key] for part, key, *_s in lines]
-    return Response(msgspec.json.encode(Points(_("time"), series, [course.at, *columns])), mimetype="application/json")
+    made = Points(_("time"), series, [course.at, *columns], _marks(desk, name, course.at[0] if course.at else 0))
+    return Response(msgspec.json.encode(made), mimetype="application/json")
+
+
+def _marks(desk: Desk, name: str, since_s: int) -> list[Mark]:
+    """What was deployed meanwhile; reloads of other queues are left out."""
+    found = deploys.marks(desk.office, since_s * 1000, name)[-_MOST_MARKS:]
+    return [Mark(one.at_ms / 1000, told(one)) for one in found]
+
+
+def told(mark: deploys.DeployMark) -> str:
+    """A mark in words."""
+    match mark.kind:
+        case "mark":
+            return f"{mark.text} ({mark.who})"
+        case "reload":
+            return _("settings changed: {what}", what=mark.text or ", ".join(mark.queues))
+        case "upgrade":
+            return _("the bus was upgraded: {version}", version=mark.text)
+        case _:
+            return _("the bus started: {version}", version=mark.text)
 
 
 def register(pages: Blueprint, desk: Desk) -> None:
@@ -130,6 +165,12 @@ def register(pages: Blueprint, desk: Desk) -> None:
         pause.resume(desk.office, f"{queue}/{topic}")
         desk.monitor.forget()
         return did(_("{name} is fed again", name=f"{queue}/{topic}"), f"/topics/{queue}/{topic}")
+
+    @pages.post("/topics/<queue>/<topic>/mark")
+    def topic_mark(queue: str, topic: str) -> Response:
+        system = desk.office.queue(queue).system
+        deploys.mark(desk.office, request.form.get("text", ""), system)
+        return did(_("The mark stands on the charts"), f"/topics/{queue}/{topic}")
 
     @pages.post("/topics/<queue>/<topic>/reset")
     def topic_reset(queue: str, topic: str) -> Response:

@@ -22,6 +22,7 @@ function draw(box, answer) {
   const unit = UNITS[box.dataset.unit] || UNITS.count;
   const known = charts.get(box);
   if (known && known.labels === answer.series.map((s) => s.label).join()) {
+    known.marks = answer.marks || [];
     known.plot.setData(answer.data);
     return;
   }
@@ -30,7 +31,9 @@ function draw(box, answer) {
   const two = (n) => String(n).padStart(2, "0");
   const clock = (s) => { const d = new Date(s * 1000); return `${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())}`; };
   const day = (s) => { const d = new Date(s * 1000); return `${two(d.getMonth() + 1)}-${two(d.getDate())}`; };
-  const plot = new uPlot({
+  const drawn = { labels: answer.series.map((s) => s.label).join(), marks: answer.marks || [] };
+  drawn.plot = new uPlot({
+    hooks: { draw: [(u) => drawMarks(u, drawn.marks)], setCursor: [(u) => sayMark(u, box, drawn.marks)] },
     width: box.clientWidth || 300,
     height: Number(box.dataset.height || 180),
     cursor: { sync: { key: box.dataset.sync || "page" }, drag: { x: true, y: false } },
@@ -48,7 +51,39 @@ function draw(box, answer) {
       })),
     ],
   }, answer.data, box);
-  charts.set(box, { plot, labels: answer.series.map((s) => s.label).join() });
+  charts.set(box, drawn);
+}
+
+function drawMarks(u, marks) {
+  // Dashed lines where something was deployed.
+  const { ctx, bbox } = u;
+  ctx.save();
+  ctx.strokeStyle = colour("--violet");
+  ctx.lineWidth = devicePixelRatio;
+  ctx.setLineDash([4 * devicePixelRatio, 3 * devicePixelRatio]);
+  for (const mark of marks) {
+    const x = Math.round(u.valToPos(mark.at, "x", true));
+    if (x < bbox.left || x > bbox.left + bbox.width) continue;
+    ctx.beginPath();
+    ctx.moveTo(x, bbox.top);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+  }
+  ctx.restore();
+}
+
+function sayMark(u, box, marks) {
+  // Near one, its text.
+  const near = marks.filter((mark) => Math.abs(u.valToPos(mark.at, "x") - u.cursor.left) < 6).map((mark) => mark.text);
+  const text = near.join(" · ");
+  let note = box.querySelector(".chart-mark");
+  if (!note) {
+    note = document.createElement("div");
+    note.className = "chart-mark";
+    u.over.append(note);
+  }
+  if (note.textContent !== text) note.textContent = text;
+  note.hidden = !text;
 }
 
 async function load(box) {
