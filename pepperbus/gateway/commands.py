@@ -11,7 +11,7 @@ from collections.abc import Callable
 import gevent
 
 from pepperbus import __version__
-from pepperbus.gateway import pops, pushes, reads
+from pepperbus.gateway import pops, pushes, reads, stream_looks, streams
 from pepperbus.gateway.logins import TOO_MANY, log_in, log_in_slowly, needs_time
 from pepperbus.gateway.session import Answer, Goodbye, Later, Session, Wait
 from pepperbus.wire import resp
@@ -242,10 +242,21 @@ _TABLE: dict[bytes, _Function] = {
     b"LREM": pops.lrem,
     b"LRANGE": reads.lrange,
     b"HGETALL": reads.hgetall,
+    b"XREADGROUP": streams.xreadgroup,
+    b"XACK": streams.xack,
+    b"XPENDING": stream_looks.xpending,
+    b"XCLAIM": stream_looks.xclaim,
+    b"XAUTOCLAIM": stream_looks.xautoclaim,
+    b"XGROUP": stream_looks.xgroup,
+    b"XINFO": stream_looks.xinfo,
+    b"XLEN": stream_looks.xlen,
+    b"XRANGE": stream_looks.xrange,
+    b"XREVRANGE": stream_looks.xrevrange,
+    b"XDEL": stream_looks.xdel,
     b"SET": no_database,
     b"GET": no_database,
     **dict.fromkeys(
-        (b"BRPOPLPUSH", b"RPOPLPUSH", b"BLMOVE", b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"XREAD", b"XREADGROUP"),
+        (b"BRPOPLPUSH", b"RPOPLPUSH", b"BLMOVE", b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"XREAD"),
         blocking,
     ),
 }

@@ -335,14 +335,13 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Nothing is owed to this client and nothing half said by it."""
-        said = (
-            self._todo or self._held or self._begun or self.parser.ready or self.parser.pending or self.session.holding
-        )
-        return not (said or self._replies or self._stream.unsent)
+        said = self._todo or self._held or self._begun or self.parser.ready or self.parser.pending
+        has = self.session.holding or self.session.unacked
+        return not (said or has or self._replies or self._stream.unsent)
 
     def drain(self) -> None:
         """Take no more commands; close when those already read are answered."""
-        if self.session.holding:
+        if self.session.holding or self.session.unacked:
             return  # it may say until the end that it is done
         if self.idle:
             self.close()

@@ -7,6 +7,7 @@ job that becomes due, and now and then, because resuming, replaying and returnin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from gevent.event import Event
 
 from pepperbus.config.model import Topic
 from pepperbus.errors import StorageError, StorageUnavailable
+from pepperbus.gateway.group import Group
 from pepperbus.gateway.taken import Taken, remember, settle_surely, take
 from pepperbus.job import Job
 from pepperbus.stats import Record, Writer
@@ -43,6 +45,7 @@ class Place:
         "_handout",
         "busy",
         "due_timer",
+        "group",
         "lane",
         "name",
         "next_due_ms",
@@ -60,6 +63,7 @@ class Place:
         self.topic = topic
         self.lane = lane
         self.record = record
+        self.group = Group()  # of those who read it as a stream
         self.waiters: dict[Waiter, None] = {}
         self.rings = 0  # signs so far that there may be jobs
         self.rung = False  # one of them has not been followed
@@ -124,7 +128,6 @@ class Handout:
         self.front: Front  # whose part this is; said by `attach`
         self.places: dict[str, Place] = {}
         self.closed = False
-        self.on_sweep: list[Callable[[], None]] = []
         self._stats = stats
         self._paused: dict[str, tuple[float, set[str]]] = {}  # storage -> when asked (monotonic s), what it said
         self._by_queue: dict[str, list[Place]] = {}
@@ -146,8 +149,10 @@ class Handout:
             if topic.taken
         }
         for name in self.places.keys() - topics.keys():
-            for waiter in list(self.places.pop(name).waiters):
+            gone = self.places.pop(name)
+            for waiter in list(gone.waiters):
                 waiter.leave()
+            self.fail(gone.group.drop_all(gone.group.expired(math.inf)), "the topic is no longer pulled")
         for name, topic in topics.items():
             lane = lanes[topic.storage]
             place = self.places.get(name)
@@ -277,6 +282,7 @@ class Handout:
     def wait(self, waiter: Waiter, seen: Sequence[int]) -> None:
         """Let `waiter` wait at its places. `seen`: their `rings` before somebody looked in vain."""
         if self.closed:
+            gevent.sleep(SWEEP_S)  # who still has jobs may stay until they are done, but not spin
             waiter.leave()
             return
         for place in waiter.places:
@@ -355,8 +361,10 @@ class Handout:
                 self.front.log.error("sweep_failed", repr(error))
 
     def _sweep(self) -> None:
-        for chore in self.on_sweep:
-            chore()
+        now = self.front.clock.monotonic()
+        for place in self.places.values():
+            if late := place.group.expired(now):
+                self.fail(place.group.drop_all(late), f"not acknowledged within {place.topic.lease:g} s")
         awaited = [place for place in self.places.values() if place.waiters]
         if not awaited:
             self._neighbours.waits(False)
@@ -373,7 +381,10 @@ class Handout:
                 waiter.leave()
 
     def leave(self) -> None:
-        """What was given back when the last clients went is stored, as far as that is quick."""
+        """Give back what readers have still not acknowledged; what is given back is stored, as far as that is quick."""
+        for place in self.places.values():
+            if left := place.group.expired(math.inf):
+                self.fail(place.group.drop_all(left), "not acknowledged when the gateway left")
         gevent.joinall(list(self._settling), timeout=LEAVE_S)
 
 

@@ -14,9 +14,9 @@ import gevent
 
 from pepperbus.delivery.contract import Act, TargetEffect, Verdict
 from pepperbus.errors import StorageError
-from pepperbus.job import Job
+from pepperbus.job import Job, State
 from pepperbus.journal.contract import Row
-from pepperbus.storage.contract import Leased, Outcome, Settle
+from pepperbus.storage.contract import Leased, Outcome, Settle, Stored
 from pepperbus.worker.attempt import count_outcome
 from pepperbus.worker.outcome import decide
 
@@ -96,6 +96,21 @@ def remember(front: Front, taken: Taken, settle: Settle, reason: str) -> None:
     if settle.outcome is not Outcome.DONE:
         facts = {"topic": leased.topic, "job": leased.job_id, "attempt": leased.attempt, "outcome": row.outcome}
         front.log.warning("attempt_failed", row.reason, **facts)
+
+
+def remember_elsewhere(front: Front, place: Place, stored: Stored, reason: str) -> None:
+    """A job that this process did not hand out, or no longer holds, is done and the storage knows."""
+    place.record.add("done")
+    now_ms = front.clock.now_ms()
+    try:
+        job = Job.decode(stored.body)
+    except ValueError:
+        return
+    attempt = stored.attempts + (stored.state is State.LEASED)
+    row = Row("attempt", stored.job_id, stored.topic, now_ms, attempt, front.routes.config.bus.node, front.node_process)
+    row.outcome, row.reason, row.content = "done", reason, job.content
+    row.in_trace, row.client, row.accepted_ms = job.trace, job.client, job.accepted_ms
+    front.journal.add(row)
 
 
 def settle_surely(front: Front, lane: Lane, ends: list[tuple[Taken, Settle, str]]) -> None:

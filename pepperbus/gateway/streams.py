@@ -1,0 +1,313 @@
+"""Reading a topic as a stream (`run = pull`): XREADGROUP and XACK, the way of jobs to their readers and back.
+
+Floor 4. Looking at and moving what readers have is `stream_looks`. Answers have the very shapes of Redis 7 in both protocols,
+because libraries take them apart. Knows sessions, the handout and groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import gevent
+
+from pepperbus.errors import StorageError, StorageUnavailable
+from pepperbus.gateway import entries
+from pepperbus.gateway.entries import Id
+from pepperbus.gateway.handout import Place, Waiter
+from pepperbus.gateway.pops import CALM_S, Jobs, may_take
+from pepperbus.gateway.pushes import NOAUTH
+from pepperbus.gateway.routes import Target
+from pepperbus.gateway.session import Answer, Block, Later, Session, Wait
+from pepperbus.gateway.taken import remember_elsewhere
+from pepperbus.job import State
+from pepperbus.storage.contract import Outcome, Settle, Stored
+from pepperbus.wire import resp
+
+COUNT = 10  # entries of one read that names no COUNT: each is leased, so not all there are
+MOST = 1000
+
+BAD_ID = resp.error("ERR Invalid stream ID specified as stream command argument")
+NOT_A_NUMBER = resp.error("ERR value is not an integer or out of range")
+SYNTAX = resp.error("ERR syntax error")
+
+
+def arity(args: resp.Command) -> bytes:
+    name = b"|".join(args[:2]) if args[0].upper() in (b"XINFO", b"XGROUP") else args[0]
+    return resp.error(f"ERR wrong number of arguments for '{name.decode(errors='replace').lower()}' command")
+
+
+# -- which topic, and who may ----------------------------------------------------------------------------------------
+
+
+def find(session: Session, key: bytes, group: bytes | None = None) -> Place | bytes:
+    """The topic of a stream's key, or why this client gets nothing there. A bare queue's group names its topic."""
+    if not session.trusted:
+        return resp.error(f"NOAUTH {NOAUTH}")
+    target = session.front.routes.target(key)
+    topic = _topic(target, group)
+    if topic is None:
+        if group is None:
+            return resp.error(f"NOQUEUE queue or Topic not exist {target.key}")
+        text = f"No such key '{target.key}' or consumer group '{_text(group)}' in XREADGROUP with GROUP option"
+        return resp.error(f"NOGROUP {text}")
+    place = session.front.handout.places.get(f"{target.queue}/{topic}")
+    if place is None or not place.topic.pulled:
+        why = f"this bus brings the jobs of {target.key} to their consumer; to read them, set run = pull in {topic}"
+        return resp.error(f"NOPERM {why}")
+    if not may_take(session, place):
+        return resp.error(f"NOPERM to read it log in as AUTH {place.name}:password")
+    if group is not None and group != topic.encode():
+        return resp.error(f"NOGROUP {target.key} has one consumer group, its topic: {topic}")
+    return place
+
+
+def _topic(target: Target, group: bytes | None) -> str | None:
+    if target.route is None:
+        return None
+    topics = target.route.queue.topics
+    if target.topic or group is not None:
+        name = target.topic or _text(group or b"")
+        return name if name in topics else None
+    pulled = [name for name, topic in topics.items() if topic.pulled]
+    return pulled[0] if len(pulled) == 1 else None
+
+
+def _text(word: bytes) -> str:
+    return word[:128].decode(errors="replace")
+
+
+def guarded(work: Callable[[], bytes]) -> bytes:
+    """What a storage's trouble is called in an answer."""
+    try:
+        return work()
+    except StorageUnavailable:
+        return resp.error("TRYAGAIN storage unavailable")
+    except StorageError as error:
+        return resp.error(f"UNKNOWN {error}")
+
+
+# -- XREADGROUP --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Wish:
+    """What an XREADGROUP asks for."""
+
+    consumer: bytes = b""
+    count: int = COUNT
+    block_ms: int = -1  # -1: does not block; 0: for ever
+    streams: list[tuple[bytes, Place, Id | None]] = field(default_factory=list)  # None: new entries
+
+
+def xreadgroup(session: Session, args: resp.Command) -> Answer:
+    """`XREADGROUP GROUP topic consumer [COUNT n] [BLOCK ms] STREAMS queue/topic … > …`."""
+    wish = _wish(session, args)
+    if isinstance(wish, bytes):
+        return Wait(CALM_S, wish)  # a loop around a refused read must not spin
+    read = _Read(session, wish)
+    if wish.block_ms >= 0 and all(after is None for _, _, after in wish.streams):
+        return Block(read.wait, read.stop, read.after)
+    return Later(read.now, read.after)
+
+
+def _wish(session: Session, args: resp.Command) -> _Wish | bytes:
+    if len(args) < 7:
+        return arity(args)
+    words = [word.upper() for word in args]
+    if words[1] != b"GROUP":
+        return resp.error("ERR Missing GROUP option for XREADGROUP")
+    wish, at = _Wish(args[3]), 4
+    while at < len(args) and words[at] != b"STREAMS":
+        if words[at] == b"NOACK":
+            return resp.error("ERR NOACK is not offered: every entry is acknowledged with XACK, or comes back")
+        if words[at] not in (b"COUNT", b"BLOCK") or at + 1 >= len(args):
+            return SYNTAX
+        number = _number(args[at + 1])
+        if number is None:
+            return (
+                NOT_A_NUMBER if words[at] == b"COUNT" else resp.error("ERR timeout is not an integer or out of range")
+            )
+        if words[at] == b"COUNT":
+            wish.count = min(max(number, 1), MOST)
+        elif number < 0:
+            return resp.error("ERR timeout is negative")
+        else:
+            wish.block_ms = number
+        at += 2
+    named = args[at + 1 :]
+    if at >= len(args) or not named:
+        return SYNTAX
+    if len(named) % 2:
+        text = "for each stream key an ID or '$' must be specified."
+        return resp.error(f"ERR Unbalanced 'xreadgroup' list of streams: {text}")
+    half = len(named) // 2
+    return _streams(session, wish, args[2], list(zip(named[:half], named[half:], strict=True)))
+
+
+def _streams(session: Session, wish: _Wish, group: bytes, named: list[tuple[bytes, bytes]]) -> _Wish | bytes:
+    for key, word in named:
+        place = find(session, key, group)
+        if isinstance(place, bytes):
+            return place
+        after = None if word == b">" else entries.parse(word)
+        if word == b"$":
+            return resp.error("ERR The $ ID is meaningless in the context of XREADGROUP: use > for new entries")
+        if after is None and word != b">":
+            return BAD_ID
+        wish.streams.append((key, place, after))
+    return wish
+
+
+def _number(word: bytes) -> int | None:
+    digits = word.removeprefix(b"-")
+    return int(word) if digits.isdigit() and len(digits) < 19 else None
+
+
+class _Read:
+    """One XREADGROUP."""
+
+    __slots__ = ("_arrive", "_new", "_session", "_waiter", "_wish")
+
+    def __init__(self, session: Session, wish: _Wish) -> None:
+        self._session = session
+        self._wish = wish
+        self._new: list[tuple[Place, Jobs]] = []  # leased, not yet in the client's hands
+        self._waiter: Waiter | None = None
+
+    def now(self) -> bytes:
+        """What there is. Blocks while the storage is asked."""
+        return guarded(self._look)
+
+    def wait(self, arrive: Callable[[bytes], None]) -> bytes | None:
+        """What there is; None: `arrive` is called with the reply once there is something, or time is over."""
+        handout, wish = self._session.front.handout, self._wish
+        self._arrive = arrive
+        places = [place for _, place, _ in wish.streams]
+        seen = [place.rings for place in places]
+        reply = self.now()
+        if reply.startswith(b"-"):
+            gevent.sleep(CALM_S)
+        elif not self._new:
+            self._waiter = Waiter(places, wish.count, wish.block_ms / 1000, self._received)
+            handout.wait(self._waiter, seen)
+            return None
+        return reply
+
+    def _received(self, place: Place | None, jobs: Jobs) -> None:
+        found = []
+        if place is not None:
+            self._new = [(place, jobs)]
+            key = next(key for key, one, _ in self._wish.streams if one is place)
+            found = [(key, _encoded(jobs))]
+        self._arrive(entries.streams(found, self._session.protocol))
+
+    def _look(self) -> bytes:
+        session, wish = self._session, self._wish
+        found: list[tuple[bytes, Sequence[bytes]]] = []
+        for key, place, after in wish.streams:
+            now_ms = session.front.clock.now_ms()
+            place.group.consumer(wish.consumer, now_ms)
+            if after is not None:
+                found.append((key, own(session, place, wish.consumer, after, wish.count)))
+                continue
+            try:
+                jobs = session.front.handout.lease(place, wish.count)
+            except StorageError:
+                if not self._new:
+                    raise
+                break  # what the streams before gave is the answer
+            if jobs:
+                self._new.append((place, jobs))
+                found.append((key, _encoded(jobs)))
+        return entries.streams(found, session.protocol)
+
+    def stop(self) -> None:
+        """The client has gone while it waited."""
+        if self._waiter is not None:
+            self._waiter.stop()
+
+    def after(self, written: bool) -> None:
+        """The reply is in the socket's hands, or can no longer get there."""
+        session = self._session
+        handout, clock = session.front.handout, session.front.clock
+        for place, jobs in self._new:
+            if not written:
+                handout.untake(place, jobs)
+                continue
+            consumer = place.group.consumer(self._wish.consumer, clock.now_ms())
+            for taken in handout.take(place, jobs, f"{_text(consumer.name)} at {session.client.decode()}"):
+                place.group.deliver(taken, consumer, session, clock.now_ms(), clock.monotonic())
+
+
+def _encoded(jobs: Jobs) -> list[bytes]:
+    return [entries.encode(job, leased.attempt) for leased, job in jobs]
+
+
+def own(session: Session, place: Place, name: bytes, after: Id, count: int) -> list[bytes]:
+    """What this reader has and did not acknowledge, beyond entry `after`: delivered once more."""
+    low = (after[0], after[1] + 1) if after != entries.LOWEST else after
+    return deliver_again(session, place, name, place.group.between(low, entries.HIGHEST, name)[:count])
+
+
+def deliver_again(session: Session, place: Place, name: bytes, wanted: Sequence, just_id: bool = False) -> list[bytes]:
+    """Entries that were read before go to reader `name`: another attempt, so that a poisonous one ends as dead."""
+    front, group = session.front, place.group
+    now_ms, now = front.clock.now_ms(), front.clock.monotonic()
+    consumer = group.consumer(name, now_ms)
+    replies = []
+    for pending in wanted:
+        taken = pending.taken
+        if just_id:
+            group.redeliver(pending, consumer, session, now_ms, now)
+            replies.append(resp.bulk(entries.spell(pending.entry)))
+            continue
+        if taken.leased.attempt >= place.topic.attempts:
+            front.handout.fail(group.drop_all([pending]), "read again and never acknowledged")
+            continue
+        taken.leased = taken.leased._replace(attempt=taken.leased.attempt + 1)
+        pending.count += 1
+        group.redeliver(pending, consumer, session, now_ms, now)
+        replies.append(entries.encode(taken.job, taken.leased.attempt))
+    return replies
+
+
+# -- XACK --------------------------------------------------------------------------------------------------------------
+
+
+def xack(session: Session, args: resp.Command) -> Answer:
+    """`XACK queue/topic topic id …`: they are done, whoever read them, and through whichever gateway."""
+    if len(args) < 4:
+        return arity(args)
+    place = find(session, args[1], args[2])
+    if isinstance(place, bytes):
+        return resp.integer(0) if place.startswith(b"-NOGROUP") else place
+    parsed = [entries.parse(word) for word in args[3:]]
+    if None in parsed:
+        return BAD_ID
+    jobs = list(dict.fromkeys(entries.job_of(entry) for entry in parsed if entry is not None))
+    return Later(lambda: guarded(lambda: _acknowledge(session, place, jobs)))
+
+
+def _acknowledge(session: Session, place: Place, jobs: Sequence[int]) -> bytes:
+    front, group = session.front, place.group
+    storage = place.lane.storage
+    mine = [job_id for job_id in jobs if group.get(job_id) is not None]
+    others = [found for job_id in jobs if job_id and job_id not in mine for found in _read_elsewhere(place, job_id)]
+    settles = [Settle(place.name, job_id, Outcome.DONE) for job_id in (*mine, *(one.job_id for one in others))]
+    if not settles:
+        return resp.integer(0)
+    count = storage.settle(front.owner, settles)
+    for job_id in mine:
+        pending = group.drop(job_id)
+        if pending is not None:
+            front.handout.remember_done([pending.taken])
+    for stored in others:
+        remember_elsewhere(front, place, stored, f"acknowledged by {session.client.decode()}")
+    return resp.integer(count)
+
+
+def _read_elsewhere(place: Place, job_id: int) -> list[Stored]:
+    """The job, if somebody had it before: through another gateway, or for longer than the lease."""
+    found = place.lane.storage.find(job_id, [place.name])
+    return [one for one in found if one.state is State.LEASED or one.attempts]
