@@ -1,4 +1,4 @@
-"""`pepperbus pause`, `resume`, `replay`, `purge`: what changes jobs or their flow."""
+"""`pepperbus pause`, `resume`, `purge`: what changes jobs or their flow; and the options by which jobs are selected."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from pepperbus.operations import pause as pausing
 from pepperbus.operations.jobs import Selection, select
 from pepperbus.operations.office import Office
 from pepperbus.operations.purge import purge as purge_jobs
-from pepperbus.operations.replay import replay as replay_jobs
-from pepperbus.operations.results import Paused, Purged, Replayed
+from pepperbus.operations.results import Paused, Purged
 
 _Command = Callable[..., None]
 
@@ -46,7 +45,8 @@ def _paused(done: Paused) -> None:
         click.echo(f"{topic}: {'paused' if done.paused else 'resumed'}")
 
 
-def _selection_options(states: tuple[str, ...]) -> Callable[[_Command], _Command]:
+def selection_options(states: tuple[str, ...]) -> Callable[[_Command], _Command]:
+    """What every command takes that acts on some of a topic's jobs."""
     options = [
         click.argument("topic", metavar="QUEUE/TOPIC", shell_complete=completion.topics),
         click.argument("ids", nargs=-1, metavar="[ID]..."),
@@ -66,63 +66,7 @@ def _selection_options(states: tuple[str, ...]) -> Callable[[_Command], _Command
 
 
 @click.command()
-@_selection_options(("dead", "delayed"))
-@click.option("--sample", default="100%", show_default=True, help="Only this share of them, chosen by chance (5%).")
-@click.option("--rate", default="", help="At most so many a second (100 or 100/s).")
-@click.option("--stop-at-errors", default="", help="Stop when this share of them fails again (10%).")
-@click.pass_context
-def replay(
-    ctx: click.Context,
-    topic: str,
-    ids: tuple[str, ...],
-    state: str,
-    error: str,
-    since: str,
-    yes: bool,
-    dry_run: bool,
-    sample: str,
-    rate: str,
-    stop_at_errors: str,
-) -> None:
-    """Run dead (or delayed) jobs of QUEUE/TOPIC once more, with a fresh budget of attempts.
-
-    Those with the given IDs, or all that match. Ctrl-C ends it at any moment: what was replayed stays replayed, the
-    rest is as it was.
-    """
-    shares = _share(sample), _share(stop_at_errors) if stop_at_errors else 0.0
-    a_second = _rate(rate) if rate else 0.0
-    with office(ctx) as opened:
-        act_as_daemon(opened.config.bus)
-        selection = _selection(opened, topic, ids, state, error, since)
-        plan = replay_jobs(opened, selection, sample=shares[0], dry_run=True)
-        if dry_run or not plan.matched:
-            show(ctx, plan, _replayed)
-            return
-        confirm(f"Replay {plan.matched} {state} job(s) of {topic}?", yes)
-        with _bar("replaying", plan.matched) as advance:
-            done = replay_jobs(
-                opened,
-                selection,
-                sample=shares[0],
-                rate=a_second,
-                stop_at_errors=shares[1],
-                progress=lambda replayed: advance(replayed.replayed),
-            )
-    show(ctx, done, _replayed)
-    if done.stopped:
-        raise PepperbusError(f"stopped after {done.replayed} of {done.matched}: {done.stopped}")
-
-
-def _replayed(done: Replayed) -> None:
-    if done.dry_run or not done.matched:
-        click.echo(f"{done.matched} job(s) match; nothing was changed")
-        return
-    fates = f"; of those seen since: {done.done} done, {done.failed} failed" if done.done or done.failed else ""
-    click.echo(f"{done.replayed} of {done.matched} job(s) replayed in {done.seconds:.1f} s{fates}")
-
-
-@click.command()
-@_selection_options(("dead", "delayed", "ready"))
+@selection_options(("dead", "delayed", "ready"))
 @click.pass_context
 def purge(
     ctx: click.Context,
@@ -143,7 +87,7 @@ def purge(
             show(ctx, plan, _purged)
             return
         confirm(f"Delete {plan.matched} {state} job(s) of {topic} for good?", yes)
-        with _bar("deleting", plan.matched) as advance:
+        with bar("deleting", plan.matched) as advance:
             done = purge_jobs(opened, selection, progress=lambda purged: advance(purged.removed))
     show(ctx, done, _purged)
     if done.stopped:
@@ -162,7 +106,8 @@ def _selection(opened: Office, topic: str, ids: tuple[str, ...], state: str, err
     return select(topic, ids, state, error, since_ms)
 
 
-def _share(text: str) -> float:
+def share_of(text: str) -> float:
+    """`5%` or `0.05`. Raises UsageError."""
     try:
         share = float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
     except ValueError as error:
@@ -172,7 +117,8 @@ def _share(text: str) -> float:
     return share
 
 
-def _rate(text: str) -> float:
+def rate_of(text: str) -> float:
+    """`100/s` or `100`. Raises UsageError."""
     try:
         rate = float(text.removesuffix("/s"))
     except ValueError as error:
@@ -183,7 +129,7 @@ def _rate(text: str) -> float:
 
 
 @contextmanager
-def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on a terminal; nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda completed: None

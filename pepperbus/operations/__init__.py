@@ -13,7 +13,7 @@ or raises one of `pepperbus.errors`.
     push.py       push: jobs through the gateway, as any client would
     life.py       life: one job, from its client to its last PHP error line
     jobs.py       jobs, select: listings by state, error, time
-    replay.py     replay: dead or delayed jobs once more
+    replays.py    plan, listing, show, steer: dead or delayed jobs once more, a share first
     purge.py      purge: delete waiting or dead jobs
     pause.py      pause, resume
     consumer.py   ping, send: straight to a consumer

@@ -28,7 +28,7 @@ PREVIEW = 1024
 class Selection:
     """Which jobs of a topic: these ids, or all in `state` that match. `error` is part of the reason, without case.
 
-    `since_ms` is looked up against when a job died, or was accepted if it is not dead.
+    `text` is part of the content. `since_ms` is looked up against when a job died, or was accepted if it is not dead.
     """
 
     topic: str
@@ -36,9 +36,12 @@ class Selection:
     state: State = State.DEAD
     error: str = ""
     since_ms: int = 0
+    text: str = ""
 
     def matches(self, stored: Stored) -> bool:
         if self.error and self.error.lower() not in stored.reason.lower():
+            return False
+        if self.text and self.text.encode() not in stored.body:
             return False
         return not self.since_ms or (stored.dead_ms or _accepted_ms(stored)) >= self.since_ms
 
@@ -75,19 +78,20 @@ def jobs(office: Office, selection: Selection, cursor: str = "", n: int = 100) -
     return page
 
 
-def ids_of(office: Office, selection: Selection) -> Iterator[int]:
-    """The ids of a whole selection, read before anything is changed: a cursor over jobs that move would skip some."""
+def stored_of(office: Office, selection: Selection) -> Iterator[Stored]:
+    """A whole selection. Read it to its end before anything is changed: a cursor over jobs that move would skip some."""
     storage = office.holder(selection.topic)
     if selection.ids:
         for job_id in selection.ids:
-            if not storage.find(job_id, [selection.topic]):
+            found = storage.find(job_id, [selection.topic])
+            if not found:
                 raise NotFound(f"no job {job_id} in {selection.topic}")
-            yield job_id
+            yield found[0]
         return
     cursor = ""
     while True:
         piece = storage.peek(selection.topic, selection.state, cursor, PAGE)
-        yield from (stored.job_id for stored in piece.jobs if selection.matches(stored))
+        yield from (stored for stored in piece.jobs if selection.matches(stored))
         cursor = piece.cursor
         if not cursor:
             return

@@ -11,7 +11,7 @@ from pepperbus.accounts.model import Right
 from pepperbus.errors import UsageError
 from pepperbus.job import State
 from pepperbus.journal.contract import Row
-from pepperbus.operations.jobs import Selection, ids_of
+from pepperbus.operations.jobs import Selection, stored_of
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Purged
 from pepperbus.operations.rights import operation
@@ -30,7 +30,7 @@ def purge(
     """
     if selection.state is State.LEASED:
         raise UsageError("leased jobs are with a worker and cannot be purged")
-    ids = list(ids_of(office, selection))
+    ids = [stored.job_id for stored in stored_of(office, selection)]
     purged = Purged(len(ids), dry_run=dry_run)
     if dry_run:
         return purged

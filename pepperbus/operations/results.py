@@ -216,18 +216,6 @@ class Pushed(Result):
     interrupted: bool = False
 
 
-class Replayed(Result):
-    """`matched` of the selection (after `sample`), `replayed` so far; `stopped` says why it ended early."""
-
-    matched: int = 0
-    replayed: int = 0
-    done: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-    dry_run: bool = False
-    stopped: str = ""
-
-
 class Purged(Result):
     matched: int = 0
     removed: int = 0

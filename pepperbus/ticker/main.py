@@ -16,17 +16,19 @@ from gevent.event import Event
 from pepperbus.child import Child
 from pepperbus.clock import SystemClock
 from pepperbus.config.model import Config
-from pepperbus.errors import StorageError, StorageRefused
+from pepperbus.errors import NotReachable, StorageError, StorageRefused
 from pepperbus.journal import store as journal_store
 from pepperbus.journal.log import LogWriter
 from pepperbus.names import split_owner
+from pepperbus.replay.store import Replays
 from pepperbus.storage import open_storage
 from pepperbus.storage.contract import Storage
 from pepperbus.ticker.alarms import Alarms
-from pepperbus.ticker.history import History
 from pepperbus.ticker.deploys import Marks
+from pepperbus.ticker.history import History
 from pepperbus.ticker.intakes import Intakes
 from pepperbus.ticker.maker import Maker
+from pepperbus.ticker.replays import Parts, carry_out
 from pepperbus.ticker.schedules import Schedules
 from pepperbus.worker.inflight import forget, tables
 from pepperbus.worker.reclaim import take_back
@@ -57,9 +59,9 @@ class Ticker:
         self._storages: dict[str, Storage] = {}
         self._opening: set[str] = set()
         self._leaving = Event()
+        self._marks = Marks(self.clock, child.log)
         self._failing: dict[str, tuple[str, float]] = {}  # chore -> (what was said of its failure, when)
         self._journal = LogWriter(child.config.bus.data_dir / "journal", child.name, child.config.journal.content)
-        self._marks = Marks(self.clock, child.log)
         self._alarms = Alarms(child, self.clock, lambda: self._config, self._storages, lambda: {})
         self._maker = Maker(child, self.clock)
         self._intakes = Intakes(child, self._maker, self._storages, lambda: self._config)
@@ -69,15 +71,16 @@ class Ticker:
         self.child.on_drain = lambda grace: self._leaving.set()
         self.child.on_command = self._on_command
         self.child.start()
+        self._marks.started(self._config, self.child.bus_boot)
         self._open_missing()
         loops: list[Any] = [
-        self._marks.started(self._config, self.child.bus_boot)
             gevent.spawn(self._every, _BEAT_S, self._beat),
             gevent.spawn(self._every, _INGEST_S, self._ingest),
             gevent.spawn(self._every, _RETENTION_S, self._retain),
             gevent.spawn(self._every, _RETENTION_S, self._keep_up),
             gevent.spawn(History(lambda: self._config, self._storages, self._in_thread).run, self.child.log),
             gevent.spawn(self._alarms.run),
+            gevent.spawn(carry_out, self._replay_parts()),
             gevent.spawn(Schedules(self.child, self._maker, self.clock, self._storages, lambda: self._config).run),
         ]
         self._intakes.follow()
@@ -116,10 +119,10 @@ class Ticker:
     # -- storages --------------------------------------------------------------------------------------------------
 
     def _on_config(self, config: Config) -> None:
+        self._marks.took(self._config, config)
         self._config = config
         self._journal.content_cap = config.journal.content
         self._open_missing()
-        self._marks.took(self._config, config)
         self._intakes.follow()
 
     def _open_missing(self) -> None:
@@ -214,6 +217,24 @@ class Ticker:
         for storage in list(self._storages.values()):
             storage.upkeep()
 
+    # -- replays ---------------------------------------------------------------------------------------------------
+
+    def _replay_parts(self) -> Parts:
+        child = self.child
+        return Parts(lambda: self._config, self._storages, self._journal, self.clock, child.log, self._wake_workers)
+
+    def _wake_workers(self, topic: str) -> None:
+        """They look by themselves too, but later; so nobody waits for the answer."""
+        command = {"op": "wake", "topic": topic}
+        request = {"op": "tell", "role": "worker", "command": command, "timeout": 1}
+        gevent.spawn(self._asked, request)
+
+    def _asked(self, request: dict[str, Any]) -> None:
+        try:
+            self.child.ask_master(request)
+        except NotReachable:
+            pass
+
     # -- journal ---------------------------------------------------------------------------------------------------
 
     def _ingest(self) -> None:
@@ -225,6 +246,7 @@ class Ticker:
         database = self._config.bus.data_dir / "journal.db"
         oldest_ms = self.clock.now_ms() - int(journal.keep * 1000)
         self._in_thread(journal_store.retain, database, oldest_ms, journal.max_bytes)
+        Replays(self._config.bus.data_dir).retain(self.clock.now_ms())
 
     def _in_thread(self, work: Callable[..., Any], *args: Any) -> None:
         """SQLite waits inside C: in a native thread, or the hub and with it the heartbeat stands still."""

@@ -15,7 +15,7 @@ from pepperbus.operations import consumer, life, pause, purge, push, queues, rep
 from pepperbus.operations import find as finding
 from pepperbus.operations import jobs as listing
 from pepperbus.operations import results as r
-from pepperbus.web import people, watch
+from pepperbus.web import people, replays, watch
 from pepperbus.web.table import Call, Route
 from pepperbus.web.table import Needs as N
 from pepperbus.web.takes import (
@@ -24,7 +24,6 @@ from pepperbus.web.takes import (
     JobsQuery,
     PushBody,
     RemoveQuery,
-    ReplayBody,
     ScaleBody,
     SelectionBody,
     SendBody,
@@ -121,18 +120,6 @@ def tail_events(call: Call) -> Any:
     return events
 
 
-def replay_jobs(call: Call) -> r.Replayed:
-    body = call.body
-    return replay.replay(
-        call.desk.office,
-        _selection(call),
-        sample=body.sample,
-        rate=body.rate,
-        stop_at_errors=body.stop_at_errors,
-        dry_run=body.dry_run,
-    )
-
-
 def purge_jobs(call: Call) -> r.Purged:
     return purge.purge(call.desk.office, _selection(call), dry_run=call.body.dry_run)
 
@@ -224,7 +211,6 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", _TOPIC + "/resume", N.OPERATE, resume_topic, r.Paused, "Feed it again."),
     Route("POST", _TOPIC + "/ping", N.OPERATE, ping_consumer, r.Pinged, "Ask the consumer whether it knows the topic."),
     Route("POST", _TOPIC + "/send", N.OPERATE, send_job, r.Sent, "One job straight to the consumer.", body=SendBody),
-    Route("POST", _TOPIC + "/replay", N.OPERATE, replay_jobs, r.Replayed, "Dead or delayed jobs once more.", body=ReplayBody),
     Route("POST", _TOPIC + "/purge", N.OPERATE, purge_jobs, r.Purged, "Delete jobs for good.", body=SelectionBody),
     Route("GET", "/jobs/{id}", N.LOGIN, get_job, r.Life, "The whole life of one job."),
     Route("GET", "/events", N.LOGIN, find_events, r.EventPage, "What the journal holds, newest first.", query=EventsQuery),
@@ -236,5 +222,6 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/gateways", N.ADMIN_NODE, scale_gateways, r.Steered, "More or less gateway processes.", body=ScaleBody),
     Route("POST", "/stop", N.ADMIN_NODE, stop_bus, r.Steered, "End the bus.", body=StopBody),
     *watch.ROUTES,
+    *replays.ROUTES,
     *people.ROUTES,
 )  # fmt: skip

@@ -82,11 +82,25 @@ class SelectionBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ReplayBody(SelectionBody, forbid_unknown_fields=True):
-    """`sample`: a share of them (0 to 1). `rate`: jobs a second. `stop_at_errors`: end at this share of failures."""
+    """`text`: part of the content. `sample`: a share of them (0 to 1). `gray`: "5%" or "20" jobs first, then it waits.
 
+    `canary`: those go to the second consumer. `rate`: jobs a second. `stop_at_errors`: end at this share of failures. `go`
+    false: plan only.
+    """
+
+    text: str = ""
     sample: float = 1.0
+    gray: str = ""
+    canary: bool = False
     rate: float = 0.0
     stop_at_errors: float = 0.0
+    go: bool = True
+
+
+class ReplaysQuery(msgspec.Struct):
+    """`topic`: of one topic only."""
+
+    topic: str = ""
 
 
 class SendBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -116,7 +116,7 @@ def test_a_jobs_way_from_push_to_replay(bus: Bus, consumer: Consumer) -> None:
 
     consumer.strict = False
     replayed = ask(bus, "replay", "orders/mail", "--yes", "--stop-at-errors", "50%")
-    assert (replayed["matched"], replayed["replayed"], replayed["done"], replayed["stopped"]) == (1, 1, 1, "")
+    assert (replayed["matched"], replayed["replayed"], replayed["succeeded"], replayed["state"]) == (1, 1, 1, "done")
     until(bus, lambda t: t["done"] == 2 and t["dead"] == 0)
     events = ask(bus, "job", pushed["ids"][1])["topics"][0]["events"]
     assert [event["event"] for event in events] == ["attempt", "replayed", "attempt"]

@@ -142,7 +142,7 @@ def test_failures_are_found_followed_and_replayed(buses: Any) -> None:
         assert {one["outcome"] for one in found["events"]} == {"dead"}
         well.set()
         assert ask(bus, f"{mail}/replay", {"error": "boom", "dry_run": True})[1]["matched"] == 2
-        assert ask(bus, f"{mail}/replay", {"error": "boom"})[1]["replayed"] == 2
+        assert ask(bus, f"{mail}/replay", {"error": "boom"})[1]["jobs"] == 2
         until(lambda: ask(bus, mail)[1], lambda topic: topic["done"] == 2 and topic["dead"] == 0)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from pepperbus.ids import IdGenerator
 from pepperbus.job import Job, State
 from pepperbus.journal.contract import Row
 from pepperbus.journal.log import LogWriter
-from pepperbus.operations import consumer, jobs, life, pause, purge, queues, replay, steer, tail
+from pepperbus.operations import consumer, jobs, life, pause, purge, queues, steer, tail
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import to_json
 from pepperbus.operations.status import StatusReader
@@ -221,79 +220,7 @@ def test_the_place_php_names(stderr: str, place: tuple[str, int]) -> None:
     assert life.php_place(stderr) == place
 
 
-# -- replay, purge, pause ------------------------------------------------------------------------------------------
-
-
-def test_replay_takes_what_matches_and_leaves_the_rest(office: Office, shop: Shop) -> None:
-    timeouts = shop.kill(b"a", b"b", reason="timeout")
-    shop.kill(b"c", reason="refused")
-    plan = replay.replay(office, jobs.select(MAIL, error="timeout"), dry_run=True)
-    assert (plan.matched, plan.replayed) == (2, 0)
-    assert shop.storage.depth(MAIL).dead == 3
-    seen = []
-    assert isinstance(office.clock, ManualClock)
-    office.clock.advance(1)
-    done = replay.replay(
-        office, jobs.select(MAIL, error="timeout"), progress=lambda replayed: seen.append(replayed.replayed)
-    )
-    assert (done.matched, done.replayed, done.stopped) == (2, 2, "")
-    assert seen[-1] == 2
-    assert shop.storage.depth(MAIL)[:4] == (2, 0, 0, 1)
-    assert [event.event for event in life.life(office, str(timeouts[0])).topics[0].events] == ["attempt", "replayed"]
-
-
-def test_replay_by_id_refuses_an_unknown_one_before_any_moves(office: Office, shop: Shop) -> None:
-    (job_id,) = shop.kill(b"a")
-    with pytest.raises(NotFound):
-        replay.replay(office, jobs.select(MAIL, (str(job_id), "10000000000000000001")))
-    assert shop.storage.depth(MAIL).dead == 1
-    assert replay.replay(office, jobs.select(MAIL, (str(job_id),))).replayed == 1
-
-
-def test_replay_keeps_its_rate(office: Office, shop: Shop) -> None:
-    shop.kill(*[b"x"] * 30)
-    started = time.monotonic()
-    assert replay.replay(office, jobs.select(MAIL), rate=50).replayed == 30
-    assert 0.5 < time.monotonic() - started < 3
-
-
-def test_replay_stops_when_too_many_fail_again(office: Office, shop: Shop) -> None:
-    shop.kill(*[b"x"] * 200)
-
-    def fail(replayed: Any) -> None:
-        for one in shop.storage.lease(MAIL, 100, "n1/w/b"):
-            shop.storage.settle("n1/w/b", [Settle(MAIL, one.job_id, Outcome.DEAD)])
-            shop.row(one.job_id, outcome="dead")
-
-    done = replay.replay(office, jobs.select(MAIL), stop_at_errors=0.5, progress=fail)
-    assert "failed again" in done.stopped
-    assert done.replayed < 200
-    assert done.failed >= 10
-
-
-def test_an_interrupted_replay_says_how_far_it_came(office: Office, shop: Shop) -> None:
-    shop.kill(*[b"x"] * 250)
-
-    def interrupt(replayed: Any) -> None:
-        if replayed.replayed >= 100:
-            raise KeyboardInterrupt
-
-    done = replay.replay(office, jobs.select(MAIL), progress=interrupt)
-    assert done.stopped == "interrupted"
-    assert shop.storage.depth(MAIL)[:4] == (done.replayed, 0, 0, 250 - done.replayed)
-
-
-@pytest.mark.parametrize(
-    ("state", "options"), [("ready", {}), ("leased", {}), ("dead", {"sample": 0.0}), ("dead", {"stop_at_errors": 2.0})]
-)
-def test_a_replay_that_makes_no_sense_is_refused(office: Office, state: str, options: dict[str, Any]) -> None:
-    with pytest.raises(UsageError):
-        replay.replay(office, jobs.select(MAIL, (), state), **options)
-
-
-def test_sampling_replays_a_share(office: Office, shop: Shop) -> None:
-    shop.kill(*[b"x"] * 400)
-    assert 20 < replay.replay(office, jobs.select(MAIL), sample=0.2).replayed < 160
+# -- purge, pause -------------------------------------------------------------------------------------------------------
 
 
 def test_purge_deletes_and_writes_it_down(office: Office, shop: Shop) -> None:

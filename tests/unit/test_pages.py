@@ -19,6 +19,7 @@ PATHS = (
         "/topics/orders/mail/jobs",
         "/search",
         "/errors",
+        "/replays",
         "/console",
     ),
     *("/storage", "/consumers", "/nodes", "/topics/orders/mail/points/rates?back=300"),

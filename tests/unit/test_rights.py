@@ -354,7 +354,7 @@ INSIDE = {
     "rights": "the check itself",
     "users.in_person": "a check",
     "purge.deed": "a journal row",
-    "jobs.ids_of": "part of replay and purge",
+    "jobs.stored_of": "part of replay and purge",
     "versions.keep": "part of every change of a queue",
     "versions.text_of": "part of taking a change back",
 }

@@ -10,9 +10,10 @@ from pathlib import Path
 from pepperbus.accounts.model import Role
 from pepperbus.config.spec import schema
 from pepperbus.operations import marks
+from pepperbus.replay.model import DEEDS, State
 from pepperbus.stats import STATES
 from pepperbus.web import words
-from pepperbus.web.pages import answers, audit, edit, jobs, search, topic
+from pepperbus.web.pages import answers, audit, edit, jobs, replays, search, topic
 
 WEB = Path(words.__file__).parent
 _IN_TEMPLATE = re.compile(r"""\b_\(\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
@@ -42,6 +43,10 @@ def shown() -> set[str]:
         *search.OUTCOMES,
         *jobs.STATES,
         *jobs.SINCE.values(),
+        *replays.LABELS.values(),
+        *State,
+        *DEEDS,
+        "plan",
         *processes,
         *people,
         *(option.help for part in schema() if part in edit.FIRST for option in edit.options(part, True)),

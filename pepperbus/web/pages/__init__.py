@@ -9,6 +9,7 @@
     job.py        one job's whole life
     search.py     find a job by whatever one knows of it
     errors.py     what fails, the same error on one line
+    replays.py    jobs run once more: how it goes, go on, pause, cancel
     console.py    try a consumer out
     node.py       the machine room: storages, consumers, processes
     users.py      accounts, roles, everybody's tokens; me.py my own account
@@ -37,6 +38,7 @@ from pepperbus.web.pages import (
     node,
     overview,
     queues,
+    replays,
     search,
     topic,
     users,
@@ -47,6 +49,7 @@ NAVIGATION = (
     Entry("/queues", "Queues", "stack-2"),
     Entry("/search", "Search", "search"),
     Entry("/errors", "Errors", "alert-triangle"),
+    Entry("/replays", "Replays", "rotate"),
     Entry("/console", "Test console", "terminal-2"),
     Entry("/storage", "Storage", "database", "node"),
     Entry("/consumers", "Consumers", "plug-connected", "node"),
@@ -54,7 +57,7 @@ NAVIGATION = (
     Entry("/users", "Users", "users", "people", "admin"),
     Entry("/audit", "Audit", "history", "people", "admin"),
 )
-_PAGES = (overview, queues, edit, topic, jobs, job, search, errors, console, node, users, me, audit)
+_PAGES = (overview, queues, edit, topic, jobs, job, search, errors, replays, console, node, users, me, audit)
 
 
 def install(app: Flask, desk: Desk) -> None:

@@ -30,7 +30,7 @@ def is_htmx() -> bool:
 def did(text: str, back: str = "", *, good: bool = True, go: bool = False) -> Response:
     """Say what was done. `go`: leave for `back` also under htmx (the page one was on has no meaning any more)."""
     if not is_htmx():
-        return redirect(local_path(request.form.get("back") or back or "/"), 303)  # type: ignore[return-value]
+        return redirect(local_path((not go and request.form.get("back")) or back or "/"), 303)  # type: ignore[return-value]
     response = Response(status=204)
     if go:
         response.headers["HX-Redirect"] = back

@@ -5,16 +5,14 @@ A selection is what the address says; a dialog counts it before anything happens
 
 from __future__ import annotations
 
-import functools
 import time
 from typing import Any
 
-import gevent
 from flask import Blueprint, Response, request
 
 from pepperbus.errors import UsageError
 from pepperbus.operations import jobs as listing
-from pepperbus.operations import purge, replay
+from pepperbus.operations import purge, replays
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
 from pepperbus.web.formats import count
@@ -25,7 +23,6 @@ from pepperbus.web.words import _
 STATES = ("ready", "delayed", "leased", "dead")
 SINCE = {0: "any time", 3600: "last hour", 86400: "last 24 h", 7 * 86400: "last 7 days"}
 _PAGE = 50
-_AT_ONCE_S = 4.0  # a replay that takes longer goes on behind the answer
 
 
 def _state() -> str:
@@ -52,11 +49,29 @@ def _build(desk: Desk, name: str) -> dict[str, Any]:
 def _ask(desk: Desk, name: str, deed: str) -> Response:
     """The dialog: how many it is about, and the numbers one may choose."""
     find(desk, name)
-    selection = _selection(name)
-    operation = replay.replay if deed == "replay" else purge.purge
-    matched = operation(desk.office, selection, dry_run=True).matched
-    form = {key: request.values.getlist(key) for key in ("id", "state", "error", "since")}
-    return fragment("dialogs/jobs.html", topic=name, deed=deed, matched=matched, given=form, state=_state())
+    if deed == "replay":
+        plan = replays.plan(desk.office, _wish(name), dry_run=True)
+        matched, estimate_s = plan.matched, plan.estimate_s
+    else:
+        matched, estimate_s = purge.purge(desk.office, _selection(name), dry_run=True).matched, 0.0
+    form = {key: request.values.getlist(key) for key in ("id", "state", "error", "since", "text")}
+    return fragment(
+        "dialogs/jobs.html",
+        topic=name,
+        deed=deed,
+        given=form,
+        state=_state(),
+        matched=matched,
+        estimate_s=estimate_s,
+        canary="",
+    )
+
+
+def _wish(name: str) -> replays.Wish:
+    """The same for a replay."""
+    words, chosen = request.values, _selection(name)
+    ids = tuple(str(one) for one in chosen.ids)
+    return replays.wish(name, ids, _state(), chosen.error, chosen.since_ms, "" if ids else words.get("text", ""))
 
 
 def _share(text: str) -> float:
@@ -67,24 +82,22 @@ def _share(text: str) -> float:
 
 
 def _replay(desk: Desk, name: str) -> Response:
-    words, office = request.form, desk.office
-    run = functools.partial(
-        replay.replay,
-        office,
-        _selection(name),
+    """Plan it as the form says, begin, and show it."""
+    words = request.form
+    made = replays.plan(
+        desk.office,
+        _wish(name),
         sample=_share(words.get("sample", "")),
+        gray=words.get("gray", ""),
+        canary=bool(words.get("canary")),
         rate=words.get("rate", 0.0, float),
         stop_at_errors=_share(words["stop"]) if words.get("stop") else 0.0,
+        go=not words.get("plan"),
     )
-    work = gevent.spawn(run)
-    work.join(_AT_ONCE_S)
     desk.monitor.forget()
-    back = f"/topics/{name}/jobs?state={_state()}"
-    if not work.ready():
-        return did(_("The replay of {name} goes on", name=name), back)
-    done = work.get()
-    text = _("{n} jobs of {name} run again", n=count(done.replayed), name=name)
-    return did(f"{text}; {done.stopped}" if done.stopped else text, back, good=not done.stopped)
+    if not made.id:
+        return did(_("Nothing matches any more"), f"/topics/{name}/jobs?state={_state()}", good=False)
+    return did("", f"/replays/{made.id}", go=True)
 
 
 def _purge(desk: Desk, name: str) -> Response:

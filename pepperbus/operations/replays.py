@@ -1,0 +1,265 @@
+"""Replays: jobs of a topic run once more, a first share before the rest, at a rate, with a limit of errors.
+
+Floor 4. Here they are planned, looked at and steered; the ticker carries them out (`ticker.replays`), whoever closes their page
+meanwhile. Planning takes a snapshot: what fails or arrives later is not part of it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import gevent
+import msgspec
+
+from pepperbus import stats
+from pepperbus.accounts.model import Right
+from pepperbus.errors import NotFound, UsageError
+from pepperbus.ids import parse_id
+from pepperbus.job import State as JobState
+from pepperbus.journal import since
+from pepperbus.operations.jobs import Selection, stored_of
+from pepperbus.operations.office import Office
+from pepperbus.operations.results import Result
+from pepperbus.operations.rights import may, operation, require, system_of
+from pepperbus.replay.model import DEEDS, ENDED, Deed, Replay
+from pepperbus.replay.store import Replays
+from pepperbus.storage.contract import Stored
+
+SOURCES = ("dead", "delayed")
+_MOST = 2_000_000  # jobs of a snapshot
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Which jobs: these ids, or all in `state` that match. `error` is part of the reason, `text` of the content.
+
+    `since_ms`: died, or was accepted if it is not dead, since then.
+    """
+
+    topic: str
+    ids: tuple[int, ...] = ()
+    state: str = "dead"
+    error: str = ""
+    since_ms: int = 0
+    text: str = ""
+
+
+class ReplayView(Result):
+    """A replay as people see it. `left`: jobs not yet replayed; `unknown`: replayed and not heard of.
+
+    `failing`: failed again and will be retried; `failed`: dead again; `removed`: deleted meanwhile; `gone`: were not there any
+    more when their turn came. `can`: what may be done now. `estimate_s`: how long the rest takes. `deeds`: of one replay only.
+    """
+
+    id: int
+    topic: str
+    state: str
+    why: str = ""
+    source: str = "dead"
+    words: dict[str, str] = msgspec.field(default_factory=dict)
+    by: str = ""
+    at_ms: int = 0
+    changed_ms: int = 0
+    matched: int = 0
+    jobs: int = 0
+    sample: float = 1.0
+    gray: int = 0
+    canary: bool = False
+    rate: float = 0.0
+    stop_at_errors: float = 0.0
+    replayed: int = 0
+    left: int = 0
+    gone: int = 0
+    succeeded: int = 0
+    failing: int = 0
+    failed: int = 0
+    removed: int = 0
+    unknown: int = 0
+    estimate_s: float = 0.0
+    dry_run: bool = False
+    can: list[str] = msgspec.field(default_factory=list)
+    deeds: list[Deed] = msgspec.field(default_factory=list)
+
+
+def wish(
+    topic: str, ids: tuple[str, ...] = (), state: str = "", error: str = "", since_ms: int = 0, text: str = ""
+) -> Wish:
+    """A wish from words as people type them. Raises UsageError naming the word that is wrong."""
+    try:
+        numbers = tuple(parse_id(one) for one in ids)
+    except ValueError as wrong:
+        raise UsageError(str(wrong)) from wrong
+    if (state or "dead") not in SOURCES:
+        raise UsageError(f"{state} jobs cannot be replayed; {' and '.join(SOURCES)} ones can")
+    if ids and (error or since_ms or text):
+        raise UsageError("job ids and a filter exclude each other")
+    return Wish(topic, numbers, state or "dead", error, since_ms, text)
+
+
+@operation(
+    Right.OPERATE,
+    "selection",
+    details=("selection", "sample", "gray", "canary", "rate", "stop_at_errors", "go"),
+    tells=("id", "matched", "jobs"),
+)
+def plan(
+    office: Office,
+    selection: Wish,
+    *,
+    sample: float = 1.0,
+    gray: str = "",
+    canary: bool = False,
+    rate: float = 0.0,
+    stop_at_errors: float = 0.0,
+    go: bool = False,
+    dry_run: bool = False,
+) -> ReplayView:
+    """Take a snapshot of the jobs that match, and keep it as a replay. `dry_run`: only tell what it would be.
+
+    `sample`: this share of them, by chance. `gray`: `5%` or a number of jobs first, by chance; then it waits for `go`.
+    `canary`: those go to the topic's second consumer. `rate`: jobs a second. `stop_at_errors`: this share failing again stops
+    it. `go`: begin at once. Nothing is kept when nothing matches. Raises UsageError and NotFound.
+    """
+    _check(sample, rate, stop_at_errors)
+    jobs = list(_snapshot(office, selection))
+    matched = len(jobs)
+    if sample < 1.0:
+        jobs = random.sample(jobs, max(1, round(matched * sample)) if matched else 0)
+    jobs.sort()
+    first = gray_of(gray, len(jobs))
+    if canary and not first:
+        raise UsageError("the second consumer gets the first share: say how many jobs, or which share")
+    replay = Replay(topic=selection.topic, source=selection.state, words=_words(selection), by=office.actor.name)
+    replay.at_ms = replay.changed_ms = office.clock.now_ms()
+    replay.matched, replay.jobs, replay.sample = matched, len(jobs), sample
+    replay.gray, replay.canary = (first, canary) if first < len(jobs) or canary else (0, False)
+    replay.rate, replay.stop_at_errors = rate, stop_at_errors
+    if dry_run or not jobs:
+        return _view(office, replay, dry_run=True)
+    database = office.config.bus.data_dir / "journal.db"
+    replay.position = gevent.get_hub().threadpool.apply(since.end, (database,))
+    store = Replays(office.config.bus.data_dir)
+    replay = store.plan(replay, _gray_first(jobs, replay.gray))
+    if go:
+        replay = store.steer(replay.id, "go", office.actor.name, office.clock.now_ms())
+    return _view(office, replay)
+
+
+def _check(sample: float, rate: float, stop_at_errors: float) -> None:
+    if not 0 < sample <= 1 or not 0 <= stop_at_errors <= 1:
+        raise UsageError("a share is more than 0 and at most 1 (100%)")
+    if not 0 <= rate < 1e9:
+        raise UsageError("a rate is a positive number of jobs a second")
+
+
+def gray_of(text: str, jobs: int) -> int:
+    """`5%` or `20` of so many jobs; "" is 0. Raises UsageError."""
+    wrong = UsageError(f"{text!r} is no first share: say 5% or a number of jobs")
+    text = text.strip()
+    if not text:
+        return 0
+    try:
+        share = float(text.removesuffix("%")) / 100 if text.endswith("%") else 0.0
+        number = 0 if text.endswith("%") else int(text)
+    except ValueError:
+        raise wrong from None
+    if not (0 < share <= 1 or 0 < number <= _MOST):
+        raise wrong
+    return min(jobs, number or max(1, round(jobs * share)))
+
+
+def _gray_first(jobs: list[tuple[int, int]], gray: int) -> list[tuple[int, int]]:
+    """The first share is chosen by chance: the oldest jobs are seldom like the others."""
+    if not gray:
+        return jobs
+    chosen = set(random.sample(range(len(jobs)), gray))
+    return [jobs[i] for i in sorted(chosen)] + [job for i, job in enumerate(jobs) if i not in chosen]
+
+
+def _words(selection: Wish) -> dict[str, str]:
+    """What it was selected by, for people."""
+    ids = (
+        f"{len(selection.ids)}: {selection.ids[0]}" + (" …" if len(selection.ids) > 1 else "") if selection.ids else ""
+    )
+    since_ms = str(selection.since_ms) if selection.since_ms else ""
+    words = {"ids": ids, "error": selection.error, "text": selection.text, "since_ms": since_ms}
+    return {name: word for name, word in words.items() if word}
+
+
+def _snapshot(office: Office, selection: Wish) -> Iterator[tuple[int, int]]:
+    """(job id, stamp) of what matches now."""
+    state = JobState(selection.state)
+    chosen = Selection(selection.topic, selection.ids, state, selection.error, selection.since_ms, selection.text)
+    for count, stored in enumerate(stored_of(office, chosen)):
+        if stored.state is not state:
+            raise UsageError(f"job {stored.job_id} is {stored.state}, not {state}")
+        if count >= _MOST:
+            raise UsageError(f"more than {_MOST} jobs match: narrow it down")
+        yield stored.job_id, _stamp(stored)
+
+
+def _stamp(stored: Stored) -> int:
+    return stored.dead_ms if stored.state is JobState.DEAD else stored.due_ms
+
+
+@operation(Right.VIEW, "topic")
+def listing(office: Office, topic: str = "") -> list[ReplayView]:
+    """The newest first, of one topic or of all that this person may see."""
+    found = Replays(office.config.bus.data_dir).newest(topic)
+    return [_view(office, one) for one in found if may(office, Right.VIEW, one.topic)]
+
+
+@operation(Right.VIEW)
+def show(office: Office, number: int) -> ReplayView:
+    """One replay with what was done to it. Raises NotFound."""
+    store = Replays(office.config.bus.data_dir)
+    replay = _seen(office, store, number, Right.VIEW, "look at")
+    shown = _view(office, replay)
+    shown.deeds = store.deeds(number)
+    return shown
+
+
+@operation(Right.VIEW, audited=True, details=("number", "what"), tells=("id", "topic", "state"))
+def steer(office: Office, number: int, what: str) -> ReplayView:
+    """`go`, `pause`, `resume` or `cancel`. Raises NotFound, and UsageError in a state where that means nothing.
+
+    `go` begins a planned replay, or takes the rest after a look at the first share. Needs the right to operate its topic.
+    """
+    if what not in DEEDS:
+        raise UsageError(f"{what!r}: allowed are {', '.join(DEEDS)}")
+    store = Replays(office.config.bus.data_dir)
+    _seen(office, store, number, Right.OPERATE, what)
+    return _view(office, store.steer(number, what, office.actor.name, office.clock.now_ms()))
+
+
+def _seen(office: Office, store: Replays, number: int, right: Right, what: str) -> Replay:
+    """The replay, when this person has `right` on its topic; who may not even look is told nothing of it."""
+    replay = store.get(number)
+    if not may(office, Right.VIEW, replay.topic):
+        raise NotFound(f"no replay {number}")
+    require(office, right, system_of(office, replay.topic), f"{what} replay {number}")
+    return replay
+
+
+def _view(office: Office, replay: Replay, dry_run: bool = False) -> ReplayView:
+    """A replay for people."""
+    same = {name: getattr(replay, name) for name in ReplayView.__struct_fields__ if name in Replay.__struct_fields__}
+    shown = ReplayView(**{**same, "state": str(replay.state)})
+    shown.unknown, shown.dry_run = replay.unknown, dry_run
+    shown.left = 0 if replay.state in ENDED else max(0, replay.jobs - replay.replayed - replay.gone)
+    shown.can = [] if dry_run else [what for what, states in DEEDS.items() if replay.state in states]
+    shown.estimate_s = _estimate(office, replay.topic, shown.left, replay.rate)
+    return shown
+
+
+def _estimate(office: Office, topic: str, jobs: int, rate: float) -> float:
+    """Seconds: at the rate, and not faster than attempts have taken since the bus started."""
+    known = office.config.topic(topic)
+    by_rate = jobs / rate if rate else 0.0
+    if known is None or not jobs:
+        return by_rate
+    totals = stats.read_all(office.config.bus.run_dir / "stats", {topic}).get(topic)
+    run_s = totals.histograms["run"].percentile(0.5) if totals else 0.0
+    return max(by_rate, jobs * run_s / known.concurrency)

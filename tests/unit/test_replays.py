@@ -1,0 +1,299 @@
+"""Replays: planned from a snapshot, carried out at their rate, followed through the journal, exact over any crash."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pepperbus.clock import ManualClock
+from pepperbus.errors import NotFound, StorageUnavailable, UsageError
+from pepperbus.journal import store as journal_store
+from pepperbus.log import Log
+from pepperbus.operations import life, purge, replays
+from pepperbus.operations.jobs import select
+from pepperbus.operations.office import Office
+from pepperbus.operations.replays import ReplayView
+from pepperbus.replay.store import Replays
+from pepperbus.storage.contract import Outcome, Settle
+from pepperbus.ticker import replay_moves as moves
+from pepperbus.ticker.replays import Parts, Runner
+from tests.unit.test_operations import MAIL, Shop, directory, office, shop  # noqa: F401
+
+OWNER = "n1/w/b"
+
+
+class Works:
+    """The ticker's part, one turn at a time."""
+
+    def __init__(self, office: Office, shop: Shop) -> None:  # noqa: F811
+        self.office, self.shop = office, shop
+        self.store = Replays(office.config.bus.data_dir)
+        log = Log("ticker", "/dev/null")
+        self.parts = Parts(
+            lambda: office.config, {"local": shop.storage}, shop.journal, office.clock, log, lambda topic: None
+        )
+        self.runner: Runner | None = None
+
+    def plan(self, **options: Any) -> ReplayView:
+        words = {name: options.pop(name) for name in ("ids", "state", "error", "text") if name in options}
+        return replays.plan(self.office, replays.wish(MAIL, **words), go=options.pop("go", True), **options)
+
+    def turn(self, number: int) -> ReplayView:
+        """As a ticker does it; the journal's rows are in their database before."""
+        data_dir = self.office.config.bus.data_dir
+        journal_store.ingest(data_dir / "journal", data_dir / "journal.db")
+        assert isinstance(self.office.clock, ManualClock)
+        self.office.clock.advance(0.1)
+        self.runner = self.runner or Runner(self.parts, self.store, number)
+        self.runner.turn()
+        return replays.show(self.office, number)
+
+    def until(self, number: int, good: Callable[[ReplayView], object]) -> ReplayView:
+        for _ in range(400):
+            if good(seen := self.turn(number)):
+                return seen
+        raise AssertionError(replays.show(self.office, number))
+
+    def ended(self, number: int) -> ReplayView:
+        return self.until(number, lambda seen: seen.state not in ("gray", "running"))
+
+    def work(self, n: int, outcome: Outcome, due_ms: int = 0) -> list[int]:
+        """What workers do with `n` ready jobs."""
+        ids = []
+        for one in self.shop.storage.lease(MAIL, n, OWNER):
+            self.shop.storage.settle(OWNER, [Settle(MAIL, one.job_id, outcome, due_ms, "again")])
+            self.shop.row(one.job_id, outcome=outcome.value)
+            ids.append(one.job_id)
+        return ids
+
+    def depth(self) -> tuple[int, ...]:
+        return self.shop.storage.depth(MAIL)[:4]
+
+
+@pytest.fixture
+def works(office: Office, shop: Shop) -> Works:  # noqa: F811
+    return Works(office, shop)
+
+
+def test_what_matches_is_a_snapshot(works: Works, shop: Shop, office: Office) -> None:  # noqa: F811
+    timeouts = shop.kill(b"a", b"b", reason="timeout")
+    shop.kill(b"c", reason="refused")
+    plan = works.plan(error="timeout", dry_run=True)
+    assert (plan.id, plan.matched, plan.jobs, plan.dry_run) == (0, 2, 2, True)
+    assert replays.listing(office) == []
+    made = works.plan(error="timeout")
+    shop.kill(b"d", reason="timeout")  # later: not part of it
+    seen = works.ended(made.id)
+    assert (seen.state, seen.replayed, seen.left, seen.words) == ("done", 2, 0, {"error": "timeout"})
+    assert works.depth() == (2, 0, 0, 2)
+    events = life.life(office, str(timeouts[0])).topics[0].events
+    assert [event.event for event in events] == ["attempt", "replayed"]
+    assert f"replay {made.id}, planned by" in events[1].reason
+    assert [deed.what for deed in seen.deeds] == ["plan", "go", "done"]
+    assert works.plan(error="nothing like it").id == 0
+
+
+def test_the_content_selects_too(works: Works, shop: Shop) -> None:  # noqa: F811
+    shop.kill(b"order 17", b"order 18")
+    assert works.plan(text="order 18", dry_run=True).matched == 1
+
+
+def test_an_unknown_job_is_refused_before_any_moves(works: Works, shop: Shop) -> None:  # noqa: F811
+    (job_id,) = shop.kill(b"a")
+    waits = shop.push(b"b", due_ms=10**13)[0]
+    with pytest.raises(NotFound):
+        works.plan(ids=(str(job_id), "10000000000000000001"))
+    with pytest.raises(UsageError, match=f"job {waits} is delayed, not dead"):
+        works.plan(ids=(str(job_id), str(waits)))
+    assert works.ended(works.plan(ids=(str(job_id),)).id).replayed == 1
+
+
+def test_it_keeps_its_rate(works: Works, shop: Shop) -> None:  # noqa: F811
+    shop.kill(*[b"x"] * 30)
+    made = works.plan(rate=20.0)
+    started = time.monotonic()
+    assert works.turn(made.id).replayed == 1
+    while (seen := works.turn(made.id)).state == "running":
+        assert seen.replayed <= 2 + (time.monotonic() - started) * 20
+        time.sleep(0.02)
+    assert seen.replayed == 30
+
+
+def test_it_stops_when_too_many_fail_again(works: Works, shop: Shop) -> None:  # noqa: F811
+    shop.kill(*[b"x"] * 200)
+    made = works.plan(stop_at_errors=0.3)
+    works.turn(made.id)
+    assert works.depth()[0] == 10, "first a few"
+    works.work(6, Outcome.DONE)
+    works.work(1, Outcome.RETRY, 10**13)
+    works.work(3, Outcome.DEAD)
+    seen = works.until(made.id, lambda seen: seen.state == "stopped")
+    assert (seen.succeeded, seen.failing, seen.failed) == (6, 1, 3)
+    assert seen.why == "4 of 10 failed again (40%; the limit is 30%)"
+    assert seen.can == ["resume", "cancel"]
+    before = works.depth()[0]
+    works.turn(made.id)
+    assert works.depth()[0] == before
+    works.work(500, Outcome.DONE)
+    replays.steer(works.office, made.id, "resume")
+    while (seen := works.turn(made.id)).state == "running":  # counted anew, so that it goes on
+        works.work(500, Outcome.DONE)
+    assert (seen.state, seen.replayed) == ("done", 200)
+
+
+def test_a_first_share_then_somebody_decides(works: Works, shop: Shop) -> None:  # noqa: F811
+    shop.kill(*[b"x"] * 40)
+    made = works.plan(gray="25%", go=False)
+    assert (made.state, made.gray, made.can) == ("planned", 10, ["go", "cancel"])
+    assert works.turn(made.id).replayed == 0
+    replays.steer(works.office, made.id, "go")
+    seen = works.ended(made.id)
+    assert (seen.state, seen.replayed, seen.can) == ("waiting-for-decision", 10, ["go", "cancel"])
+    works.work(4, Outcome.DONE)
+    assert works.until(made.id, lambda seen: seen.succeeded == 4).unknown == 6
+    replays.steer(works.office, made.id, "go")
+    assert works.ended(made.id).replayed == 40
+    whos = {deed.who for deed in replays.show(works.office, made.id).deeds}
+    assert whos == {works.office.actor.name, ""}
+
+
+def test_paused_and_cancelled(works: Works, shop: Shop) -> None:  # noqa: F811
+    shop.kill(*[b"x"] * 300)
+    made = works.plan()
+    works.turn(made.id)
+    replays.steer(works.office, made.id, "pause")
+    moved = works.turn(made.id).replayed
+    assert moved == 200
+    with pytest.raises(UsageError, match="is paused: go means nothing now; one can resume, cancel"):
+        replays.steer(works.office, made.id, "go")
+    purge.purge(works.office, select(MAIL, state="dead"))
+    replays.steer(works.office, made.id, "resume")
+    seen = works.ended(made.id)
+    assert (seen.state, seen.replayed, seen.gone) == ("done", 200, 100)
+    with pytest.raises(UsageError, match="is done"):
+        replays.steer(works.office, made.id, "cancel")
+    with pytest.raises(NotFound):
+        replays.steer(works.office, 99, "cancel")
+
+
+def test_what_the_journal_does_not_tell_is_asked_of_the_storage(
+    works: Works,
+    shop: Shop,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pepperbus.ticker.replays._ASK_EVERY_S", 0.0)
+    shop.kill(*[b"x"] * 3)
+    made = works.plan()
+    works.ended(made.id)
+    for one, outcome in zip(shop.storage.lease(MAIL, 2, OWNER), (Outcome.DONE, Outcome.DEAD), strict=True):
+        shop.storage.settle(OWNER, [Settle(MAIL, one.job_id, outcome)])  # on another node: no row here
+    assert isinstance(works.office.clock, ManualClock)
+    works.office.clock.advance(11)
+    seen = works.until(made.id, lambda seen: seen.succeeded)
+    assert (seen.succeeded, seen.failed, seen.unknown) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("state", ["dead", "delayed"])
+@pytest.mark.parametrize("where", ["intended", "moved", "told", "settled"])
+def test_a_crash_anywhere_repeats_and_loses_nothing(
+    works: Works,
+    shop: Shop,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    state: str,
+) -> None:
+    """What ran and failed again before the successor looks must not run a third time."""
+    ids = shop.kill(*[b"x"] * 20) if state == "dead" else shop.push(*[b"x"] * 20, due_ms=10**13)
+    made = works.plan(state=state)
+
+    def dies(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **more: Any) -> Any:
+            real(*args, **more)
+            raise SystemExit
+
+        return call
+
+    owner, name = {
+        "intended": (Replays, "intend"),
+        "moved": (moves, "move"),
+        "told": (Runner, "_tell"),
+        "settled": (Replays, "settle"),
+    }[where]
+    with monkeypatch.context() as crashing:
+        crashing.setattr(owner, name, dies(getattr(owner, name)))
+        with pytest.raises(SystemExit):
+            works.turn(made.id)
+    works.runner = None
+    assert isinstance(works.office.clock, ManualClock)
+    works.office.clock.advance(1)
+    again = works.work(5, Outcome.DEAD) if where != "intended" else []
+    works.office.clock.advance(1)
+    seen = works.ended(made.id)
+    works.office.clock.advance(1)
+    done = works.work(100, Outcome.DONE)
+    seen = works.until(made.id, lambda seen: not seen.unknown)
+    assert (seen.replayed, seen.succeeded, seen.failed) == (20, 20 - len(again), len(again))
+    assert sorted(done + again) == sorted(ids)
+    for job_id in ids:
+        rows = [event.event for event in life.life(works.office, str(job_id)).topics[0].events]
+        assert rows.count("replayed") == 1, rows
+
+
+def test_a_storage_that_is_away_keeps_it_waiting(works: Works, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    shop.kill(*[b"x"] * 5)
+    made = works.plan()
+
+    def away(*args: Any) -> int:
+        raise StorageUnavailable("away")
+
+    with monkeypatch.context() as gone:
+        gone.setattr(shop.storage, "replay", away)
+        with pytest.raises(StorageUnavailable):
+            works.turn(made.id)
+    works.runner = None
+    assert works.ended(made.id).replayed == 5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"state": "ready"},
+        {"state": "leased"},
+        {"sample": 0.0},
+        {"stop_at_errors": 2.0},
+        {"gray": "all"},
+        {"gray": "0%"},
+        {"gray": "-1"},
+        {"rate": -1.0},
+        {"rate": float("nan")},
+        {"canary": True},
+    ],
+)
+def test_what_makes_no_sense_is_refused(works: Works, shop: Shop, options: dict[str, Any]) -> None:  # noqa: F811
+    shop.kill(b"x")
+    with pytest.raises(UsageError):
+        works.plan(**options)
+
+
+def test_a_sample_is_a_share_by_chance(works: Works, shop: Shop) -> None:  # noqa: F811
+    ids = shop.kill(*[b"x"] * 50)
+    made = works.plan(sample=0.2)
+    assert (made.matched, made.jobs) == (50, 10)
+    works.ended(made.id)
+    chosen = sorted(one.job_id for one in shop.storage.peek(MAIL, "ready").jobs)  # type: ignore[arg-type]
+    assert len(chosen) == 10
+    assert chosen != sorted(ids)[:10], "one time in ten thousand million it is"
+
+
+def test_old_replays_are_forgotten(works: Works, shop: Shop, tmp_path: Path) -> None:  # noqa: F811
+    shop.kill(b"x")
+    made = works.plan()
+    works.ended(made.id)
+    assert works.store.retain(works.office.clock.now_ms()) == 0
+    assert works.store.retain(works.office.clock.now_ms() + 91 * 86_400_000) == 1
+    with pytest.raises(NotFound):
+        works.store.get(made.id)
