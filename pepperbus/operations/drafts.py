@@ -13,6 +13,7 @@ import msgspec
 
 from pepperbus.config.load import load_queue_text, queue_file
 from pepperbus.config.model import Topic
+from pepperbus.config.references import is_reference
 from pepperbus.errors import ConfigError, PepperbusError
 from pepperbus.operations import queues, versions
 from pepperbus.operations.office import Office
@@ -21,13 +22,14 @@ from pepperbus.operations.rights import Right, operation
 
 SHOWN_RETRIES = 12
 _WHERE = re.compile(
-    r"^[^:]*:\d+: (?:\[topics\] ?(?:\[\[(?P<topic>[^\]]+)\]\])? ?)?(?:(?P<key>[A-Za-z_]+)(?: = [^:]*)?: )?(?P<text>.*)$",
+    r"^[^:]*:\d+: (?:\[topics\] ?(?:\[\[(?P<topic>[^\[\]]+)\]\])? ?)?"
+    r"(?:\[\[\[(?P<section>[^\]]+)\]\]\]:? ?)?(?:(?P<key>[\w-]+)(?: = [^:]*)?: )?(?P<text>.*)$",
     re.S,
 )
 
 
 class Mistake(Result):
-    """`field` as in `queue set`: key, topic/key, topic; "" for the whole."""
+    """`field` as in `queue set`: key, topic/key, topic/params/KEY, topic; "" for the whole."""
 
     field: str
     text: str
@@ -71,7 +73,7 @@ def written(office: Office, name: str) -> dict[str, str]:
     for topic, section in tree.get("topics", {}).items():
         found |= {f"{topic}/{key}": _text(key, section[key]) for key in section.scalars}
         for extras in section.sections:
-            found |= {f"{topic}/{extras}/{key}": _text("secret", value) for key, value in section[extras].items()}
+            found |= {f"{topic}/{extras}/{key}": _free(key, value) for key, value in section[extras].items()}
     return found
 
 
@@ -93,8 +95,13 @@ def _text(key: str, value: Any) -> str:
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
+def _free(key: str, value: Any) -> str:
+    """A value of params, headers or environment: not shown where its name says that it is a login, but where it is kept."""
+    return "***" if queues.is_secret(key) and not is_reference(str(value)) else _text("", value)
+
+
 def _placed(line: str) -> Mistake:
     match = _WHERE.match(line)
     if match is None:
         return Mistake("", line)
-    return Mistake("/".join(part for part in (match["topic"], match["key"]) if part), match["text"])
+    return Mistake("/".join(part for part in (match["topic"], match["section"], match["key"]) if part), match["text"])

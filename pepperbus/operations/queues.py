@@ -12,6 +12,7 @@ import os
 import pwd
 import re
 import secrets
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -21,6 +22,8 @@ from typing import Any
 from configobj import ConfigObj
 
 from pepperbus.accounts.model import EVERYWHERE, Right
+from pepperbus.alarms.rules import RULES
+from pepperbus.config.limits import spell
 from pepperbus.config.load import load_queue_text, queue_file, spec
 from pepperbus.config.model import Backoff, Bus, Queue, Secret, Topic
 from pepperbus.config.references import is_reference
@@ -60,7 +63,7 @@ def info(queue: Queue) -> QueueInfo:
 
 def target(topic: Topic) -> str:
     """Where the topic's jobs go, for people."""
-    return f"{topic.pool}:{topic.script}" if topic.run == "fastcgi" else " ".join(topic.urls)
+    return f"{topic.pool}:{topic.script}" if topic.run == "fastcgi" else " ".join(topic.command or topic.urls)
 
 
 @operation(Right.ADMIN, "name", system=lambda given: given["settings"].get("system", ""), tells=("file", "reload"))
@@ -108,11 +111,11 @@ def remove(office: Office, name: str, *, keep_jobs: bool = False) -> QueueFile:
     file = queue_file(queue, office.config)
     with _editing(file):
         if topic:
-            tree = parsed(text_of(file, queue))
+            tree = parsed(text := text_of(file, queue))
             if topic not in tree.get("topics", {}):
                 raise NotFound(f"{file} has no topic {topic!r} any more; reload takes it as it is")
             del tree["topics"][topic]
-            _write(office, queue, file, _lines(tree))
+            _write(office, queue, file, _lines(tree, text))
         else:
             versions.keep(office, queue, file)
             file.unlink()
@@ -149,7 +152,7 @@ def edited(text: str, settings: Mapping[str, str], unset: Iterable[str] = ()) ->
     if not text:
         tree.indent_type = "    "
     _apply(tree, settings, unset)
-    return _lines(tree)
+    return _lines(tree, text)
 
 
 def text_of(file: Path, name: str) -> str:
@@ -165,8 +168,13 @@ def parsed(text: str) -> Any:
     return ConfigObj(text.splitlines(), list_values=True, interpolation=False, write_empty_values=True)
 
 
-def _lines(tree: Any) -> str:
-    return "\n".join(tree.write()) + "\n"
+def _lines(tree: Any, before: str) -> str:
+    """The tree as text. ConfigObj sets the blanks of every line anew; those that say the same stay as they were."""
+    old: dict[str, deque[str]] = defaultdict(deque)
+    for line in before.splitlines():
+        old[" ".join(line.split())].append(line)
+    written = [(line, old.get(" ".join(line.split()))) for line in tree.write()]
+    return "\n".join(as_it_was.popleft() if as_it_was else line for line, as_it_was in written) + "\n"
 
 
 def _apply(tree: Any, settings: Mapping[str, str], unset: Iterable[str]) -> None:
@@ -209,6 +217,11 @@ def _value(path: str, key: str, text: str) -> str | list[str]:
     return text
 
 
+def is_secret(name: str) -> bool:
+    """Whether a header, param or variable of that name holds a login, whose value is shown to nobody."""
+    return _SECRET.search(name) is not None
+
+
 # -- file ----------------------------------------------------------------------------------------------------------
 
 
@@ -231,15 +244,20 @@ def _write(office: Office, name: str, file: Path, text: str) -> None:
     if after.system != (before.system if before else ""):
         require(office, Right.ADMIN, after.system or EVERYWHERE, f"move {name} there")
     _note(before, after)
+    versions.keep(office, name, file)
+    put_text(file, text, office.config.bus)
+
+
+def put_text(file: Path, text: str, bus: Bus) -> None:
+    """Write a configuration's file whole, by rename. Raises OSError."""
     new = file.with_name(f".{file.name}.new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     try:
         with os.fdopen(fd, "w") as out:
-            _as_before(out.fileno(), file, office.config.bus)
+            _as_before(out.fileno(), file, bus)
             out.write(text)
             out.flush()
             os.fsync(out.fileno())
-        versions.keep(office, name, file)
         os.replace(new, file)
     except BaseException:
         new.unlink(missing_ok=True)
@@ -292,12 +310,14 @@ def _told(office: Office, done: QueueFile) -> QueueFile:
 
 def _settings(made: Queue | Topic) -> dict[str, Any]:
     shown = {field.name: _plain(getattr(made, field.name)) for field in fields(made) if field.name not in _HIDDEN}
-    for extras in ("headers", "params"):
+    for extras in ("headers", "params", "environment"):
         if extras in shown:
             hidden = shown["hidden"]
             shown[extras] = [
-                [name, "***" if name in hidden or _SECRET.search(name) else value] for name, value in shown[extras]
+                [name, "***" if name in hidden or is_secret(name) else value] for name, value in shown[extras]
             ]
+    if isinstance(made, Topic):
+        shown["alarms"] = [f"{rule} = {spell(limit, RULES[rule].unit)}" for rule, limit in made.alarms]
     shown.pop("hidden", None)
     return shown
 

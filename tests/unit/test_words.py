@@ -49,7 +49,7 @@ def shown() -> set[str]:
         "plan",
         *processes,
         *people,
-        *(option.help for part in schema() if part in edit.FIRST for option in edit.options(part, True)),
+        *(edit.hint(option) for part in schema() if part in edit.FIRST for option in edit.options(part, True)),
     }
 
 

@@ -9,23 +9,29 @@ from flask import Blueprint, Response, make_response, render_template, request
 from pepperbus.config.load import queue_file
 from pepperbus.config.queue import ONLY
 from pepperbus.config.spec import Option, schema
-from pepperbus.errors import NotFound, PepperbusError
+from pepperbus.errors import NotFound, PepperbusError, UsageError
 from pepperbus.names import is_name
 from pepperbus.operations import drafts, pause, queues, versions
 from pepperbus.web.desk import Desk
 from pepperbus.web.formats import count
+from pepperbus.web.pages import form
 from pepperbus.web.pages.answers import did, fragment, trouble
 from pepperbus.web.words import _
 
 #: What most people set; everything else stands under "more".
 FIRST = {
     "queue": ("password", "system", "durability"),
-    "topic": ("run", "pool", "script", "url", "concurrency", "timeout", "attempts", "backoff"),
+    "topic": ("run", "pool", "script", "url", "command", "concurrency", "timeout", "attempts", "backoff"),
 }
-SECRETS = ("password", "sign")
+#: Said in a form instead of the option's help.
+HINTS = {"password": "What producers log in with: AUTH queue:password. Left empty, a new queue gets one."}
 _ONLY = {key: run for run, keys in ONLY.items() for key in keys}
 _CHOICES = re.compile(r"option\((.*?),\s*(?:later|default)")
-_NEW = "+"  # stands for the topic that is being added
+
+
+def hint(option: Option) -> str:
+    """What stands under its field."""
+    return HINTS.get(option.key, option.help)
 
 
 def options(part: str, first: bool) -> list[Option]:
@@ -60,12 +66,16 @@ def _form(desk: Desk, name: str, values: dict[str, str], topics: list[str], new:
             new=new,
             options=options,
             choices=lambda option: choices(option, desk),
-            secrets=SECRETS,
+            hint=hint,
+            free=form.free_sections(),
+            fixed=form.fixed_sections(),
+            as_lines=form.as_lines,
+            secrets=form.SECRETS,
             only=_ONLY,
             systems=systems,
             versions=[] if new else versions.versions(desk.office, name, queue_file(name, desk.base.config)),
             chosen=request.args.get("topic", ""),
-            NEW=_NEW,
+            NEW=form.NEW,
         ),
         status,
     )
@@ -76,7 +86,7 @@ def _new(desk: Desk) -> Response:
     values = {"queue": ""}
     topics = ["main"]
     if source:
-        values = {key: text for key, text in drafts.written(desk.office, source).items() if text != "***"}
+        values = {key: text for key, text in drafts.written(desk.office, source).items() if text != form.HIDDEN}
         topics = [topic.name for topic in desk.base.config.queues[source].topics.values()]
     else:
         pools = list(desk.base.config.pools)
@@ -88,43 +98,20 @@ def _new(desk: Desk) -> Response:
 
 def _edit(desk: Desk, name: str) -> Response:
     queue = desk.office.queue(name)
-    return _form(desk, name, drafts.written(desk.office, name), [topic.name for topic in queue.topics.values()], False)
-
-
-def _changes(given: dict[str, str], standing: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """The form's words against what stands in the file: to set, to unset. An empty secret stays as it is."""
-    renamed = {old.removeprefix("name:"): text.strip() for old, text in given.items() if old.startswith("name:")}
-    settings: dict[str, str] = {}
-    unset: list[str] = []
-    for field, text in given.items():
-        if not field.startswith("key:"):
-            continue
-        path, text = field.removeprefix("key:"), text.strip()
-        topic, slash, key = path.partition("/")
-        if slash and topic in renamed:
-            if not renamed[topic]:
-                continue
-            path = f"{renamed[topic]}/{key}"
-        if path.rpartition("/")[2] in SECRETS and not text:
-            continue
-        if text and text != standing.get(path, ""):
-            settings[path] = text
-        elif not text and path in standing:
-            unset.append(path)
-    return settings, unset
-
-
-def _asked(desk: Desk, name: str) -> tuple[str, bool, dict[str, str], list[str]]:
-    """What the form says: the queue, whether it is new, what to set and unset."""
-    new = not name
-    given = request.form.to_dict()
-    name = name or given.get("queue", "").strip()
-    standing = {} if new else drafts.written(desk.office, name)
-    return name, new, *_changes(given, standing)
+    values = drafts.written(desk.office, name)
+    if like := request.args.get("like", ""):  # the topic to add begins as a copy of that one
+        copied = {key: text for key, text in values.items() if key.startswith(f"{like}/") and text != form.HIDDEN}
+        values |= {form.NEW + key.removeprefix(like): text for key, text in copied.items()}
+    return _form(desk, name, values, [topic.name for topic in queue.topics.values()], False)
 
 
 def _preview(desk: Desk, name: str) -> Response:
-    wanted, new, settings, unset = _asked(desk, name)
+    try:
+        wanted, new, settings, unset = form.asked(desk, name)
+    except UsageError as failure:
+        path, _colon, text = str(failure).partition(": ")
+        draft = drafts.Draft([drafts.Mistake(path, text)])
+        return fragment("dialogs/preview.html", draft=draft, fields=form.places(draft), new=not name)
     mistakes = []
     if new and not is_name(wanted):
         text = _("choose a name of letters, digits, . _ and -") if wanted else _("the queue needs a name")
@@ -133,31 +120,13 @@ def _preview(desk: Desk, name: str) -> Response:
         mistakes.append(drafts.Mistake("queue", _("there is a queue of this name already")))
     draft = drafts.draft(desk.office, wanted if is_name(wanted) else "new", settings, unset, new=new)
     draft.mistakes = mistakes + draft.mistakes
-    topics = {topic: request.form.get(f"name:{topic}", topic) for topic in _topics_of_form()}
-    return fragment("dialogs/preview.html", draft=draft, fields=_places(draft, topics), new=new)
-
-
-def _topics_of_form() -> list[str]:
-    paths = [field.removeprefix("key:") for field in request.form if field.startswith("key:") and "/" in field]
-    return list(dict.fromkeys(path.partition("/")[0] for path in paths))
-
-
-def _places(draft: drafts.Draft, topics: dict[str, str]) -> dict[str, str]:
-    """Every field of the form -> its mistake, "" where there is none, under the name that the form has for it."""
-    told = {mistake.field: mistake.text for mistake in draft.mistakes}
-    places = {"queue": told.get("queue", "")} if "queue" in request.form else {}
-    for option in schema()["queue"].options.values():
-        places[option.key] = told.get(option.key, "")
-    for mark, topic in topics.items():
-        for option in schema()["topic"].options.values():
-            places[f"{mark}/{option.key}"] = told.get(f"{topic}/{option.key}", "")
-    return {field: text for field, text in places.items() if f"key:{field}" in request.form or field == "queue"}
+    return fragment("dialogs/preview.html", draft=draft, fields=form.places(draft), new=new)
 
 
 def _save(desk: Desk, name: str) -> Response:
-    wanted, new, settings, unset = _asked(desk, name)
     office = desk.office
     try:
+        wanted, new, settings, unset = form.asked(desk, name)
         done = queues.add(office, wanted, settings) if new else queues.change(office, wanted, settings, unset)
     except PepperbusError as failure:
         return fragment("dialogs/refused.html", 409, text=trouble(failure))

@@ -1,0 +1,114 @@
+"""The form of a queue, as a browser sends it: free sections, several topics, mistakes where they belong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pepperbus.config.load import load
+from tests.unit.test_web import Place
+
+PAGE = {"Accept": "text/html", "Origin": "http://localhost", "HX-Request": "true"}
+QUEUE = """\
+# who owns this queue: the shop team
+password = the-secret
+storage = local
+system = shop
+[topics]
+    [[mail]]
+        run = http   # a service of ours
+        url = http://127.0.0.1:9/none
+        [[[headers]]]
+            X-Shop = one
+            # the key of that service
+            X-Api-Key = hidden-one
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path)
+    (tmp_path / "queues.d" / "orders.conf").write_text(QUEUE)
+    place.office.take(load(tmp_path / "node.conf", {}))
+    yield place
+    place.office.close()
+
+
+def form_of(place: Place, path: str) -> dict[str, str]:
+    """The fields of the page's form with what they hold."""
+    text = place.text(path)
+    fields = dict(re.findall(r'<input class="form-control"[^>]*? name="([^"]+)"[^>]*? value="([^"]*)"', text))
+    fields |= dict(re.findall(r'<textarea[^>]* name="([^"]+)"[^>]*>([^<]*)</textarea>', text))
+    for select, inside in re.findall(
+        r'<select class="form-select"[^>]* name="([^"]+)"[^>]*>(.*?)</select>', text, re.S
+    ):
+        chosen = re.search(r'value="([^"]*)" selected', inside)
+        fields[select] = chosen[1] if chosen else ""
+    return fields
+
+
+def post(place: Place, path: str, form: dict[str, Any]) -> tuple[int, str]:
+    answer = place.client.post(path, data=form, headers=PAGE)
+    return answer.status_code, answer.get_data(as_text=True)
+
+
+def file_of(place: Place, name: str = "orders") -> str:
+    return (place.directory / "queues.d" / f"{name}.conf").read_text()
+
+
+def test_the_form_as_it_comes_changes_nothing(place: Place) -> None:
+    form = form_of(place, "/queues/orders/edit")
+    assert form["lines:mail/headers"] == "X-Shop = one\nX-Api-Key = ***"
+    assert "hidden-one" not in place.text("/queues/orders/edit")
+    assert "Nothing is changed yet" in post(place, "/queues/orders/preview", form)[1]
+
+
+def test_lines_are_set_changed_and_taken_out_and_comments_stay(place: Place) -> None:
+    form = form_of(place, "/queues/orders/edit")
+    form["lines:mail/headers"] = "X-Api-Key = ***\n\nX-New = a = b"
+    assert post(place, "/queues/orders/save", form)[0] in (204, 409)  # 409: there is no bus to take it
+    text = file_of(place)
+    assert "X-Api-Key = hidden-one" in text
+    assert "X-New = a = b" in text
+    assert "X-Shop" not in text
+    for comment in ("# who owns this queue: the shop team", "# a service of ours", "# the key of that service"):
+        assert comment in text
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "place_of_it", "words"),
+    [
+        ("lines:mail/headers", "X-Shop one", "f-mail--headers-wrong", "no line NAME = value"),
+        ("lines:mail/headers", "X-Shop = one\nHost = elsewhere", "f-mail--headers-wrong", "host"),
+        ("key:mail/timeout", "5 parsecs", "f-mail--timeout-wrong", "such as"),
+        ("key:mail/alarms/backlog", "many", "f-mail--alarms--backlog-wrong", "such as 10000 for 5m"),
+    ],
+)
+def test_a_mistake_stands_at_its_field(place: Place, field: str, text: str, place_of_it: str, words: str) -> None:
+    form = form_of(place, "/queues/orders/edit") | {field: text}
+    shown = post(place, "/queues/orders/preview", form)[1]
+    found = re.search(rf'id="{place_of_it}">([^<]*)<', shown)
+    assert found, shown
+    assert words in found[1]
+
+
+def test_a_topic_is_duplicated(place: Place) -> None:
+    form = form_of(place, "/queues/orders/edit?like=mail")
+    assert form["key:+/url"] == "http://127.0.0.1:9/none"
+    assert form["lines:+/headers"] == "X-Shop = one", "a secret is not copied"
+    post(place, "/queues/orders/save", form | {"name:+": "copy"})
+    assert file_of(place).count("url = http://127.0.0.1:9/none") == 2
+
+
+def test_a_new_queue_may_have_two_topics(place: Place) -> None:
+    form = form_of(place, "/queues/new") | {"queue": "fresh", "key:main/url": "http://127.0.0.1:9/a"}
+    form |= {"name:+": "second", "key:+/run": "http", "key:+/url": "http://127.0.0.1:9/b"}
+    _status, text = post(place, "/queues/preview", form)
+    assert "would be refused" not in text, text
+    post(place, "/queues/save", form)
+    assert "[[main]]" in file_of(place, "fresh")
+    assert "[[second]]" in file_of(place, "fresh")
