@@ -11,7 +11,7 @@ from collections.abc import Callable
 import gevent
 
 from pepperbus import __version__
-from pepperbus.gateway import pops, pushes, reads, stream_looks, streams
+from pepperbus.gateway import keyspace, pops, pushes, reads, stream_looks, streams
 from pepperbus.gateway.logins import TOO_MANY, log_in, log_in_slowly, needs_time
 from pepperbus.gateway.session import Answer, Goodbye, Later, Session, Wait
 from pepperbus.wire import resp
@@ -188,9 +188,9 @@ def client(session: Session, args: resp.Command) -> Answer:
 
 
 def info(session: Session, args: resp.Command) -> Answer:
-    """The server section, whatever is asked for: ready checks of clients look for `loading:0`."""
+    """Whatever section is asked for: ready checks of clients look for `loading:0`. Strangers get the server's only."""
     front = session.front
-    lines = (
+    lines: tuple[str, ...] = (
         "# Server",
         f"redis_version:{REDIS_VERSION}",
         "redis_mode:standalone",
@@ -202,6 +202,12 @@ def info(session: Session, args: resp.Command) -> Answer:
         "loading:0",
         "",
     )
+    if session.trusted:
+        keys = keyspace.count(session)
+        blocked = sum(len(place.waiters) for place in front.handout.places.values())
+        lines += ("# Clients", f"connected_clients:{front.clients()}", f"blocked_clients:{blocked}", "")
+        lines += ("# Replication", "role:master", "connected_slaves:0", "")
+        lines += ("# Keyspace", *((f"db0:keys={keys},expires=0,avg_ttl=0",) if keys else ()), "")
     return resp.bulk("\r\n".join(lines).encode())
 
 
@@ -254,7 +260,20 @@ _TABLE: dict[bytes, _Function] = {
     b"XREVRANGE": stream_looks.xrevrange,
     b"XDEL": stream_looks.xdel,
     b"SET": no_database,
-    b"GET": no_database,
+    b"SCAN": keyspace.scan,
+    b"KEYS": keyspace.keys,
+    b"TYPE": keyspace.type_,
+    b"DBSIZE": keyspace.dbsize,
+    b"EXISTS": keyspace.exists,
+    b"OBJECT": keyspace.object_,
+    b"MEMORY": keyspace.memory,
+    b"LINDEX": keyspace.lindex,
+    b"CONFIG": keyspace.config,
+    **dict.fromkeys((b"TTL", b"PTTL", b"EXPIRETIME", b"PEXPIRETIME"), keyspace.ttl),
+    **dict.fromkeys(
+        (b"GET", b"STRLEN", b"HLEN", b"SCARD", b"ZCARD", b"HSCAN", b"SSCAN", b"ZSCAN"), keyspace.wrong_type
+    ),
+    **dict.fromkeys((b"MODULE", b"SLOWLOG"), keyspace.nothing),
     **dict.fromkeys(
         (b"BRPOPLPUSH", b"RPOPLPUSH", b"BLMOVE", b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"XREAD"),
         blocking,

@@ -1,8 +1,7 @@
-"""Handing out jobs to clients that come for them: who waits for what, and who looks into the storage on their behalf.
+"""Handing out jobs to clients that come for them: leased in their name, and settled as they say.
 
-Floor 4. Knows storages, topics and the hub; nothing of RESP, sockets or logins. However many clients wait for a topic, one
-look serves them all. It follows a push (of this gateway, of another: its eventfd, of another node: the storage's word), a
-job that becomes due, and now and then, because resuming, replaying and returning are not announced.
+Floor 4. Knows storages, topics and the hub; nothing of RESP, sockets or logins. Who waits for jobs is `waiting`'s, what readers
+of streams have is `group`'s.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from gevent.event import Event
 
 from pepperbus.config.model import Topic
 from pepperbus.errors import StorageError, StorageUnavailable
 from pepperbus.gateway.group import Group
 from pepperbus.gateway.taken import Taken, remember, settle_surely, take
+from pepperbus.gateway.waiting import Waiter, Waiting
 from pepperbus.job import Job
 from pepperbus.stats import Record, Writer
 from pepperbus.storage.contract import Leased, Outcome, Settle
@@ -27,15 +26,10 @@ if TYPE_CHECKING:
     from pepperbus.gateway.neighbours import Neighbours
     from pepperbus.gateway.session import Front
 
-SWEEP_S = 0.5
-_AT_A_SWEEP = 50  # topics that are looked into without a sign that there is anything
+_AGAIN_S = 0.5  # between tries to give back
 _PAUSE_KNOWN_S = 1.0  # how long what the storage said of paused topics is believed
 _DUE_KNOWN_S = 1.0  # how long what it said of delayed jobs is, while jobs go out all the time
-_MOST = 64  # jobs of one look
 LEAVE_S = 2.0
-
-#: Called once, in the hub: with jobs and where they are from, or with none when the time is over.
-Receive = Callable[["Place | None", list[tuple[Leased, Job]]], None]
 
 
 class Place:
@@ -77,7 +71,7 @@ class Place:
         self.rings += 1
         if self.waiters:
             self.rung = True
-            self._handout.look(self)
+            self._handout.waiting.look(self)
 
     def given_back(self, settle: Settle) -> None:
         """The storage has taken `settle`: others may want what it gave back."""
@@ -86,59 +80,17 @@ class Place:
             self.ring()
 
 
-class Waiter:
-    """A client that waits at some places for up to `n` jobs, and `seconds` long; 0 = for ever."""
-
-    __slots__ = ("_receive", "_timer", "done", "n", "places")
-
-    def __init__(self, places: Sequence[Place], n: int, seconds: float, receive: Receive) -> None:
-        self.places = places
-        self.n = n
-        self.done = False
-        self._receive = receive
-        self._timer: Any = None
-        if seconds > 0:
-            self._timer = gevent.get_hub().loop.timer(seconds)
-            self._timer.start(self.leave)
-
-    def leave(self) -> None:
-        """The time is over, or nothing will come any more."""
-        self.receive(None, [])
-
-    def receive(self, place: Place | None, jobs: list[tuple[Leased, Job]]) -> None:
-        if not self.done:
-            self.stop()
-            self._receive(place, jobs)
-
-    def stop(self) -> None:
-        """Nobody is there any more to be told."""
-        self.done = True
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer.close()
-            self._timer = None
-        for place in self.places:
-            place.waiters.pop(self, None)
-
-
 class Handout:
     """All topics that clients of this gateway take jobs from."""
 
     def __init__(self, stats: Writer, neighbours: Neighbours) -> None:
-        self.front: Front  # whose part this is; said by `attach`
+        self.front: Front  # whose part this is; set once it is there
         self.places: dict[str, Place] = {}
-        self.closed = False
+        self.by_queue: dict[str, list[Place]] = {}
+        self.waiting = Waiting(self, neighbours)
         self._stats = stats
         self._paused: dict[str, tuple[float, set[str]]] = {}  # storage -> when asked (monotonic s), what it said
-        self._by_queue: dict[str, list[Place]] = {}
         self._settling: set[gevent.Greenlet] = set()
-        self._needed = Event()
-        self._next = 0
-        self._neighbours = neighbours
-
-    def attach(self, front: Front) -> None:
-        self.front = front
-        gevent.spawn(self._sweep_forever)
 
     def configure(self, lanes: Mapping[str, Lane]) -> None:
         """Follow the front's configuration: who waits goes on waiting, unless there is nothing left to wait for."""
@@ -161,12 +113,11 @@ class Handout:
             else:
                 place.topic, place.lane, place.promoted = topic, lane, 0.0
                 place.ring()
-        self._by_queue = {}
+        self.by_queue = {}
         for place in self.places.values():
-            self._by_queue.setdefault(place.topic.queue, []).append(place)
+            self.by_queue.setdefault(place.topic.queue, []).append(place)
         if self.places:
-            self._neighbours.listen({place.topic.queue for place in self.places.values()})
-            self._needed.set()
+            self.waiting.begin()
 
     # -- leasing -------------------------------------------------------------------------------------------------
 
@@ -247,7 +198,7 @@ class Handout:
             try:
                 place.lane.storage.settle(self.front.owner, settles)
             except StorageError:
-                gevent.sleep(SWEEP_S)
+                gevent.sleep(_AGAIN_S)
             else:
                 place.ring()
                 return
@@ -276,109 +227,6 @@ class Handout:
         """The storage has their `done`."""
         for one in taken:
             remember(self.front, one, one.done(), f"taken by {one.client}")
-
-    # -- waiting -------------------------------------------------------------------------------------------------
-
-    def wait(self, waiter: Waiter, seen: Sequence[int]) -> None:
-        """Let `waiter` wait at its places. `seen`: their `rings` before somebody looked in vain."""
-        if self.closed:
-            gevent.sleep(SWEEP_S)  # who still has jobs may stay until they are done, but not spin
-            waiter.leave()
-            return
-        for place in waiter.places:
-            place.waiters[waiter] = None
-        unheard = self._neighbours.waits(True)  # a push in the moment before did not tell us
-        for place, rings in zip(waiter.places, seen, strict=True):
-            if unheard or place.rings != rings:
-                place.ring()
-            else:
-                self._time(place)
-
-    def look(self, place: Place) -> None:
-        """See that somebody looks into the storage for those who wait at `place`."""
-        if not place.busy:
-            place.busy = True
-            gevent.spawn(self._look, place)
-
-    def _look(self, place: Place) -> None:
-        try:
-            while place.rung and place.waiters and not self.closed:
-                place.rung = False
-                wanted = min(sum(waiter.n for waiter in place.waiters), _MOST)
-                jobs = self.lease(place, wanted)
-                place.rung |= len(jobs) == wanted
-                self._hand(place, jobs)
-        except StorageError:
-            pass  # the next sweep looks again
-        except Exception as error:  # a bug of an engine must not leave all who wait there without a look
-            self.front.log.error("look_failed", repr(error), topic=place.name)
-        finally:
-            place.busy = False
-            self._time(place)
-
-    def _hand(self, place: Place, jobs: list[tuple[Leased, Job]]) -> None:
-        """First come, first served."""
-        for waiter in list(place.waiters):
-            if not jobs:
-                return
-            mine, jobs = jobs[: waiter.n], jobs[waiter.n :]
-            waiter.receive(place, mine)
-        self.untake(place, jobs)
-
-    def _time(self, place: Place) -> None:
-        """Look again when the next delayed job is due."""
-        if place.due_timer is not None:
-            place.due_timer.stop()
-            place.due_timer.close()
-            place.due_timer = None
-        if place.waiters and place.next_due_ms:
-            seconds = max((place.next_due_ms - self.front.clock.now_ms()) / 1000, 0.001)
-            place.due_timer = gevent.get_hub().loop.timer(min(seconds, 3600.0))
-            place.due_timer.start(place.ring)
-
-    def announce(self, queue: str) -> None:
-        """Something was pushed to `queue` by a client of this gateway."""
-        self.pushed(queue)
-        self._neighbours.tell()
-
-    def pushed(self, queue: str) -> None:
-        """Something was pushed to `queue`, or may have been."""
-        for place in self._by_queue.get(queue, ()):
-            place.ring()
-
-    def heard(self, name: str) -> None:
-        """A storage's word: a push to topic `name` on another node; "" = there may have been one."""
-        if name in self.places:
-            self.places[name].ring()
-
-    def _sweep_forever(self) -> None:
-        while not self.closed:
-            self._needed.wait()
-            gevent.sleep(SWEEP_S)
-            try:
-                self._sweep()
-            except Exception as error:  # without the sweep no lease would ever end
-                self.front.log.error("sweep_failed", repr(error))
-
-    def _sweep(self) -> None:
-        now = self.front.clock.monotonic()
-        for place in self.places.values():
-            if late := place.group.expired(now):
-                self.fail(place.group.drop_all(late), f"not acknowledged within {place.topic.lease:g} s")
-        awaited = [place for place in self.places.values() if place.waiters]
-        if not awaited:
-            self._neighbours.waits(False)
-        for _ in range(min(_AT_A_SWEEP, len(awaited))):
-            self._next = (self._next + 1) % len(awaited)
-            awaited[self._next].ring()
-
-    def close(self) -> None:
-        """Nobody waits any more: everyone is told that there is nothing."""
-        self.closed = True
-        self._neighbours.close()
-        for place in self.places.values():
-            for waiter in list(place.waiters):
-                waiter.leave()
 
     def leave(self) -> None:
         """Give back what readers have still not acknowledged; what is given back is stored, as far as that is quick."""

@@ -63,7 +63,9 @@ class Gateway:
         self._lanes: dict[str, Lane] = {}
         self._grace = 0.0
         self._leaving = Event()
-        neighbours = Neighbours(config.bus.run_dir, child.index, child.wakes, lambda queue: self._handout.pushed(queue))
+        neighbours = Neighbours(
+            config.bus.run_dir, child.index, child.wakes, lambda queue: self._handout.waiting.pushed(queue)
+        )
         self._handout = Handout(self._stats, neighbours)
         self._open_lanes(config)
         self._front = Front(
@@ -77,7 +79,7 @@ class Gateway:
             handout=self._handout,
             started=self._clock.monotonic(),
         )
-        self._handout.attach(self._front)
+        self._handout.front = self._front
         self._handout.configure(self._lanes)
         self._server = self._make_server(config)
 
@@ -93,7 +95,7 @@ class Gateway:
         self._server.start()
         self._child.log.info("gateway_serving", listeners=" ".join(self._child.listeners))
         self._leaving.wait()
-        self._handout.close()
+        self._handout.waiting.close()
         self._server.drain(self._grace)
         self._handout.leave()
         for lane in self._lanes.values():
@@ -149,7 +151,7 @@ class Gateway:
         """Hear of pushes of other nodes, as far as clients may wait for them here."""
         topics = [t for queue in config.queues.values() for t in queue.topics.values() if t.taken]
         if names := [topic.full_name for topic in topics if topic.storage == storage.name]:
-            storage.watch(names, self._handout.heard)
+            storage.watch(names, self._handout.waiting.heard)
 
     def _raise_mark(self) -> None:
         self._mark.raise_to(self._front.ids.high_water_ms)

@@ -13,10 +13,11 @@ import gevent
 
 from pepperbus.errors import StorageError, StorageUnavailable
 from pepperbus.gateway import reads
-from pepperbus.gateway.handout import Place, Waiter
+from pepperbus.gateway.handout import Place
 from pepperbus.gateway.pushes import NOAUTH
 from pepperbus.gateway.routes import Target
 from pepperbus.gateway.session import Answer, Block, Later, Session, Wait
+from pepperbus.gateway.waiting import Waiter
 from pepperbus.ids import parse_id
 from pepperbus.job import Job, job_json
 from pepperbus.storage.contract import Leased
@@ -194,7 +195,7 @@ class _Pop:
             gevent.sleep(CALM_S)
         elif not self._jobs:
             self._waiter = Waiter([place for _, place in self._places], self._n, self._seconds, self._received)
-            handout.wait(self._waiter, seen)
+            handout.waiting.wait(self._waiter, seen)
             return None
         return reply
 

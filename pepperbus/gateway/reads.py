@@ -20,13 +20,17 @@ from pepperbus.wire import resp
 
 MAX_LOOK = 1000  # jobs of one LRANGE
 MAX_LOOK_BYTES = 16 << 20  # after so many bytes of jobs it ends as well
+_FED = ("concurrency", "timeout")
+_SETTINGS = {"pull": ("pop", "lease")}  # what HGETALL tells of a topic that is not fed
 
 
 def _arity(args: resp.Command) -> bytes:
     return resp.error(f"ERR wrong number of arguments for '{args[0].decode(errors='replace')}' command")
 
 
-def _guarded(read: Callable[[], bytes]) -> Later:
+def guarded(read: Callable[[], bytes]) -> Later:
+    """A look into a storage; its trouble in Redis' words."""
+
     def run() -> bytes:
         try:
             return read()
@@ -38,7 +42,7 @@ def _guarded(read: Callable[[], bytes]) -> Later:
     return Later(run)
 
 
-def _storage(session: Session, target: Target, topic: str = "") -> Storage:
+def storage_of(session: Session, target: Target, topic: str = "") -> Storage:
     """The open storage of a target's topic. Raises StorageUnavailable while it is not open."""
     route = target.route
     assert route is not None
@@ -80,7 +84,7 @@ class _Pop:
     def run(self) -> bytes:
         name = f"{self._target.queue}/{self._target.topic}"
         try:
-            leased = _storage(self._session, self._target).lease(name, 1, self._session.front.owner)
+            leased = storage_of(self._session, self._target).lease(name, 1, self._session.front.owner)
         except StorageUnavailable:
             return resp.error("TRYAGAIN storage unavailable")
         except StorageError as error:
@@ -103,7 +107,7 @@ class _Pop:
         else:
             outcome = Settle(leased.topic, leased.job_id, Outcome.DONE if written else Outcome.BACK, spent=written)
         try:
-            _storage(self._session, self._target).settle(front.owner, [outcome])
+            storage_of(self._session, self._target).settle(front.owner, [outcome])
         except StorageError as error:  # the lease stays with this process and is released when it ends
             front.log.error("pop_not_settled", str(error), topic=leased.topic, job=leased.job_id)
         if written and self._job is not None:
@@ -136,7 +140,7 @@ class _Pop:
 # -- looking -------------------------------------------------------------------------------------------------
 
 
-def _readable(session: Session, target: Target, *, pop_only: bool) -> bytes | None:
+def readable(session: Session, target: Target, *, pop_only: bool) -> bytes | None:
     """The refusal for someone who may not look there, in Redis' words; None when they may."""
     allowed = session.may_pop(target) or (not pop_only and session.may_push(target))
     if not allowed:
@@ -155,16 +159,16 @@ def llen(session: Session, args: resp.Command) -> Answer:
     if len(args) != 2:
         return _arity(args)
     target = session.front.routes.target(args[1])
-    if (refusal := _readable(session, target, pop_only=False)) is not None:
+    if (refusal := readable(session, target, pop_only=False)) is not None:
         return refusal
     assert target.route is not None
     topics = [target.topic] if target.topic else list(target.route.queue.topics)
 
     def read() -> bytes:
-        depths = [_storage(session, target, t).depth(f"{target.queue}/{t}") for t in topics]
+        depths = [storage_of(session, target, t).depth(f"{target.queue}/{t}") for t in topics]
         return resp.integer(max((d.ready + d.delayed for d in depths), default=0))
 
-    return _guarded(read)
+    return guarded(read)
 
 
 def lrem(session: Session, args: resp.Command) -> Answer:
@@ -172,7 +176,7 @@ def lrem(session: Session, args: resp.Command) -> Answer:
     if len(args) != 4:
         return _arity(args)
     target = session.front.routes.target(args[1])
-    if (refusal := _readable(session, target, pop_only=True)) is not None:
+    if (refusal := readable(session, target, pop_only=True)) is not None:
         return refusal
     try:
         job_id = parse_id(args[3].decode(errors="replace"))
@@ -180,12 +184,12 @@ def lrem(session: Session, args: resp.Command) -> Answer:
         return resp.error(f"ERR {error}")
 
     def read() -> bytes:
-        removed = _storage(session, target).remove(f"{target.queue}/{target.topic}", [job_id])
+        removed = storage_of(session, target).remove(f"{target.queue}/{target.topic}", [job_id])
         if removed:
             _record_removed(session, target, job_id)
         return resp.integer(removed)
 
-    return _guarded(read)
+    return guarded(read)
 
 
 def _record_removed(session: Session, target: Target, job_id: int) -> None:
@@ -208,7 +212,7 @@ def lrange(session: Session, args: resp.Command) -> Answer:
     if len(args) != 4:
         return _arity(args)
     target = session.front.routes.target(args[1])
-    if (refusal := _readable(session, target, pop_only=True)) is not None:
+    if (refusal := readable(session, target, pop_only=True)) is not None:
         return refusal
     try:
         start, stop = int(args[2]), int(args[3])
@@ -216,15 +220,20 @@ def lrange(session: Session, args: resp.Command) -> Answer:
         return resp.error("ERR value is not an integer or out of range")
 
     def read() -> bytes:
-        storage, name = _storage(session, target), f"{target.queue}/{target.topic}"
-        depth = storage.depth(name)
-        total = depth.ready + depth.delayed
-        first = max(start if start >= 0 else total + start, 0)
-        last = min(stop if stop >= 0 else total + stop, total - 1, first + MAX_LOOK - 1)
-        jobs = _slice(storage, name, first, last)
+        jobs = jobs_of(session, target, start, stop)
         return resp.array([resp.bulk(job_json(Job.decode(job.body), job.attempts)) for job in jobs])
 
-    return _guarded(read)
+    return guarded(read)
+
+
+def jobs_of(session: Session, target: Target, start: int, stop: int) -> list[Stored]:
+    """The jobs from `start` to `stop`, next in line first, ready then delayed; negative ones count from the end."""
+    storage, name = storage_of(session, target), f"{target.queue}/{target.topic}"
+    depth = storage.depth(name)
+    total = depth.ready + depth.delayed
+    first = max(start if start >= 0 else total + start, 0)
+    last = min(stop if stop >= 0 else total + stop, total - 1, first + MAX_LOOK - 1)
+    return _slice(storage, name, first, last)
 
 
 def _slice(storage: Storage, topic: str, first: int, last: int) -> list[Stored]:
@@ -250,20 +259,20 @@ def hgetall(session: Session, args: resp.Command) -> Answer:
     if len(args) != 2:
         return _arity(args)
     target = session.front.routes.target(args[1])
-    if (refusal := _readable(session, target, pop_only=False)) is not None:
+    if (refusal := readable(session, target, pop_only=False)) is not None:
         return refusal
     assert target.route is not None
     queue = target.route.queue
     topics = [target.topic] if target.topic else list(queue.topics)
 
     def read() -> bytes:
-        depths = [_storage(session, target, t).depth(f"{target.queue}/{t}") for t in topics]
+        depths = [storage_of(session, target, t).depth(f"{target.queue}/{t}") for t in topics]
         facts: list[tuple[str, object]] = [
             (state, sum(getattr(d, state) for d in depths)) for state in ("ready", "delayed", "leased", "dead")
         ]
         if target.topic:
             topic = queue.topics[target.topic]
-            settings = ("run", "concurrency", "timeout", "attempts", "max_age", "max_length")
+            settings = ("run", *_SETTINGS.get(topic.run, _FED), "attempts", "max_age", "max_length")
             facts += [("storage", topic.storage or queue.storage), *((s, getattr(topic, s)) for s in settings)]
         else:
             facts += [("topics", " ".join(topics)), ("storage", queue.storage)]
@@ -271,4 +280,4 @@ def hgetall(session: Session, args: resp.Command) -> Answer:
         pairs = ((name.encode(), resp.bulk(str(value).encode())) for name, value in facts)
         return resp.mapping(pairs, session.protocol)
 
-    return _guarded(read)
+    return guarded(read)

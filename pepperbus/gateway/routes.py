@@ -105,7 +105,7 @@ class QueueRoute:
             except OSError:
                 pass
         if self.handout is not None:
-            self.handout.announce(self.name)
+            self.handout.waiting.announce(self.name)
 
 
 @dataclass(frozen=True, slots=True)

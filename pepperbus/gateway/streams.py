@@ -14,12 +14,13 @@ import gevent
 from pepperbus.errors import StorageError, StorageUnavailable
 from pepperbus.gateway import entries
 from pepperbus.gateway.entries import Id
-from pepperbus.gateway.handout import Place, Waiter
+from pepperbus.gateway.handout import Place
 from pepperbus.gateway.pops import CALM_S, Jobs, may_take
 from pepperbus.gateway.pushes import NOAUTH
 from pepperbus.gateway.routes import Target
 from pepperbus.gateway.session import Answer, Block, Later, Session, Wait
 from pepperbus.gateway.taken import remember_elsewhere
+from pepperbus.gateway.waiting import Waiter
 from pepperbus.job import State
 from pepperbus.storage.contract import Outcome, Settle, Stored
 from pepperbus.wire import resp
@@ -190,7 +191,7 @@ class _Read:
             gevent.sleep(CALM_S)
         elif not self._new:
             self._waiter = Waiter(places, wish.count, wish.block_ms / 1000, self._received)
-            handout.wait(self._waiter, seen)
+            handout.waiting.wait(self._waiter, seen)
             return None
         return reply
 
