@@ -44,6 +44,7 @@ COMMANDS = {
     "find": _Entry("search", "Find jobs by id, trace, field or text.", True),
     "mark": _Entry("mark", "Set a mark on the charts: what was deployed when.", True),
     "queue": _Entry("queues", "Show, add, change and remove queues.", True),
+    "schedule": _Entry("schedule", "Jobs at given times: list, show, run now, pause, resume.", True),
     "pause": _Entry("jobs", "Stop feeding a queue or topic; pushes go on.", True),
     "resume": _Entry("jobs", "Feed a paused queue or topic again.", True),
     "replay": _Entry("replays", "Run dead or delayed jobs once more.", True),

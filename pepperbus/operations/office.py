@@ -71,7 +71,7 @@ class Office:
     def queue(self, name: str) -> Queue:
         found = self.config.queues.get(name)
         if found is None:
-            raise NotFound(f"no queue {name!r}{_did_you_mean(name, self.config.queues)}")
+            raise NotFound(f"no queue {name!r}{did_you_mean(name, self.config.queues)}")
         return found
 
     def topic(self, name: str) -> Topic:
@@ -79,7 +79,7 @@ class Office:
         found = self.config.topic(name)
         if found is None:
             known = [topic.full_name for topic in self.topics()]
-            raise NotFound(f"no topic {name!r}{_did_you_mean(name, known)}")
+            raise NotFound(f"no topic {name!r}{did_you_mean(name, known)}")
         return found
 
     def topics(self) -> list[Topic]:
@@ -126,7 +126,8 @@ class Office:
         self._storages.clear()
 
 
-def _did_you_mean(name: str, known: Any) -> str:
+def did_you_mean(name: str, known: Any) -> str:
+    """` (did you mean 'x'?)`, or "" when nothing is near."""
     import difflib
 
     near = difflib.get_close_matches(name, list(known), 1)

@@ -62,6 +62,14 @@ def push(
     return pushed
 
 
+def through_gateway(office: Office, queue: Queue, contents: list[bytes], due_ms: int, pushed: Pushed) -> Pushed:
+    """The same as a part of another operation; what it comes to is added to `pushed`."""
+    with _Client(office) as client:
+        client.login(queue)
+        _push_all(client, queue, contents, False, due_ms, pushed, lambda _: None)
+    return pushed
+
+
 def _push_all(
     client: _Client,
     queue: Queue,

@@ -57,7 +57,7 @@ class Schedules:
         self._due = {one: due for one, due in self._due.items() if one in here}
         for schedule, queue in here.items():
             due = self._due.get(schedule, 1)
-            if due and due <= now_ms:
+            if due and due <= now_ms and all(name in self._storages for name in record.storages(queue)):
                 try:
                     self._due[schedule] = self._fire(schedule, queue)
                     self._said.pop(schedule.full_name, None)
@@ -102,9 +102,7 @@ class Schedules:
         return schedule.timing.next(state.until)
 
     def _open(self, name: str, queue: Queue) -> Storage:
-        storage = self._storages.get(name)
-        if storage is None:
-            raise StorageError(f"storage {name} is not open yet")
+        storage = self._storages[name]
         if LEVELS.index(queue.durability) > LEVELS.index(storage.durability):
             raise StorageError(
                 f"storage {name} gives durability {storage.durability}, the queue asks for {queue.durability}"
@@ -175,5 +173,5 @@ class Schedules:
                 self._log.info("schedule_fired", schedule=name, slot=run.slot, job=run.ids[0])
             elif run.what in ("missed", "full"):
                 self._log.warning("schedule_missed", schedule=name, slot=run.slot, count=run.count, why=run.what)
-            else:
+            elif run.what != "paused":
                 self._log.info("schedule_skipped", schedule=name, slot=run.slot, count=run.count, why=run.what)

@@ -67,7 +67,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def call(client: FlaskClient, route: Route) -> Any:
-    names = {"queue": "orders", "topic": "mail", "id": JOB, "user": "anna", "token": "none", "session": "none"}
+    names = {"queue": "orders", "topic": "mail", "id": JOB, "user": "anna", "token": "none", "session": "none", "silence": "7", "schedule": "tick"}
     path = route.path.format(**names)
     body = msgspec.json.encode(BODIES.get(route.body.__name__, {})) if route.method != "GET" else None
     answer = client.open(f"/api/v1{path}", method=route.method, data=body, headers=JSON)
@@ -286,7 +286,7 @@ def test_a_token_is_shown_once_and_kept_as_a_hash(place: Place) -> None:
 
 def pages(place: Place, method: str) -> Iterator[tuple[str, bool]]:
     """Every address of a page that answers `method`, with our names filled in, and whether a name was."""
-    names = {"queue": "orders", "topic": "mail", "name": "orders", "id": JOB, "job": JOB, "user": "anna"}
+    names = {"queue": "orders", "topic": "mail", "name": "orders", "id": JOB, "job": JOB, "user": "anna", "schedule": "tick"}
     for rule in place.app.url_map.iter_rules():
         path = rule.rule
         if path.startswith(("/api/", "/static/")) or path in OPEN_PATHS or method not in (rule.methods or ()):
@@ -354,6 +354,7 @@ INSIDE = {
     "rights": "the check itself",
     "users.in_person": "a check",
     "purge.deed": "a journal row",
+    "push.through_gateway": "part of running a schedule",
     "jobs.stored_of": "part of replay and purge",
     "versions.keep": "part of every change of a queue",
     "versions.text_of": "part of taking a change back",

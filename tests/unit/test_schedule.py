@@ -13,6 +13,7 @@ from pepperbus.clock import ManualClock
 from pepperbus.config.load import load
 from pepperbus.config.model import Schedule
 from pepperbus.config.timing import Timing, checked
+from pepperbus.config.timing_words import words
 from pepperbus.errors import ConfigError
 from pepperbus.job import Job, State
 from pepperbus.log import Log
@@ -305,3 +306,23 @@ def test_topics_in_two_storages_get_the_same_jobs(tmp_path: Path) -> None:
     ]
     assert ids[0] == ids[1]
     assert len(ids[0]) == 4
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expression", "english", "chinese"),
+    [
+        ("30 3 * * 1-5", "At 03:30 on Monday through Friday", "周一至周五 03:30"),
+        ("*/5 * * * *", "Every fifth minute of every hour", "每 5 分钟"),
+        ("@daily", "At 00:00 every day", "每天 00:00"),
+        ("@every 90s", "Every 90 s", "每 90 秒"),
+        ("@every 2h", "Every 2 h", "每 2 小时"),
+        ("0 9,17 * * MON#1", "At 09:00 and 17:00 on the first Monday of the month", "每月第 1 个周一 09:00、17:00"),
+        ("0 0 13 * 5", "At 00:00 on the 13th day of month and on Friday", "每月 13 日或周五 00:00"),
+    ],
+)
+def test_an_expression_in_words(expression: str, english: str, chinese: str) -> None:
+    timing = Timing(checked(expression))
+    assert (words(timing), words(timing, "zh")) == (english, chinese)

@@ -49,6 +49,9 @@ system = shop
         run = http
         url = http://127.0.0.1:9/none
         sign = the-other-secret
+[schedule]
+    [[tick]]
+        expression = @yearly
 """
 JSON = {"Content-Type": "application/json"}
 IDS = IdGenerator(2, 0, lambda: 1_800_000_000_000)

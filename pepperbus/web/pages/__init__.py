@@ -9,6 +9,8 @@
     job.py        one job's whole life
     search.py     find a job by whatever one knows of it
     errors.py     what fails, the same error on one line
+    alarms.py     what is wrong now and was, who is told, which rules hold
+    schedules.py  jobs at given times
     replays.py    jobs run once more: how it goes, go on, pause, cancel
     console.py    try a consumer out
     node.py       the machine room: storages, consumers, processes
@@ -39,6 +41,7 @@ from pepperbus.web.pages import (
     overview,
     queues,
     replays,
+    schedules,
     search,
     topic,
     users,
@@ -50,6 +53,7 @@ NAVIGATION = (
     Entry("/search", "Search", "search"),
     Entry("/errors", "Errors", "alert-triangle"),
     Entry("/replays", "Replays", "rotate"),
+    Entry("/schedules", "Schedules", "calendar"),
     Entry("/console", "Test console", "terminal-2"),
     Entry("/storage", "Storage", "database", "node"),
     Entry("/consumers", "Consumers", "plug-connected", "node"),
@@ -57,7 +61,7 @@ NAVIGATION = (
     Entry("/users", "Users", "users", "people", "admin"),
     Entry("/audit", "Audit", "history", "people", "admin"),
 )
-_PAGES = (overview, queues, edit, topic, jobs, job, search, errors, replays, console, node, users, me, audit)
+_PAGES = (overview, queues, edit, topic, jobs, job, search, errors, alarms, replays, schedules, console, node, users, me, audit)
 
 
 def install(app: Flask, desk: Desk) -> None:
