@@ -84,6 +84,7 @@ class Store:
 
     def _run(self, work: Callable[[apsw.Connection], _Result]) -> _Result:
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(apsw.Connection(str(self.path))) as connection:
                 connection.set_busy_timeout(5000)
                 connection.execute(_SCHEMA).fetchall()
@@ -91,7 +92,7 @@ class Store:
                 result = work(connection)
                 connection.execute("COMMIT")
                 return result
-        except apsw.Error as error:
+        except (apsw.Error, OSError) as error:
             raise PepperbusError(f"{self.path}: {error}") from error
 
     def load(self) -> tuple[dict[Key, Track], list[Incident], int]:

@@ -52,6 +52,7 @@ COMMANDS = {
     "purge": _Entry("jobs", "Delete jobs that wait or are dead.", True),
     "ping": _Entry("consumer", "Ask a topic's consumer whether it would take its jobs.", True),
     "send": _Entry("consumer", "Send one job straight to a consumer and show its answer.", True),
+    "alarm": _Entry("alarms", "What is wrong and was, silences, a test of the channels.", True),
     "user": _Entry("people", "Accounts of the dashboard and the API: add, list, set, disable, reset, remove."),
     "token": _Entry("people", "API tokens: add, list, revoke."),
     "audit": _Entry("people", "What was done, by whom, from where; whether that record is whole."),

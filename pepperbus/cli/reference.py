@@ -46,6 +46,8 @@ _EXAMPLES = {
     "pepperbus replay orders/mail --error timeout --rate 100/s --yes",
     "purge": "pepperbus purge orders/mail --since 1d --dry-run",
     "send": "pepperbus send orders/mail '{\"id\": 7}'",
+    "alarm": "pepperbus alarm silence orders/mail --rule backlog --for 2h --why 'import of last year'\n"
+    "pepperbus alarm test ops",
 }
 
 

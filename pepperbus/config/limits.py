@@ -6,6 +6,7 @@ Floor 1. A check of schema.ini like those of `values`; `alarm(count)`, `(time)`,
 
 from __future__ import annotations
 
+import math
 import re
 
 from pepperbus.config.model import Limit
@@ -75,3 +76,33 @@ def _allowed(what: str) -> str:
     if what == "state":
         return "off, or for how long, such as 1m, or 1m, end 30s"
     return f"off, or such as {_EXAMPLES[what]} (only the first word is needed)"
+
+
+def spell(limit: Limit, what: str) -> str:
+    """The text that means this limit."""
+    if limit.off:
+        return "off"
+    begin, end = _word(limit.begin, what), _word(limit.end, what)
+    if what == "state":
+        return _time(limit.begin_for) + (f", end {_time(limit.end_for)}" if limit.end_for != limit.begin_for else "")
+    words = f"{begin} for {_time(limit.begin_for)}" if limit.begin_for else begin
+    return f"{words}, end {end} for {_time(limit.end_for)}" if limit.end_for else f"{words}, end {end}"
+
+
+def _word(value: float, what: str) -> str:
+    match what:
+        case "count":
+            return f"{math.ceil(value):d}"  # below 5.6 jobs is below 6
+        case "share":
+            return f"{value * 100:.5g}%"
+    return _time(value)
+
+
+def _time(seconds: float) -> str:
+    """`1h30m`, `45s`, `1500ms`; to the millisecond."""
+    ms = round(seconds * 1000)
+    parts = []
+    for size, unit in ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")):
+        n, ms = divmod(ms, size)
+        parts += [f"{n}{unit}"] * bool(n)
+    return "".join(parts) or "0s"

@@ -15,7 +15,7 @@ from pepperbus.operations import consumer, life, pause, purge, push, queues, sch
 from pepperbus.operations import find as finding
 from pepperbus.operations import jobs as listing
 from pepperbus.operations import results as r
-from pepperbus.web import people, replays, watch
+from pepperbus.web import alarms, people, replays, watch
 from pepperbus.web.table import Call, Route
 from pepperbus.web.table import Needs as N
 from pepperbus.web.takes import (
@@ -253,5 +253,6 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/stop", N.ADMIN_NODE, stop_bus, r.Steered, "End the bus.", body=StopBody),
     *watch.ROUTES,
     *replays.ROUTES,
+    *alarms.ROUTES,
     *people.ROUTES,
 )  # fmt: skip

@@ -24,6 +24,7 @@ class Needs(StrEnum):
     OPERATE = "operator of the queue's system"
     ADMIN = "admin of the queue's system"
     VIEW_NODE = "viewer of every system (*)"
+    OPERATE_NODE = "operator of every system (*)"
     ADMIN_NODE = "admin of every system (*)"
 
 

@@ -188,6 +188,43 @@ class AuditQuery(msgspec.Struct):
     limit: int = 100
 
 
+class AlarmsQuery(msgspec.Struct):
+    """`topic`: only what concerns it, with the rules as they hold for it. `language` of the texts: en or zh."""
+
+    topic: str = ""
+    language: str = "en"
+
+
+class AlarmHistoryQuery(msgspec.Struct):
+    """`subject`: a topic, a queue with all of its topics, a storage or a node. `before`: the `cursor` of the page before."""
+
+    subject: str = ""
+    rule: str = ""
+    before: int = 0
+    limit: int = 100
+    language: str = "en"
+
+
+class SilenceBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`rule` "": every rule. `for_s`: for how long, 90 days at most."""
+
+    rule: str = ""
+    for_s: float = 3600.0
+    why: str = ""
+
+
+class SubjectSilenceBody(SilenceBody, forbid_unknown_fields=True):
+    """`subject`: a queue, topic, storage or node; "": everything."""
+
+    subject: str = ""
+
+
+class AlarmTestBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`channel` "": all of them."""
+
+    channel: str = ""
+
+
 class VerifyQuery(msgspec.Struct):
     """`known`: a hash noted earlier that must be in the chain."""
 

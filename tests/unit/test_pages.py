@@ -19,6 +19,7 @@ PATHS = (
         "/topics/orders/mail/jobs",
         "/search",
         "/errors",
+        "/alarms",
         "/replays",
         "/console",
     ),

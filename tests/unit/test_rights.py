@@ -55,6 +55,7 @@ ALLOWED: dict[Needs, set[str]] = {
     Needs.OPERATE: {name for name, right in _SHOP.items() if right >= 2},
     Needs.ADMIN: {name for name, right in _SHOP.items() if right >= 3},
     Needs.VIEW_NODE: {"auditor", "operator", "chief"},
+    Needs.OPERATE_NODE: {"operator", "chief"},
     Needs.ADMIN_NODE: {"chief"},
 }
 

@@ -29,6 +29,7 @@ from pepperbus.web import frame
 from pepperbus.web.desk import Desk
 from pepperbus.web.frame import Entry
 from pepperbus.web.pages import (
+    alarms,
     answers,
     audit,
     console,
@@ -52,6 +53,7 @@ NAVIGATION = (
     Entry("/queues", "Queues", "stack-2"),
     Entry("/search", "Search", "search"),
     Entry("/errors", "Errors", "alert-triangle"),
+    Entry("/alarms", "Alarms", "bell"),
     Entry("/replays", "Replays", "rotate"),
     Entry("/schedules", "Schedules", "calendar"),
     Entry("/console", "Test console", "terminal-2"),
