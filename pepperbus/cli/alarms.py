@@ -108,9 +108,10 @@ def _silences(found: list[SilenceInfo]) -> None:
 
 
 def _set(found: AlarmState) -> None:
-    rows = [(rule.name, "everywhere", rule.text) for rule in found.rules]
-    rows += [(rule.name, where, text) for rule in found.rules for where, text in rule.others.items()]
-    words.table(("rule", "where", "begins, ends"), sorted(rows, key=lambda row: row[0]))
+    rows = []
+    for rule in found.rules:
+        rows += [(rule.name, where, text) for where, text in (("everywhere", rule.text), *rule.others.items())]
+    words.table(("rule", "where", "begins, ends"), rows)
     click.echo()
     table = [
         (one.name, one.type, one.where, ", ".join(one.systems) or "all", ", ".join(one.rules) or "all", one.error)

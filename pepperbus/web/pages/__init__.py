@@ -63,7 +63,7 @@ NAVIGATION = (
     Entry("/users", "Users", "users", "people", "admin"),
     Entry("/audit", "Audit", "history", "people", "admin"),
 )
-_PAGES = (overview, queues, edit, topic, jobs, job, search, errors, replays, schedules, console, node, users, me, audit)
+_PAGES = (overview, queues, edit, topic, jobs, job, search, errors, alarms, replays, schedules, console, node, users, me, audit)
 
 
 def install(app: Flask, desk: Desk) -> None:
