@@ -8,6 +8,7 @@ standard error and an exit status: 0 done, 1 failed or not found, 2 wrong usage,
 from __future__ import annotations
 
 import importlib
+import keyword
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -53,6 +54,8 @@ COMMANDS = {
     "ping": _Entry("consumer", "Ask a topic's consumer whether it would take its jobs.", True),
     "send": _Entry("consumer", "Send one job straight to a consumer and show its answer.", True),
     "alarm": _Entry("alarms", "What is wrong and was, silences, a test of the channels.", True),
+    "import": _Entry("moving", "Write queues' files from the Go system, supervisord or a crontab.", True),
+    "export": _Entry("moving", "The way back to the Go system: configuration and jobs.", True),
     "user": _Entry("people", "Accounts of the dashboard and the API: add, list, set, disable, reset, remove."),
     "token": _Entry("people", "API tokens: add, list, revoke."),
     "audit": _Entry("people", "What was done, by whom, from where; whether that record is whole."),
@@ -74,7 +77,8 @@ class _Commands(click.Group):
 
             monkey.patch_all()
         module = importlib.import_module(f"pepperbus.cli.{entry.module}")
-        command = getattr(module, cmd_name.replace("-", "_"))
+        word = cmd_name.replace("-", "_")
+        command = getattr(module, f"{word}_" if keyword.iskeyword(word) else word)
         assert isinstance(command, click.Command)
         return command
 
