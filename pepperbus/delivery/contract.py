@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from pepperbus.job import Job
+from pepperbus.log import Log
 
 
 class Transport(Enum):
@@ -85,6 +87,28 @@ class Consumer(Protocol):
 
     def close(self) -> None:
         """Let go of idle connections; exchanges under way are cut and report CUT."""
+
+
+@runtime_checkable
+class Staff(Protocol):
+    """Processes that a worker keeps for one topic (`run = command`), with or without being its `Consumer`."""
+
+    address: str  # for people: the command
+
+    def keep(self, seats: Path, wanted: Callable[[], int], log: Log) -> None:
+        """See from now on that `wanted()` of them live; `seats`: the file by which the node's workers share their number."""
+
+    def facts(self) -> dict[str, Any]:
+        """restarts, why, next_start_s, processes: pid, state, uptime_s, tasks, memory (bytes), why, said."""
+
+    def leave(self) -> None:
+        """Start none any more; who is not at work goes. Returns at once."""
+
+    def end(self, grace_s: float) -> None:
+        """All are to go: SIGINT, `grace_s` seconds, SIGKILL. Returns at once."""
+
+    def gone(self, timeout: float) -> bool:
+        """Wait in the calling greenlet until none is left; whether that came true."""
 
 
 class Act(Enum):

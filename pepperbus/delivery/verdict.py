@@ -131,6 +131,21 @@ def timeout(case: Case) -> Verdict | None:
     return Verdict(Act.RETRY, TargetEffect.STRAINED, True, 504, reason=reason, zombie=True, may_have_run=True)
 
 
+def of_command(case: Case) -> Verdict | None:
+    """Processes of our own: what they print is no answer, and after our timeout they are dead for certain."""
+    if case.topic.run != "command":
+        return None
+    if case.answer.transport is Transport.TIMEOUT:
+        reason = case.answer.detail
+        return Verdict(Act.RETRY, TargetEffect.STRAINED, True, 504, reason=reason, may_have_run=True)
+    if case.answer.transport is not Transport.ANSWERED:
+        return None
+    if case.answer.status == 503:  # the job's own word, not the target's: others go on
+        after = case.topic.backoff.wait_s(1)
+        return Verdict(Act.BACK, TargetEffect.FINE, False, 503, *_error(case.answer), after)
+    return verdict_header(case) or Verdict(Act.DONE, TargetEffect.FINE, True, 200)
+
+
 def script_not_served(case: Case) -> Verdict | None:
     """php-fpm refused the path before anything ran: no job is to blame, the topic stops until it is served."""
     trouble = _script_refused(case.answer)
@@ -276,6 +291,7 @@ RULES: tuple[Rule, ...] = (
     forbidden,
     busy,
     unsendable,
+    of_command,
     cut,
     timeout,
     script_not_served,

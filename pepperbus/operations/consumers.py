@@ -32,7 +32,10 @@ class Target(Result):
 
 
 class Consumer(Result):
-    """A pool or a URL with the topics that go there. `fpm`: php-fpm's status page, empty where none is configured."""
+    """A pool, a URL or a command with the topics that go there. `fpm`: php-fpm's status page, empty where none is configured.
+
+    `staff`: a command's processes, of all workers of the node; as `delivery.contract.Staff.facts` has them.
+    """
 
     name: str
     kind: str
@@ -42,21 +45,23 @@ class Consumer(Result):
     targets: list[Target] = msgspec.field(default_factory=list)
     fpm: dict[str, Any] = msgspec.field(default_factory=dict)
     error: str = ""
+    staff: list[dict[str, Any]] = msgspec.field(default_factory=list)
 
 
 @operation(Right.VIEW)
 def consumers(office: Office) -> list[Consumer]:
-    """Every pool, and every URL that a topic names. Bounded by 2 s for a status page that hangs."""
-    told = _told(office)
+    """Every pool, and every URL or command that a topic names. Bounded by 2 s for a status page that hangs."""
+    told, staff = _told(office)
     pools = {pool.name: _of_pool(pool) for pool in office.config.pools.values()}
     urls: dict[str, Consumer] = {}
     for topic in office.topics():
         if topic.pulled or not may(office, Right.VIEW, topic.full_name):
             continue
         home = pools.get(topic.pool)
-        address = home.address if home else " ".join(topic.urls)
+        address = home.address if home else " ".join(topic.command or topic.urls)
         consumer = home or urls.setdefault(address, Consumer(address, topic.run, address))
         consumer.targets.append(_target(topic, address, told.get(topic.full_name, [])))
+        consumer.staff += [{"topic": topic.full_name, **facts} for facts in staff.get(topic.full_name, [])]
     asking = [gevent.spawn(_ask_fpm, pools[pool.name], pool) for pool in office.config.pools.values() if pool.status]
     gevent.joinall(asking)
     return [*pools.values(), *urls.values()]
@@ -73,17 +78,20 @@ def fpm(office: Office, pool: str) -> dict[str, Any]:
     return fpm_status.ask(found.status)
 
 
-def _told(office: Office) -> dict[str, list[dict[str, Any]]]:
-    """topic -> what each worker that feeds it says."""
+def _told(office: Office) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[dict[str, Any]]]]:
+    """topic -> what each worker that feeds it says; the same of its command's processes."""
     try:
         answer = office.ask({"op": "tell", "role": "worker", "command": {"op": "targets"}, "timeout": 2})
     except NotReachable:
-        return {}
+        return {}, {}
+    staff: dict[str, list[dict[str, Any]]] = {}
     found: dict[str, list[dict[str, Any]]] = {}
     for one in answer.get("answers", {}).values():
         for name, facts in one.get("topics", {}).items():
             found.setdefault(name, []).append(facts)
-    return found
+        for name, facts in one.get("staff", {}).items():
+            staff.setdefault(name, []).append(facts)
+    return found, staff
 
 
 def _target(topic: Topic, address: str, told: list[dict[str, Any]]) -> Target:

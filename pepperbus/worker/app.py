@@ -16,8 +16,8 @@ from gevent.event import Event
 from pepperbus.child import Child
 from pepperbus.clock import SystemClock
 from pepperbus.config.model import Queue, Topic
-from pepperbus.delivery import make_consumer
-from pepperbus.delivery.contract import Consumer
+from pepperbus.delivery import make_consumer, make_staff
+from pepperbus.delivery.contract import Consumer, Staff
 from pepperbus.delivery.slots import Slots
 from pepperbus.delivery.target import Closed, Target
 from pepperbus.errors import BootError, StorageError, StorageRefused
@@ -35,6 +35,7 @@ from pepperbus.worker.lane import Lane
 from pepperbus.worker.probe import probe
 from pepperbus.worker.pump import Pump
 from pepperbus.worker.reclaim import take_back
+from pepperbus.worker.staff import Staffs
 
 _SWEEP_S = 0.5
 _STOPPED = 3  # the `state` gauge of a topic that a person must look after
@@ -63,6 +64,7 @@ class Worker:
         self._pools: dict[str, Slots] = {}
         self._topic_slots: list[Slots] = []
         self._consumers: list[Consumer] = []
+        self._staffs = Staffs(self._run_dir, self._run_dir / "targets" / child.bus_boot, child.log)
         self._records: dict[str, Record] = {}
         self._stats = Writer(self._run_dir / "stats", child.name)
         self._inflight = InFlight(self._run_dir, child.owner)
@@ -97,7 +99,11 @@ class Worker:
         topics = [
             topic for queue in self._queues for topic in queue.topics.values() if self.child.config.consumes(topic)
         ]
-        gevent.spawn(self._open_all, topics)
+        self._staffs.end_leftovers()
+        for topic in topics:
+            if topic.kept:
+                self._employ(topic, make_staff(topic, self.child.config))
+        gevent.spawn(self._open_all, [topic for topic in topics if not topic.kept])
         self._watch_wakes()
         gevent.spawn(self._sweep_loop)
         self._leaving.wait()
@@ -195,12 +201,17 @@ class Worker:
         parts = self._indexing_parts if indexed else self._parts
         pump = Pump(topic, lane, target, consumer, record, self.child.owner, parts)
         self._consumers.append(consumer)
+        if isinstance(consumer, Staff):
+            self._employ(topic, consumer)
         self._records[topic.full_name] = record
         self._pumps.append(pump)
         self._by_queue.setdefault(topic.queue, []).append(pump)
         self._set_paused_by_file(topic, lane)
         self._attend(pump)
         pump.wake()
+
+    def _employ(self, topic: Topic, staff: Staff) -> None:
+        self._staffs.employ(topic, staff, lambda: topic.least or topic.concurrency)
 
     def _set_paused_by_file(self, topic: Topic, lane: Lane) -> None:
         if topic.paused:
@@ -339,6 +350,7 @@ class Worker:
     def _on_command(self, command: dict[str, Any]) -> dict[str, Any]:
         if command.get("op") == "targets":
             return {
+                "staff": self._staffs.facts(),
                 "topics": {
                     pump.name: {
                         "closed": pump.target.closed().name.lower(),
@@ -371,14 +383,17 @@ class Worker:
             self._watcher.stop()  # the next push is for the others to hear
         for pump in self._pumps:
             pump.drain()
+        self._staffs.leave()
         for pump in self._pumps:
             while not pump.idle.is_set() and (left := self._leave_by - self.clock.monotonic()) > 0:
                 pump.idle.wait(min(left, 0.2))  # meanwhile the bus may be told to stop at once
+        self._staffs.end(lambda: self._leave_by)
         for consumer in self._consumers:
             consumer.close()  # what still runs is cut now, judged "may have run" and settled as such
         for pump in self._pumps:
             pump.idle.wait(1.0)
         stored = [lane.flush(2.0) for lane in self._lanes.values()]
+        self._staffs.gone()
         self.journal.close()
         if all(stored) and not any(pump.under_way for pump in self._pumps):
             self._inflight.close()

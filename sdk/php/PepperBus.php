@@ -416,3 +416,66 @@ class Consumer
         }
     }
 }
+
+/**
+ * For `run = command` with `feed = stdin`: the bus starts the script, and it gets one job after the other.
+ *
+ *     $worker = new Pepperbus\Worker();
+ *     $worker->on('orders/mail', function (Pepperbus\Job $job) { mail_it($job->json()); });
+ *     $worker->run();                              // returns when the bus wants it to leave
+ *
+ * Handlers speak as those of a Consumer do: they return, or throw. What they print is kept with the attempt. A fatal error
+ * or exit() ends the process: the attempt has failed and the bus starts another.
+ */
+class Worker
+{
+    private $handlers = array();
+
+    /** @param string $name queue/topic */
+    public function on(string $name, callable $handler): self
+    {
+        $this->handlers[$name] = $handler;
+        return $this;
+    }
+
+    public function run(): void
+    {
+        $verdicts = @fopen('php://fd/3', 'w');
+        if (!$verdicts) {
+            throw new Exception('there is no descriptor 3: this script is started by the bus, with feed = stdin');
+        }
+        while (($line = fgets(STDIN)) !== false) {
+            $fields = json_decode($line, true);
+            $verdict = array('id' => $fields['id'] ?? '') + $this->handle($fields);
+            fwrite($verdicts, json_encode($verdict, JSON_PARTIAL_OUTPUT_ON_ERROR) . "\n");
+        }
+    }
+
+    private function handle($fields): array
+    {
+        if (!is_array($fields)) {
+            return array('verdict' => 'retry', 'reason' => 'the line is no JSON: ' . json_last_error_msg());
+        }
+        $name = $fields['queue'] . '/' . $fields['topic'];
+        if (!isset($this->handlers[$name])) {
+            return array('verdict' => 'retry', 'code' => 'unknown', 'reason' => "$name is not handled here");
+        }
+        try {
+            call_user_func($this->handlers[$name], new Job($fields, $fields['queue'], $fields['topic'], $fields['outTraceId']));
+            return array('verdict' => 'done');
+        } catch (Dead $dead) {
+            return $this->failed($dead, 'dead');
+        } catch (Later $later) {
+            return $this->failed($later, 'retry') + array('after' => $later->seconds);
+        } catch (\Throwable $error) {
+            return $this->failed($error, 'retry');
+        }
+    }
+
+    private function failed(\Throwable $error, string $verdict): array
+    {
+        $code = $error->getCode() ? (string) $error->getCode() : basename(str_replace('\\', '/', get_class($error)));
+        $reason = "{$error->getMessage()} in {$error->getFile()}:{$error->getLine()}";
+        return array('verdict' => $verdict, 'code' => $code, 'reason' => $reason);
+    }
+}

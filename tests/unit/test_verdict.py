@@ -21,6 +21,7 @@ THREE = Request("orders", "mail", "t-1", JOBS, now_ms=NOW_MS)
 SDK = Topic("orders", "mail", "local", "fastcgi", script="/data/app/consume.php", contract="sdk")
 STATUS = Topic("orders", "mail", "local", "fastcgi", script="/data/app/consume.php", contract="status")
 RAW = Topic("orders", "mail", "local", "fastcgi", contract="status", body="raw")
+COMMAND = Topic("orders", "mail", "local", "command", command=("php", "a"), contract="status")
 
 TRACE = b"\nStack trace:\n#0 {main}\n  thrown in "
 FATAL = b"PHP message: PHP Fatal error:  Uncaught Exception: boom in /app/x.php:3" + TRACE + b"/app/x.php on line 3\n"
@@ -75,6 +76,32 @@ RESET = failed(Transport.CUT, "unix:/run/php.sock: Connection reset by peer afte
 
 # What it is, the answer, the topics it holds for, what the verdict must say.
 CASES: list[tuple[str, Answer, tuple[Topic, ...], dict[str, Any]]] = [
+    # processes of our own
+    ("command done, PHP's words in its output", answer(stderr=FATAL), (COMMAND,), DONE),
+    (
+        "command timeout",
+        failed(Transport.TIMEOUT, "php a: not done within 60 s; killed"),
+        (COMMAND,),
+        CUT | {"code": 504, "reason": "php a: not done within 60 s; killed"},
+    ),
+    (
+        "command died",
+        failed(Transport.CUT, "php a: exit status 9"),
+        (COMMAND,),
+        CUT | {"reason": "php a: exit status 9"},
+    ),
+    (
+        "command retry later",
+        answer(503, b"exit status 75: busy", error_code="75"),
+        (COMMAND,),
+        BACK | {"effect": TargetEffect.FINE, "after_s": 5.0, "reason": "exit status 75: busy", "error_code": "75"},
+    ),
+    (
+        "command failed",
+        answer(200, b"exit status 3", x_pepperbus_verdict="retry", error_code="3"),
+        (COMMAND,),
+        RETRY | {"error_code": "3", "reason": "exit status 3"},
+    ),
     # how far the exchange came
     ("no listener", failed(Transport.NO_LISTENER, "x: ENOENT"), (SDK, STATUS), BACK | {"effect": TargetEffect.DOWN}),
     ("no access", failed(Transport.FORBIDDEN, "x: EACCES"), (SDK, STATUS), STOPPED | {"reason": "x: EACCES"}),
