@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from pepperbus.accounts.model import Right
 from pepperbus.config.model import Queue, Topic
@@ -190,7 +192,7 @@ def _client(address: Address) -> Any:
         password=address.password or None,
         socket_timeout=10,
         protocol=2,
-        retry=None,
+        retry=Retry(NoBackoff(), 0),
         **where,
     )
 

@@ -24,9 +24,8 @@ from configobj import ConfigObj
 from pepperbus.accounts.model import EVERYWHERE, Right
 from pepperbus.alarms.rules import RULES
 from pepperbus.config.limits import spell
-from pepperbus.config.load import load_queue_text, queue_file, spec
-from pepperbus.config.model import Backoff, Bus, Queue, Secret, Topic
-from pepperbus.config.references import is_reference
+from pepperbus.config.load import load_queue_text, queue_file
+from pepperbus.config.model import Backoff, Bus, Intake, Queue, Secret, Topic
 from pepperbus.errors import NotFound, NotReachable, PepperbusError, UsageError
 from pepperbus.names import NAME_RULE, is_name
 from pepperbus.operations import versions
@@ -340,5 +339,7 @@ def _plain(value: Any) -> Any:
             return str(value)
         case tuple():
             return [_plain(part) for part in value]
+        case Intake():
+            return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
         case _:
             return value

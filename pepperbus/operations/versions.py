@@ -23,6 +23,8 @@ _SECRET = re.compile(
     r"^(\s*[\w-]*(?:auth|cookie|token|secret|passw|key|sign|credential)[\w-]*\s*=\s*).+$", re.IGNORECASE
 )
 
+_LOGIN = re.compile(r"://[^/@\s]*@")  # in an intake's url
+
 
 class Version(Result):
     """A file as it stood until `at_ms`, when `who` changed it. `diff`: what that change did, secrets hidden."""
@@ -76,7 +78,7 @@ def text_of(office: Office, name: str, at_ms: int) -> str:
 def diff(before: str, after: str) -> list[str]:
     """The lines that differ, with some around them; secrets are stars, a changed one is said to be changed."""
     lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=2)
-    return [line[0] + _SECRET.sub(r"\1***", line[1:]) if line else line for line in list(lines)[2:]]
+    return [line[:1] + _LOGIN.sub("://***@", _SECRET.sub(r"\1***", line[1:])) for line in list(lines)[2:]]
 
 
 def _directory(office: Office, name: str) -> Path:

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from pepperbus.errors import PepperbusError
 from pepperbus.names import INTAKE_SUFFIX
@@ -53,7 +55,7 @@ class Source:
             socket_timeout=_ANSWER_S,
             socket_connect_timeout=_ANSWER_S,
             protocol=2,
-            retry=None,
+            retry=Retry(NoBackoff(), 0),
             **where,
         )
         self.key, self._right, self._mode, self._me = key, end == "right", mode, me
