@@ -13,6 +13,7 @@ from pepperbus.delivery.contract import Answer, Delivered, Request
 from pepperbus.delivery.verdict import judge, judge_ping
 from pepperbus.ids import IdGenerator
 from pepperbus.job import Job
+from pepperbus.operations.by_hand import command
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Pinged, Sent
 from pepperbus.operations.rights import operation
@@ -30,7 +31,7 @@ def ping(office: Office, topic: str, timeout: float = PING_S) -> Pinged:
     )
     address, answer = _call(office, topic, request)
     registered, reason = judge_ping(answer, request)
-    return Pinged(topic, address, registered, reason, **_shown(answer))
+    return Pinged(topic, address, registered, reason, **_shown(answer), command=command(found, office.config, request))
 
 
 @operation(Right.OPERATE, "topic", details=("attempt",), tells=("id", "act", "code", "reason"))
@@ -58,6 +59,7 @@ def send(office: Office, topic: str, content: bytes, *, attempt: int = 1, timeou
         verdict.error_code,
         verdict.reason,
         **_shown(answer),
+        command=command(found, office.config, request),
     )
 
 

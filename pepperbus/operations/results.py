@@ -229,7 +229,7 @@ class Paused(Result):
 
 
 class Pinged(Result):
-    """`registered`: the consumer would take this topic's jobs; `reason` says why (not)."""
+    """`registered`: the consumer would take this topic's jobs; `reason` says why (not). `command`: the same from a shell."""
 
     topic: str
     address: str
@@ -242,10 +242,14 @@ class Pinged(Result):
     stderr: str = ""
     connect_ms: float = 0.0
     total_ms: float = 0.0
+    command: str = ""
 
 
 class Sent(Result):
-    """One job straight to the consumer; nothing was stored and nothing counted. `act`: done, retry, dead, back …"""
+    """One job straight to the consumer; nothing was stored and nothing counted. `act`: done, retry, dead, back …
+
+    `command`: the same request from a shell, without its secrets.
+    """
 
     topic: str
     address: str
@@ -261,6 +265,7 @@ class Sent(Result):
     stderr: str = ""
     connect_ms: float = 0.0
     total_ms: float = 0.0
+    command: str = ""
 
 
 class Checked(Result):

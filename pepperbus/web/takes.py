@@ -168,6 +168,13 @@ class MarkBody(msgspec.Struct, forbid_unknown_fields=True):
     system: str = ""
 
 
+class SampleBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`encoding`: "" or base64."""
+
+    content: str
+    encoding: str = ""
+
+
 class MarksQuery(msgspec.Struct):
     """`name`: those that concern a queue or topic."""
 

@@ -1,11 +1,14 @@
-"""Routes of the API for those who watch: marks on the time line. Floor 5; part of the table in routes.py."""
+"""Routes of the API for those who watch and try: marks on the time line, saved samples. Floor 5; part of routes.py's table."""
 
 from __future__ import annotations
 
-from pepperbus.operations import deploys
+import base64
+
+from pepperbus.errors import UsageError
+from pepperbus.operations import deploys, samples
 from pepperbus.web.table import Call, Route
 from pepperbus.web.table import Needs as N
-from pepperbus.web.takes import MarkBody, MarksQuery
+from pepperbus.web.takes import MarkBody, MarksQuery, SampleBody
 
 
 def list_marks(call: Call) -> list[deploys.DeployMark]:
@@ -16,7 +19,29 @@ def set_mark(call: Call) -> deploys.DeployMark:
     return deploys.mark(call.desk.office, call.body.text, call.body.system)
 
 
+def list_samples(call: Call) -> list[samples.Sample]:
+    return samples.samples(call.desk.office, call.topic)
+
+
+def save_sample(call: Call) -> samples.Sample:
+    content = call.body.content
+    try:
+        data = base64.b64decode(content, validate=True) if call.body.encoding else content.encode()
+    except ValueError as error:
+        raise UsageError(f"content is not base64: {error}") from error
+    return samples.save(call.desk.office, call.topic, call.names["sample"], data)
+
+
+def remove_sample(call: Call) -> samples.Sample:
+    return samples.forget(call.desk.office, call.topic, call.names["sample"])
+
+
+_SAMPLES = "/topics/{queue}/{topic}/samples"
+
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/marks", N.LOGIN, list_marks, list[deploys.DeployMark], "What was deployed when.", query=MarksQuery),
     Route("POST", "/marks", N.OPERATE, set_mark, deploys.DeployMark, "Set a mark on the time line.", body=MarkBody),
+    Route("GET", _SAMPLES, N.VIEW, list_samples, list[samples.Sample], "Contents saved for the test console."),
+    Route("PUT", _SAMPLES + "/{sample}", N.OPERATE, save_sample, samples.Sample, "Save one.", body=SampleBody),
+    Route("DELETE", _SAMPLES + "/{sample}", N.OPERATE, remove_sample, samples.Sample, "Delete one."),
 )

@@ -8,7 +8,7 @@ beyond the specification was measured and is said where it matters.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -47,6 +47,22 @@ def pair(name: str, value: str | bytes) -> bytes:
 
 def pairs(items: Iterable[tuple[str, str | bytes]]) -> bytes:
     return b"".join(pair(name, value) for name, value in items)
+
+
+def unpacked(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Name-value pairs, taken apart; what `pairs` packed."""
+    at = 0
+    while at < len(data):
+        sizes = []
+        for _ in range(2):
+            size, width = data[at], 1
+            if size >> 7:
+                size, width = int.from_bytes(data[at : at + 4], "big") & 0x7FFFFFFF, 4
+            sizes.append(size)
+            at += width
+        name, value = data[at : at + sizes[0]], data[at + sizes[0] : at + sum(sizes)]
+        yield name.decode(), value
+        at += sum(sizes)
 
 
 def length(n: int) -> bytes:

@@ -208,13 +208,58 @@ onlyOfRun();
 
 // -- JSON helper of the test console ---------------------------------------------------------------------------------
 
+function lineAndColumn(text, error) {
+  // Browsers say where in their own words; all of them say a position or a line.
+  const place = /line (\d+) column (\d+)/.exec(error.message);
+  if (place) return { line: place[1], column: place[2] };
+  const at = /position (\d+)/.exec(error.message);
+  const before = text.slice(0, at ? Number(at[1]) : text.length).split("\n");
+  return { line: before.length, column: before.at(-1).length + 1 };
+}
+
+function layOut(text, indent) {
+  // Only blanks change: JavaScript would round the numbers that are ids.
+  let made = "", depth = 0;
+  const line = () => (indent ? "\n" + " ".repeat(indent * depth) : "");
+  for (const [token] of text.matchAll(/"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/g)) {
+    if (token === "{" || token === "[") { depth += 1; made += token + line(); }
+    else if (token === "}" || token === "]") { depth -= 1; made = made.replace(/\s+$/, ""); made += (made.endsWith(token === "}" ? "{" : "[") ? "" : line()) + token; }
+    else if (token === ",") made += token + line();
+    else if (token === ":") made += indent ? ": " : ":";
+    else made += token;
+  }
+  return made;
+}
+
+function helpJson(area) {
+  const help = document.querySelector(area.dataset.jsonHelp);
+  const encoded = area.form.elements.encoding?.value;
+  const text = area.value;
+  const n = new TextEncoder().encode(text).length;
+  let said = area.dataset.plain.replace("{n}", n);
+  let wrong = false;
+  if (encoded) said = area.dataset.bytes;
+  else if (text.trim()) {
+    try { JSON.parse(text); said = area.dataset.good.replace("{n}", n); } catch (error) {
+      wrong = /^\s*[[{]/.test(text); // what does not begin as JSON is not meant to be any
+      const place = lineAndColumn(text, error);
+      if (wrong) said = area.dataset.bad.replace("{line}", place.line).replace("{column}", place.column);
+    }
+  }
+  help.textContent = said;
+  help.classList.toggle("bad-text", wrong);
+}
+
+document.addEventListener("input", (event) => { if (event.target.matches("[data-json-help]")) helpJson(event.target); });
+for (const area of document.querySelectorAll("[data-json-help]")) helpJson(area);
 document.addEventListener("click", (event) => {
   const tidy = event.target.closest("[data-tidy]");
   if (!tidy) return;
   const area = document.querySelector(tidy.dataset.tidy);
   try {
-    area.value = JSON.stringify(JSON.parse(area.value), null, 2);
-    area.setCustomValidity("");
+    JSON.parse(area.value);
+    area.value = layOut(area.value, "tight" in tidy.dataset ? 0 : 2);
+    helpJson(area);
   } catch (error) { toast(error.message, "bad"); }
 });
 document.addEventListener("click", (event) => {
@@ -222,6 +267,8 @@ document.addEventListener("click", (event) => {
   if (!use) return;
   const area = document.querySelector(use.dataset.into);
   area.value = use.dataset.use;
+  if (area.form.elements.encoding) area.form.elements.encoding.value = use.dataset.encoding || "";
+  helpJson(area);
   area.focus();
 });
 
