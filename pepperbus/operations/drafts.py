@@ -15,8 +15,9 @@ from pepperbus.config.load import load_queue_text, queue_file
 from pepperbus.config.model import Topic
 from pepperbus.config.references import is_reference
 from pepperbus.errors import ConfigError, PepperbusError
-from pepperbus.operations import queues, versions
+from pepperbus.operations import versions
 from pepperbus.operations.office import Office
+from pepperbus.operations.queue_text import edited, is_secret, parsed, text_of
 from pepperbus.operations.results import Result
 from pepperbus.operations.rights import Right, operation
 
@@ -50,10 +51,10 @@ def draft(
     """What `queues.add` (`new`) or `queues.change` with these words would do."""
     made = Draft()
     try:
-        before = "" if new else queues.text_of(queue_file(name, office.config), name)
-        after = queues.edited(before, settings, unset)
+        before = "" if new else text_of(queue_file(name, office.config), name)
+        after = edited(before, settings, unset)
         if new and not ({"password", "open"} & settings.keys()):
-            after = queues.edited(after, {"password": "made when saved"}, ())
+            after = edited(after, {"password": "made when saved"}, ())
         made.diff = versions.diff(before, after)
         queue = load_queue_text(after, name, office.config)
     except ConfigError as error:
@@ -68,7 +69,7 @@ def draft(
 @operation(Right.ADMIN, "name", audited=False)
 def written(office: Office, name: str) -> dict[str, str]:
     """What stands in the queue's file, by `key`, `topic/key`, `topic/params/KEY`; secrets as "***"."""
-    tree = queues.parsed(queues.text_of(queue_file(name, office.config), name))
+    tree = parsed(text_of(queue_file(name, office.config), name))
     found = {key: _text(key, tree[key]) for key in tree.scalars}
     for topic, section in tree.get("topics", {}).items():
         found |= {f"{topic}/{key}": _text(key, section[key]) for key in section.scalars}
@@ -97,7 +98,7 @@ def _text(key: str, value: Any) -> str:
 
 def _free(key: str, value: Any) -> str:
     """A value of params, headers or environment: not shown where its name says that it is a login, but where it is kept."""
-    return "***" if queues.is_secret(key) and not is_reference(str(value)) else _text("", value)
+    return "***" if is_secret(key) and not is_reference(str(value)) else _text("", value)
 
 
 def _placed(line: str) -> Mistake:

@@ -10,19 +10,16 @@ import fcntl
 import grp
 import os
 import pwd
-import re
 import secrets
-from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from configobj import ConfigObj
-
 from pepperbus.accounts.model import EVERYWHERE, Right
 from pepperbus.alarms.rules import RULES
+from pepperbus.config.joboptions import Halt, Quiet, Rate, Unique
 from pepperbus.config.limits import spell
 from pepperbus.config.load import load_queue_text, queue_file
 from pepperbus.config.model import Backoff, Bus, Intake, Queue, Secret, Topic
@@ -30,14 +27,12 @@ from pepperbus.errors import NotFound, NotReachable, PepperbusError, UsageError
 from pepperbus.names import NAME_RULE, is_name
 from pepperbus.operations import versions
 from pepperbus.operations.office import Office
+from pepperbus.operations.queue_text import as_text, edited, filled, is_secret, parsed, system_in, text_of
 from pepperbus.operations.results import QueueFile, QueueInfo, TopicInfo
 from pepperbus.operations.rights import may, note, operation, require
 from pepperbus.operations.steer import trouble
 
-_LISTS = ("texts", "names", "paths", "integers", "urls", "backoff", "addresses")
 _HIDDEN = ("name", "queue", "topics", "file")
-#: Headers and params whose values are shown to nobody: this is where a consumer's login belongs.
-_SECRET = re.compile(r"auth|cookie|token|secret|passw|key|signature|credential", re.IGNORECASE)
 
 
 @operation(Right.VIEW)
@@ -97,6 +92,24 @@ def change(office: Office, name: str, settings: Mapping[str, str], unset: Iterab
     return _told(office, QueueFile(name, str(file), "changed"))
 
 
+@operation(Right.ADMIN, "name", system=lambda given: system_in(given["text"]), tells=("what", "reload"))
+def put(office: Office, name: str, text: str) -> QueueFile:
+    """A queue's whole file, new or in the place of the one there is. `***` stands for the secret that stands there.
+
+    Raises UsageError, ConfigError when the text would be wrong.
+    """
+    if not is_name(name):
+        raise UsageError(f"{name!r} cannot name a queue: {NAME_RULE}")
+    file = queue_file(name, office.config)
+    with _editing(file):
+        before = file.read_text() if file.exists() else ""
+        after = filled(text, before)
+        if after == before:
+            return QueueFile(name, str(file), "unchanged")
+        _write(office, name, file, after)
+    return _told(office, QueueFile(name, str(file), "changed" if before else "created"))
+
+
 @operation(Right.ADMIN, "name", details=("keep_jobs",), tells=("file", "reload"))
 def remove(office: Office, name: str, *, keep_jobs: bool = False) -> QueueFile:
     """Remove a queue, or a `queue/topic`, from the configuration.
@@ -114,7 +127,7 @@ def remove(office: Office, name: str, *, keep_jobs: bool = False) -> QueueFile:
             if topic not in tree.get("topics", {}):
                 raise NotFound(f"{file} has no topic {topic!r} any more; reload takes it as it is")
             del tree["topics"][topic]
-            _write(office, queue, file, _lines(tree, text))
+            _write(office, queue, file, as_text(tree, text))
         else:
             versions.keep(office, queue, file)
             file.unlink()
@@ -140,85 +153,6 @@ def lying(office: Office, name: str) -> dict[str, int]:
         topic.full_name: sum(office.storage(topic.storage).depth(topic.full_name)[:4]) for topic in office.named(name)
     }
     return {full_name: n for full_name, n in counts.items() if n}
-
-
-# -- text ----------------------------------------------------------------------------------------------------------
-
-
-def edited(text: str, settings: Mapping[str, str], unset: Iterable[str] = ()) -> str:
-    """`text` with these keys set and unset, comments and order kept. Raises UsageError for what cannot be a key."""
-    tree = parsed(text)
-    if not text:
-        tree.indent_type = "    "
-    _apply(tree, settings, unset)
-    return _lines(tree, text)
-
-
-def text_of(file: Path, name: str) -> str:
-    """Raises NotFound."""
-    try:
-        return file.read_text()
-    except FileNotFoundError as error:
-        raise NotFound(f"no queue {name!r}: there is no {file}") from error
-
-
-def parsed(text: str) -> Any:
-    """ConfigObj's tree of a queue's file."""
-    return ConfigObj(text.splitlines(), list_values=True, interpolation=False, write_empty_values=True)
-
-
-def _lines(tree: Any, before: str) -> str:
-    """The tree as text. ConfigObj sets the blanks of every line anew; those that say the same stay as they were."""
-    old: dict[str, deque[str]] = defaultdict(deque)
-    for line in before.splitlines():
-        old[" ".join(line.split())].append(line)
-    written = [(line, old.get(" ".join(line.split()))) for line in tree.write()]
-    return "\n".join(as_it_was.popleft() if as_it_was else line for line, as_it_was in written) + "\n"
-
-
-def _apply(tree: Any, settings: Mapping[str, str], unset: Iterable[str]) -> None:
-    for path in unset:
-        section, key = _find(tree, path, make=False)
-        if section is None or key not in section:
-            raise UsageError(f"{path} is not set")
-        del section[key]
-    for path, value in settings.items():
-        section, key = _find(tree, path, make=True)
-        section[key] = _value(path, key, value)
-
-
-def _find(tree: Any, path: str, make: bool) -> tuple[Any, str]:
-    """`key`, `topic/key`, `topic/params/KEY` -> (the section it stands in, its last word)."""
-    words = path.split("/", 2)
-    if not all(words):
-        raise UsageError(f"{path!r}: KEY, TOPIC/KEY or TOPIC/params/KEY is wanted")
-    section = tree
-    for word in ["topics", *words[:-1]] if len(words) > 1 else []:
-        if word not in section:
-            if not make:
-                return None, words[-1]
-            section[word] = {}
-        section = section[word]
-        if not isinstance(section, dict):
-            raise UsageError(f"{path!r}: {word} is a key, not a section")
-    return section, words[-1]
-
-
-def _value(path: str, key: str, text: str) -> str | list[str]:
-    """Text as the option's kind wants it: lists are split at commas, all else is taken as it stands."""
-    if is_reference(text):  # who may change a queue may not therefore read every file the bus can
-        raise UsageError(f"{path}: a reference (env:, file:) is written into the queue's file by hand")
-    where = "topics" if "/" in path else ""
-    kinds = {option.kind for option in spec() if option.key == key and bool(where) == ("topics" in option.section)}
-    kinds = kinds or {option.kind for option in spec() if option.key == key}
-    if path.count("/") < 2 and kinds & set(_LISTS) and "," in text:
-        return [part.strip() for part in text.split(",") if part.strip()]
-    return text
-
-
-def is_secret(name: str) -> bool:
-    """Whether a header, param or variable of that name holds a login, whose value is shown to nobody."""
-    return _SECRET.search(name) is not None
 
 
 # -- file ----------------------------------------------------------------------------------------------------------
@@ -335,8 +269,10 @@ def _plain(value: Any) -> Any:
             return "***" if value else ""
         case Backoff():
             return f"{value.kind} {', '.join(f'{step:g}s' for step in value.steps)}{' jitter' if value.jitter else ''}"
-        case Path():
+        case Path() | Unique() | Rate() | Quiet() | Halt():
             return str(value)
+        case None:
+            return ""
         case tuple():
             return [_plain(part) for part in value]
         case Intake():

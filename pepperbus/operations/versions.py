@@ -68,6 +68,12 @@ def versions(office: Office, name: str, file: Path) -> list[Version]:
     return found[::-1]
 
 
+def newest(office: Office, name: str) -> int:
+    """When (ms) the queue's file was changed last; 0 for never."""
+    kept = [_NAME.fullmatch(path.name) for path in _directory(office, name).glob("*.conf")]
+    return max((int(match[1]) for match in kept if match), default=0)
+
+
 def text_of(office: Office, name: str, at_ms: int) -> str:
     """The file as it was until then. Raises NotFound."""
     for path in _directory(office, name).glob(f"{at_ms}-*.conf"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import io
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,7 +55,7 @@ def form_of(place: Place, path: str) -> dict[str, str]:
 
 
 def post(place: Place, path: str, form: dict[str, Any]) -> tuple[int, str]:
-    answer = place.client.post(path, data=form, headers=PAGE)
+    answer = place.client.post(path, data={"csrf_token": "", **form}, headers=PAGE)  # a browser sends no empty form
     return answer.status_code, answer.get_data(as_text=True)
 
 
@@ -112,3 +115,68 @@ def test_a_new_queue_may_have_two_topics(place: Place) -> None:
     post(place, "/queues/save", form)
     assert "[[main]]" in file_of(place, "fresh")
     assert "[[second]]" in file_of(place, "fresh")
+
+
+# -- files as wholes ---------------------------------------------------------------------------------------------------
+
+
+def texts(page: str) -> dict[str, str]:
+    """What a page of trials would put in force."""
+    return {field: html.unescape(text) for field, text in re.findall(r'name="(file:[^"]+)" value="([^"]*)"', page)}
+
+
+def test_a_file_goes_out_with_stars_and_comes_back_as_it_was(place: Place) -> None:
+    out = place.text("/queues/orders/file")
+    assert out.count("***") == 2
+    assert "secret" not in out
+    assert "hidden-one" not in out
+    assert "# a service of ours" in out
+    page = post(place, "/queues/files/try", {"name": "orders", "text": out})[1]
+    assert "same as the one here" in page
+    changed = out.replace("X-Shop = one", "X-Shop = two")
+    page = post(place, "/queues/files/try", {"name": "orders", "text": changed})[1]
+    assert file_of(place) == QUEUE, "nothing is saved by looking"
+    post(place, "/queues/files/put", texts(page))
+    assert file_of(place) == QUEUE.replace("X-Shop = one", "X-Shop = two")
+
+
+def test_all_files_go_out_and_come_in_at_once(place: Place) -> None:
+    archive = place.get("/queues/files.zip").data
+    assert zipfile.ZipFile(io.BytesIO(archive)).namelist() == ["orders.conf"]
+    (place.directory / "queues.d" / "orders.conf").unlink()
+    fresh = (
+        b"system = shop\npassword = ***\n[topics]\n    [[a]]\n        run = http\n        url = http://127.0.0.1:9/\n"
+    )
+    form = {"files": [(io.BytesIO(archive), "queues.zip"), (io.BytesIO(fresh), "fresh.conf")]}
+    page = post(place, "/queues/files/try", form)[1]
+    assert "there is no such secret here yet" in page, "the secrets of a file that is gone are gone"
+    assert list(texts(page)) == ["file:fresh"]
+    post(place, "/queues/files/put", texts(page))
+    assert re.search(r"password = [0-9a-f]{32}\n", file_of(place, "fresh"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("orders", "password = x\nbroken [", "orders.conf:2"),
+        ("orders", QUEUE.replace("hidden-one", "file:/etc/shadow"), "written into the queue&#39;s file by hand"),
+        ("orders", QUEUE.replace("http   #", "smoke   #"), "smoke"),
+        ("../evil", QUEUE, "cannot name a queue"),
+    ],
+)
+def test_a_file_that_is_wrong_is_not_offered(place: Place, name: str, text: str, words: str) -> None:
+    status, page = post(place, "/queues/files/try", {"name": name, "text": text})
+    assert words in page
+    assert texts(page) == {}
+    status, page = post(place, "/queues/files/put", {f"file:{name}": text})
+    assert (status, words in page) == (409, True)
+    assert file_of(place) == QUEUE
+
+
+def test_a_removed_queue_is_brought_back(place: Place) -> None:
+    post(place, "/delete/orders", {})
+    place.office.take(load(place.directory / "node.conf", {}))
+    at_ms = re.search(r'name="at_ms" value="(\d+)"', place.text("/queues/files"))
+    assert at_ms
+    post(place, "/queues/orders/rollback", {"at_ms": at_ms[1]})
+    assert file_of(place) == QUEUE

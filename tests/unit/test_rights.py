@@ -359,6 +359,7 @@ INSIDE = {
     "push.through_gateway": "part of running a schedule",
     "jobs.stored_of": "part of replay and purge",
     "versions.keep": "part of every change of a queue",
+    "versions.newest": "a date, for those who may see the removed",
     "versions.text_of": "part of taking a change back",
 }
 

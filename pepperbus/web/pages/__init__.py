@@ -3,7 +3,7 @@
     attention.py  what is wrong, most harmful first, each with the link to its cause
     overview.py   how is the business doing: per system, rates, backlog, failures
     queues.py     every queue and topic in one table
-    edit.py       queues made and changed by form
+    edit.py       queues made and changed by form; form.py what that form says; files.py their files as wholes
     topic.py      one topic over time, its consumer, what fails
     jobs.py       the jobs of a topic, and what to do with some or all of them
     job.py        one job's whole life
@@ -35,6 +35,7 @@ from pepperbus.web.pages import (
     console,
     edit,
     errors,
+    files,
     job,
     jobs,
     me,
@@ -63,7 +64,10 @@ NAVIGATION = (
     Entry("/users", "Users", "users", "people", "admin"),
     Entry("/audit", "Audit", "history", "people", "admin"),
 )
-_PAGES = (overview, queues, edit, topic, jobs, job, search, errors, alarms, replays, schedules, console, node, users, me, audit)
+_PAGES = (
+    *(overview, queues, edit, files, topic, jobs, job, search, errors, alarms, replays, schedules, console),
+    *(node, users, me, audit),
+)
 
 
 def install(app: Flask, desk: Desk) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
+from pepperbus.accounts.model import Right
 from pepperbus.operations.results import Percentiles, QueueStatus, TopicStatus
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
@@ -119,6 +120,7 @@ def _build(desk: Desk) -> dict[str, Any]:
         "order": request.args.get("sort", "name"),
         "any": bool(status.queues),
         "never": _NEVER,
+        "may_edit": desk.office.actor.may_somewhere(Right.ADMIN),
     }
 
 
