@@ -105,7 +105,9 @@ def xreadgroup(session: Session, args: resp.Command) -> Answer:
     """`XREADGROUP GROUP topic consumer [COUNT n] [BLOCK ms] STREAMS queue/topic … > …`."""
     wish = _wish(session, args)
     if isinstance(wish, bytes):
-        return Wait(CALM_S, wish)  # a loop around a refused read must not spin
+        if wish.startswith(b"-ERR"):
+            return wish
+        return Wait(CALM_S, wish)  # a loop around what is not there must not spin
     read = _Read(session, wish)
     if wish.block_ms >= 0 and all(after is None for _, _, after in wish.streams):
         return Block(read.wait, read.stop, read.after)

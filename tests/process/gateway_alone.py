@@ -32,6 +32,8 @@ def make_queue(name: str, spec: dict) -> model.Queue:
     for topic_name, topic_spec in spec.pop("topics", {}).items():
         words = {"storage": spec.get("storage", "local"), "run": "fastcgi", **topic_spec}
         words["password"] = model.Secret(words.get("password", ""))
+        if "backoff" in words:  # seconds
+            words["backoff"] = model.Backoff("fixed", (words["backoff"],), False)
         topics[topic_name] = model.Topic(name, topic_name, **words)
     words = {"storage": "local", **spec}
     words["password"] = model.Secret(words.get("password", ""))
