@@ -51,6 +51,13 @@ def _status(status: Status) -> None:
         for t in [*(topic for queue in status.queues for topic in queue.topics), *status.detached]
     ]  # fmt: skip
     words.table(head, rows)
+    if any(queue.intakes for queue in status.queues):
+        intakes = [
+            (f"{queue.name}/{one.name}", one.key, one.waiting, one.moved, f"{one.rate:.1f}", one.error or _taker(one.holder))
+            for queue in status.queues
+            for one in queue.intakes
+        ]
+        words.table(("intake", "list", "waiting", "moved", "per s", ""), intakes)
     words.table(
         ("process", "state", "pid", "up", "restarts", "memory", "cpu", ""),
         [
@@ -68,6 +75,10 @@ def _status(status: Status) -> None:
             for s in status.storages
         ],
     )
+
+
+def _taker(holder: str) -> str:
+    return f"taken by {holder}" if holder else ""
 
 
 @click.command()

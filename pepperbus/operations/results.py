@@ -74,6 +74,20 @@ class TopicStatus(Result):
     error: str = ""
 
 
+class IntakeStatus(Result):
+    """A list that a queue takes from. `moved` since this node's ticker started, `rate` a second; `waiting` in the list;
+    `refused`: elements that are no jobs. `holder`: another that takes instead of us. `error`: what keeps it."""
+
+    name: str
+    key: str
+    moved: int = 0
+    rate: float = 0.0
+    waiting: int = 0
+    refused: int = 0
+    holder: str = ""
+    error: str = ""
+
+
 class QueueStatus(Result):
     name: str
     system: str = ""
@@ -85,6 +99,8 @@ class QueueStatus(Result):
     in_rate: float = 0.0
     push: Percentiles = msgspec.field(default_factory=Percentiles)
     topics: list[TopicStatus] = msgspec.field(default_factory=list)
+    intakes: list[IntakeStatus] = msgspec.field(default_factory=list)
+    closed: str = ""
 
 
 class StorageStatus(Result):

@@ -18,7 +18,7 @@ from pepperbus.config.model import Queue, Topic
 from pepperbus.errors import NotReachable, PepperbusError
 from pepperbus.operations.office import Office
 from pepperbus.operations.queues import target
-from pepperbus.operations.results import Percentiles, QueueStatus, Status, StorageStatus, TopicStatus
+from pepperbus.operations.results import IntakeStatus, Percentiles, QueueStatus, Status, StorageStatus, TopicStatus
 from pepperbus.operations.rights import may, operation
 from pepperbus.storage.contract import Depth
 
@@ -34,6 +34,7 @@ class StatusReader:
         self._office = office
         self._before: Totals = {}
         self._at = 0.0
+        self._intakes: dict[str, list[IntakeStatus]] = {}
 
     def read(self) -> Status:
         """The node now. Never raises for a part that is away: it is in `problems`."""
@@ -67,8 +68,20 @@ class StatusReader:
             return {}
         status.processes = answer.pop("processes", [])
         status.master = answer
+        self._intakes = self._ask_ticker()
         told = [topics for one in workers.get("answers", {}).values() for topics in one.get("topics", {}).items()]
         return {name: facts["why"] for name, facts in told if facts.get("why") and facts.get("closed") != "open"}
+
+    def _ask_ticker(self) -> dict[str, list[IntakeStatus]]:
+        """How the intakes go, by queue; asked only when there are any."""
+        if not any(queue.intakes for queue in self._office.config.queues.values()):
+            return {}
+        request = {"op": "tell", "role": "ticker", "command": {"op": "intakes"}, "timeout": 2}
+        answers = self._office.ask(request).get("answers", {})
+        found: dict[str, list[IntakeStatus]] = {}
+        for facts in (one for answer in answers.values() for one in answer.get("intakes", ())):
+            found.setdefault(facts.pop("queue"), []).append(IntakeStatus(**facts))
+        return found
 
     def _queue(self, queue: Queue, view: _StorageView, states: dict[str, str]) -> QueueStatus:
         totals = self._totals.get(queue.name) or stats.Totals()
@@ -83,6 +96,8 @@ class StatusReader:
             self._rate(queue.name, "pushed"),
             percentiles(totals.histograms["push"]),
             [self._topic(topic, view, states.get(topic.full_name, "idle")) for topic in queue.topics.values()],
+            self._intakes.get(queue.name, []),
+            "" if queue.closed == "no" else queue.closed,
         )
 
     def _topic(self, topic: Topic, view: _StorageView, state: str) -> TopicStatus:
@@ -214,6 +229,7 @@ def problems(status: Status) -> list[str]:
         if topic.state in ("stopped", "down", "probing"):
             why = f": {topic.why}" if topic.why else ""
             found.append(f"{topic.name}: its consumer ({topic.target}) is {topic.state}{why}; {topic.ready} waiting")
+    found += [f"intake {q.name}/{one.name}: {one.error}" for q in status.queues for one in q.intakes if one.error]
     found += [f"{t.name}: in no queue's file, but {sum(_counts(t))} jobs lie in {t.storage}" for t in status.detached]
     return found
 

@@ -7,6 +7,7 @@ a kill -9, so there is one way back only.
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import time
 from collections import deque
@@ -27,6 +28,7 @@ from pepperbus.ticker.intake_store import Full, Store
 from pepperbus.ticker.maker import Maker
 
 BATCH = 200
+_COMMAND = re.compile(r"\ACommand # \d+ \(.*\) of pipeline caused error: ", re.S)
 _FIRST_WAIT_S, _LAST_WAIT_S = 0.2, 5.0
 _IDLE_FIRST_S, _IDLE_LAST_S = 0.05, 1.0
 _ASK_AGAIN_S = 3.0  # whether the other taker is still there
@@ -188,7 +190,8 @@ class _Taking:
             self.waiting, self.refused = source.lengths()
 
     def _failed(self, error: Exception) -> None:
-        self.error = " ".join(str(error).split()) or type(error).__name__
+        text = _COMMAND.sub("", str(error))  # it may hold a job's content
+        self.error = " ".join(text.split()) or type(error).__name__
         if not isinstance(error, Full):
             self._say(self.error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from pepperbus.clock import SystemClock
 from pepperbus.failpoints import STEPS, VARIABLE
 from pepperbus.ids import floor_id
 from tests.fixtures.bus import NODE, Bus, Buses
+from tests.fixtures.http import answering, raw_server
 from tests.fixtures.redis import ALWAYS, Redis, pika_commands, running
 
 GO_ID = floor_id(1_600_000_000_000)
@@ -182,3 +184,56 @@ def test_a_full_queue_and_a_lost_redis_are_waited_for(buses: Buses, start_redis:
     until(bus, lambda: bus.client().llen("q/mail") == 1)
     assert popped == ["job 0", "job 1", "job 2", "job 3"]
     assert reports(bus)["list"]["error"] == ""
+
+
+def test_how_it_goes_is_said_everywhere(buses: Buses, legacy: Redis) -> None:
+    legacy.ask("LPUSH", "seen", "one", "two")
+    legacy.ask("SET", "no-list", "x")
+    text = queue(intake("good", legacy.tcp_url, "seen"), intake("bad", legacy.tcp_url, "no-list"))
+    bus = buses.start(queues={"q": text})
+    until(bus, lambda: reports(bus)["seen"]["moved"] == 2 and "WRONGTYPE" in reports(bus)["no-list"]["error"])
+    shown = bus.cli("status")
+    assert shown.returncode == 1
+    assert "! intake q/bad: WRONGTYPE" in shown.stdout
+    assert [line.split()[:4] for line in shown.stdout.splitlines() if line.startswith("q/good ")] == [
+        ["q/good", "seen", "0", "2"]
+    ]
+    page = urllib.request.Request(
+        f"http://127.0.0.1:{bus.web_port}/api/v1/status", headers={"Authorization": f"Bearer {bus.token()}"}
+    )
+    with urllib.request.urlopen(page, timeout=20) as answer:
+        (one,) = [q for q in json.load(answer)["queues"] if q["name"] == "q"]
+    assert [(found["name"], found["moved"]) for found in one["intakes"]] == [("good", 2), ("bad", 0)]
+    assert bus.log.count("action=intake_failed") == 1, "said once a minute, in one line"
+    bus.write_queue("q", queue(intake("good", legacy.tcp_url, "seen")))
+    assert bus.cli("reload").returncode == 0
+    until(bus, lambda: list(reports(bus)) == ["seen"])
+
+
+def test_a_node_feeds_what_its_tags_say_and_pushes_everything(buses: Buses, start_redis: Callable[..., Redis]) -> None:
+    """Two nodes on one Redis: tags, `consumer = off`, and a list that only one of them takes from until it leaves."""
+    shared = start_redis(appendonly="yes")
+    done = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    with raw_server(answering(done)) as one, raw_server(answering(done)) as two:
+        text = "open = loopback\nstorage = local\nrun = http\ncontract = status\nbody = raw\n"
+        text += "[intakes]\n" + intake("old", shared.url, "old")
+        text += f"\n[topics]\n[[live]]\ntags = live\nurl = {one.url}\n[[passport]]\ntags = passport\nurl = {two.url}\n"
+        text += f"[[both]]\nurl = {two.url}\n"
+        nodes = []
+        for number, extra in enumerate(("tags = live", "tags = passport", "consumer = off")):
+            node = NODE.replace("type = embedded", f"type = redis\n        url = {shared.url}")
+            node = node.replace("node = test", f"node = node-{number}\n    shard = {number + 2}\n    {extra}")
+            nodes.append(buses.start(node, {"q": text}))
+        first, second, silent = nodes
+        for bus in nodes:
+            bus.client().lpush("q", f"from {bus.port}")
+        until(first, lambda: len(one.requests) == 3 and len(two.requests) == 6)
+        feeds = {bus: {p["name"] for p in bus.status()["processes"] if p["role"] == "worker"} for bus in nodes}
+        assert feeds[first] == feeds[second] == {"worker.q.0"}
+        assert not feeds[silent], "consumer = off: it takes pushes, feeds nobody"
+        assert {request.body for request in one.requests} == {f"from {bus.port}".encode() for bus in nodes}
+        until(first, lambda: sum(not reports(bus)["old"]["holder"] for bus in nodes) == 1)
+        (taker,) = [bus for bus in nodes if not reports(bus)["old"]["holder"]]
+        assert taker.stop() == 0
+        shared.ask("LPUSH", "old", "after")
+        until(next(bus for bus in nodes if bus is not taker), lambda: len(one.requests) + len(two.requests) > 9)
