@@ -6,9 +6,10 @@ Two equal values mean "nothing to reload": a HUP compares these dataclasses fiel
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pepperbus.config.canary import Canary
 from pepperbus.config.timing import Timing
 from pepperbus.names import topic_name
 
@@ -273,6 +274,7 @@ class Topic:
     paused: bool = False
     consumer: bool = True
     dead_on: tuple[int, ...] = (400, 413, 415, 422)
+    canary: Canary | None = None
     pop: str = "once"  # once | leased
     lease: float = 60.0
     params: tuple[tuple[str, str], ...] = ()
@@ -291,6 +293,13 @@ class Topic:
     @property
     def full_name(self) -> str:
         return topic_name(self.queue, self.name)
+
+    def second(self) -> Topic:
+        """The topic as its canary serves it. Only where there is one."""
+        assert self.canary is not None
+        if self.canary.url:
+            return replace(self, run="http", urls=(self.canary.url,), pool="", script="", host="", canary=None)
+        return replace(self, run="fastcgi", pool=self.canary.pool, script=self.canary.script, urls=(), canary=None)
 
     @property
     def pulled(self) -> bool:
@@ -360,6 +369,7 @@ class Queue:
     reply: str = "auto"  # auto | json | redis
     rpush: str = "front"  # front | normal
     process_group: str = ""  # "" = a group of its own
+    history: float = 0.0  # s; the content of finished jobs is kept so long
     workers: int = 1
     index: tuple[str, ...] = ()  # paths into a job's JSON
     schedule: dict[str, Schedule] = field(default_factory=dict)

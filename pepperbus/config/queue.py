@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pepperbus.config import alarms, command, intakes, schedules
+from pepperbus.config import alarms, canary_check, command, intakes, schedules
 from pepperbus.config.check import Values, complete, given
 from pepperbus.config.model import Config, Queue, Topic
 from pepperbus.config.node import unknown_name
@@ -106,6 +106,7 @@ def _topic(document: Document, path: KeyPath, queue: str, values: Values, node: 
     if run == "command":
         command.check(document, path, full, node)
     command.settle(document, run, full)
+    canary_check.check(document, path, full, node)
     if full["chunk"] > 1 and full["body"] == "raw":
         document.mistake((*path, "chunk"), "body = raw carries one job a request; use chunk = 1 or body = form")
     if document.value((*path, "dead_on")) is not None and full["contract"] == "sdk":

@@ -15,6 +15,8 @@ from importlib.metadata import entry_points
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from pepperbus.config.canary import Canary
+from pepperbus.config.canary import parse as parse_canary
 from pepperbus.config.model import Backoff, Login, Secret, Span
 from pepperbus.config.reach import place
 from pepperbus.config.timing import checked
@@ -352,6 +354,10 @@ def zone(value: Raw) -> str:
     return found
 
 
+def canary(value: Raw) -> Canary | None:
+    return parse_canary(text(value), _url)
+
+
 def later(value: Raw) -> None:
     raise ValueError("not yet known to this version; remove it")
 
@@ -368,6 +374,6 @@ CHECKS: dict[str, Callable[..., Any]] = {
     check.__name__: check
     for check in (
         text, texts, secret, private, signing, name, names, paths, integer, integers, span, command, entry, boolean, option, engine, duration,
-        size, backoff, address, addresses, urls, places, storage_url, script, host, login, expression, zone, later,
+        size, backoff, address, addresses, urls, places, storage_url, script, host, login, expression, zone, later, canary,
     )
 }  # fmt: skip

@@ -82,6 +82,7 @@ def _work(config: Config, group: str) -> tuple[object, ...] | None:
     return (
         queues,
         [config.pools.get(topic.pool) for topic in topics],
+        [config.pools.get(topic.canary.pool) for topic in topics if topic.canary],
         [config.storages.get(topic.storage) for topic in topics],
         [config.consumes(topic) for topic in topics],
         config.journal,

@@ -39,6 +39,17 @@ class Percentiles(Result):
     p99_s: float = 0.0
 
 
+class CanaryStatus(Result):
+    """A topic's second consumer: its share (0 to 1) of the jobs; how many it was given, did, or left to the first one."""
+
+    target: str
+    share: float
+    tried: int = 0
+    served: int = 0
+    fell_back: int = 0
+    run_time: Percentiles = msgspec.field(default_factory=Percentiles)
+
+
 class TopicStatus(Result):
     """One topic: where its jobs are, what happened since the bus started, rates per second of the last interval.
 
@@ -72,6 +83,7 @@ class TopicStatus(Result):
     run_time: Percentiles = msgspec.field(default_factory=Percentiles)
     why: str = ""
     error: str = ""
+    canary: CanaryStatus | None = None
 
 
 class IntakeStatus(Result):

@@ -18,9 +18,18 @@ from pepperbus.config.model import Queue, Topic
 from pepperbus.errors import NotReachable, PepperbusError
 from pepperbus.operations.office import Office
 from pepperbus.operations.queues import target
-from pepperbus.operations.results import IntakeStatus, Percentiles, QueueStatus, Status, StorageStatus, TopicStatus
+from pepperbus.operations.results import (
+    CanaryStatus,
+    IntakeStatus,
+    Percentiles,
+    QueueStatus,
+    Status,
+    StorageStatus,
+    TopicStatus,
+)
 from pepperbus.operations.rights import may, operation
 from pepperbus.storage.contract import Depth
+from pepperbus.worker.canary import counted_as
 
 _AT_ONCE = 50
 _LEVELS = ("memory", "process", "power")  # each survives what those before it survive
@@ -127,7 +136,15 @@ class StatusReader:
             run_time=percentiles(totals.histograms["run"]),
             why=self._reasons.get(name, ""),
             error=error,
+            canary=self._canary(topic) if topic.canary else None,
         )
+
+    def _canary(self, topic: Topic) -> CanaryStatus:
+        totals = self._totals.get(counted_as(topic.full_name)) or stats.Totals()
+        done, failed = totals["done"], totals["failed"]
+        share = topic.canary.share if topic.canary else 0.0
+        run_time = percentiles(totals.histograms["run"])
+        return CanaryStatus(target(topic.second()), share, done + failed, done, failed, run_time)
 
     def _rate(self, name: str, counter: str) -> float:
         if not self._seconds or name not in self._totals:

@@ -30,6 +30,7 @@ from pepperbus.stats import Record, Writer
 from pepperbus.storage import open_storage
 from pepperbus.storage.contract import LEVELS, Storage
 from pepperbus.worker.attempt import Parts
+from pepperbus.worker.canary import beside
 from pepperbus.worker.inflight import InFlight
 from pepperbus.worker.lane import Lane
 from pepperbus.worker.probe import probe
@@ -199,6 +200,8 @@ class Worker:
         record.set("window", min(pool.window, own.window))
         indexed = bool(self.child.config.queues[topic.queue].index)
         parts = self._indexing_parts if indexed else self._parts
+        if topic.canary is not None:
+            consumer = beside(consumer, topic, self.child.config, self._pool_slots, self._stats.record, parts)
         pump = Pump(topic, lane, target, consumer, record, self.child.owner, parts)
         self._consumers.append(consumer)
         if isinstance(consumer, Staff):
@@ -224,10 +227,13 @@ class Worker:
         self._topic_slots.append(own)
         if topic.run != "fastcgi":
             return own, own
-        pool = self.child.config.pools[topic.pool]
-        if topic.pool not in self._pools:
-            self._pools[topic.pool] = Slots(directory / f"pool-{topic.pool}", pool.max_connections)
-        return self._pools[topic.pool], own
+        return self._pool_slots(topic.pool), own
+
+    def _pool_slots(self, name: str) -> Slots:
+        if name not in self._pools:
+            directory = self._run_dir / "targets" / self.child.bus_boot
+            self._pools[name] = Slots(directory / f"pool-{name}", self.child.config.pools[name].max_connections)
+        return self._pools[name]
 
     # -- waking ----------------------------------------------------------------------------------------------------
 

@@ -47,6 +47,7 @@ def shown() -> set[str]:
         *State,
         *DEEDS,
         "plan",
+        "canary",
         *processes,
         *people,
         *(edit.hint(option) for part in schema() if part in edit.FIRST for option in edit.options(part, True)),

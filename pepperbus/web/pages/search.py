@@ -14,7 +14,7 @@ from pepperbus.web import frame
 from pepperbus.web.desk import Desk
 from pepperbus.web.pages.jobs import SINCE, STATES
 
-OUTCOMES = ("done", "retry", "dead", "back", "popped", "released", "replayed", "removed")
+OUTCOMES = ("done", "retry", "dead", "back", "popped", "released", "replayed", "removed", "served", "fell back")
 _SHOWN = 100
 _WORDS = ("topic", "state", "since", "error", "text", "trace", "field")
 _CHEAP_S = 30.0  # how often an open page that was asked for something asks again
