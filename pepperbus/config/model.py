@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pepperbus.config.canary import Canary
+from pepperbus.config.joboptions import Halt, Quiet, Rate, Unique
 from pepperbus.config.timing import Timing
 from pepperbus.names import topic_name
 
@@ -274,6 +275,11 @@ class Topic:
     paused: bool = False
     consumer: bool = True
     dead_on: tuple[int, ...] = (400, 413, 415, 422)
+    unique: Unique | None = None
+    order_by: str = ""  # path into the job's JSON
+    rate: Rate | None = None
+    quiet: Quiet | None = None
+    halt: Halt | None = None
     canary: Canary | None = None
     pop: str = "once"  # once | leased
     lease: float = 60.0

@@ -107,6 +107,7 @@ def _topic(document: Document, path: KeyPath, queue: str, values: Values, node: 
         command.check(document, path, full, node)
     command.settle(document, run, full)
     canary_check.check(document, path, full, node)
+    _check_job_options(document, path, full)
     if full["chunk"] > 1 and full["body"] == "raw":
         document.mistake((*path, "chunk"), "body = raw carries one job a request; use chunk = 1 or body = form")
     if document.value((*path, "dead_on")) is not None and full["contract"] == "sdk":
@@ -122,6 +123,20 @@ def _topic(document: Document, path: KeyPath, queue: str, values: Values, node: 
     hidden = tuple(name for name in (*params, *headers, *variables) if _is_referred(document, path, name))
     full |= {"params": tuple(params.items()), "headers": tuple(headers.items()), "hidden": hidden}
     return Topic(queue=queue, name=path[-1], urls=urls, **full)
+
+
+def _check_job_options(document: Document, path: KeyPath, full: Values) -> None:
+    """Options of the feeding mean nothing where the consumer fetches its jobs; of an ordered key one job runs at a time."""
+    fetched = full["run"] == "pull" or (full["run"] == "command" and full["feed"] in ("pull", "none"))
+    for key in ("rate", "quiet", "halt", "order_by"):
+        if fetched and full[key] and document.value((*path, key)) is not None:
+            document.mistake((*path, key), f"{key} is for topics that the bus feeds; here the consumer fetches its jobs")
+    if full["order_by"]:
+        where = (*path, "order_by") if document.value((*path, "order_by")) is not None else ("order_by",)
+        if full["chunk"] > 1:
+            document.mistake(where, "one job at a time of the same value: with chunk > 1 that cannot be")
+        if full["pop"] == "leased":
+            document.mistake(where, "the bus keeps the order of what it feeds; under pop = leased clients take jobs")
 
 
 def _is_referred(document: Document, path: KeyPath, name: str) -> bool:

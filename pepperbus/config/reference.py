@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WIDTH = 118
 
 #: Lines of the samples that are not commented out: what one really sets. `[storages]`' NAME is `local`, and so on.
-UNUSED = ("params", "headers", "environment", "schedule")
+UNUSED = ("params", "headers", "environment", "schedule", "intakes", "channels")
 NAMES = {"storages": "local", "fastcgi": "php", "topics": "mail", "schedule": "nightly"}
 SET = {
     "queue_files": "queues.d/*.conf",

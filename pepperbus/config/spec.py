@@ -15,7 +15,7 @@ from configobj import ConfigObj
 from configobj.validate import Validator
 
 from pepperbus.config.limits import alarm
-from pepperbus.config.values import CHECKS
+from pepperbus.config.checks import CHECKS
 
 MANY = "__many__"
 LATER = "__later__"

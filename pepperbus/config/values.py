@@ -10,17 +10,11 @@ import ipaddress
 import re
 import shlex
 from base64 import b64decode
-from collections.abc import Callable
 from importlib.metadata import entry_points
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from pepperbus.config.canary import Canary
-from pepperbus.config.canary import parse as parse_canary
 from pepperbus.config.model import Backoff, Login, Secret, Span
 from pepperbus.config.reach import place
-from pepperbus.config.timing import checked
-from pepperbus.config.timing import zone as known_zone
 from pepperbus.names import NAME_RULE, is_name
 
 Raw = str | list[str]
@@ -168,23 +162,24 @@ def engine(value: Raw) -> str:
 
 def duration(value: Raw, min: str = "0s", max: str = "3650d") -> float:
     """Seconds. `500ms`, `30s`, `1h30m`, `3d`; a bare 0 is zero."""
-    seconds = _seconds(text(value))
-    if not _seconds(min) <= seconds <= _seconds(max):
+    found = seconds(text(value))
+    if not seconds(min) <= found <= seconds(max):
         raise ValueError(f"a duration from {min} to {max} is wanted")
-    return seconds
+    return found
 
 
-def _seconds(found: str) -> float:
+def seconds(found: str) -> float:
+    """A duration in its written form."""
     if found == "0":
         return 0.0
     if re.fullmatch(r"\d+(\.\d+)?", found, re.ASCII):
         raise ValueError(f"a duration needs its unit: {found}s, {found}m, {found}h (ms, s, m, h, d are known)")
     if len(found) > 60 or not _DURATION.match(found) or not found.isascii():
         raise ValueError("a duration is wanted, such as 500ms, 30s, 5m, 1h30m or 3d")
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(found))
-    if seconds > LONGEST:
+    total = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(found))
+    if total > LONGEST:
         raise ValueError("a duration up to 3650d is wanted")
-    return seconds
+    return total
 
 
 def size(value: Raw, min: str = "0", max: str = "1048576TiB") -> int:
@@ -343,21 +338,6 @@ def login(value: Raw) -> Login:
     return Login("", Secret(_password(parts[0])), "push" in rights, "pop" in rights, parts[2:])
 
 
-def expression(value: Raw) -> str:
-    """When a schedule fires. A crontab's commas need no quotes here."""
-    return checked(text(",".join(value) if isinstance(value, list) else value))
-
-
-def zone(value: Raw) -> str:
-    found = text(value)
-    known_zone(found)
-    return found
-
-
-def canary(value: Raw) -> Canary | None:
-    return parse_canary(text(value), _url)
-
-
 def later(value: Raw) -> None:
     raise ValueError("not yet known to this version; remove it")
 
@@ -367,13 +347,3 @@ def _meant(found: str, words: tuple[str, ...]) -> str:
 
     close = get_close_matches(found.lower(), words, 1, 0.6)
     return f"; did you mean {close[0]}?" if close else ""
-
-
-#: Check name in schema.ini -> function.
-CHECKS: dict[str, Callable[..., Any]] = {
-    check.__name__: check
-    for check in (
-        text, texts, secret, private, signing, name, names, paths, integer, integers, span, command, entry, boolean, option, engine, duration,
-        size, backoff, address, addresses, urls, places, storage_url, script, host, login, expression, zone, later, canary,
-    )
-}  # fmt: skip

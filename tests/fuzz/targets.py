@@ -25,6 +25,7 @@ import msgspec
 from gevent import socket as gsocket
 
 from pepperbus import stats
+from pepperbus.config import checks, values
 from pepperbus.config import load as loading
 from pepperbus.config import values
 from pepperbus.config.model import Config
@@ -276,7 +277,7 @@ def option_values(data: bytes) -> None:
     if "," in text:
         raws.append([part.strip() for part in text.split(",") if part.strip()])
     for raw in raws:
-        for name, check in values.CHECKS.items():
+        for name, check in checks.CHECKS.items():
             try:
                 value = check(raw)
             except ValueError as error:

@@ -254,7 +254,12 @@ def test_the_sample_says_what_the_defaults_are(tmp_path: Path) -> None:
     elsewhere = ("dead_on", "lease", "feed", "children", "max_task", "max_memory")  # with another `run` or `contract`
     for name, make in (("pepperbus.conf", reference.node_sample), ("queues.d/orders.conf", reference.queue_sample)):
         defaults = {f"# {option.key} = {option.default}" for option in spec() if option.default}
-        lines = [line.replace("# ", "", 1) if line.strip() in defaults else line for line in make().split("\n")]
+        lines, commented = [], False
+        for line in make().split("\n"):
+            if line.strip().startswith(("[", "# [")):
+                commented = line.strip().startswith("# [")  # what stands in such a section belongs to it alone
+            is_default = line.strip() in defaults and not commented
+            lines.append(line.replace("# ", "", 1) if is_default else line)
         lines = [line for line in lines if not line.strip().startswith(elsewhere)]
         (tmp_path / name).write_text("\n".join(line for line in lines if line.strip() != "mode = redis"))
     uncommented = load(tmp_path / "pepperbus.conf", {})
