@@ -30,7 +30,7 @@ script = /app/job.php
 UNKNOWN_TOPIC_KEYS = (
     "run, pool, script, url, body, contract, ping, host, sign, concurrency, timeout, attempts, backoff, max_age, "
     "zombie_grace, chunk, max_length, password, tags, storage, paused, consumer, dead_on, command, feed, "
-    "children, max_task, max_memory, entry, directory, user, pop, lease"
+    "children, max_task, max_memory, entry, directory, user, rate, quiet, unique, order_by, halt, pop, lease"
 )
 
 
@@ -109,7 +109,6 @@ NODE_CASES = {
     "[web]\nlisten = 127.0.0.1:12017": [
         "2: [web] listen = 127.0.0.1:12017: 127.0.0.1:12017 is already the gateway's; choose another port"
     ],
-    "[alarms]\nx = y": ["1: [alarms]: not yet known to this version; remove it"],
     "[http]\nallow = 10.0.0.1/8": [
         "2: [http] allow = 10.0.0.1/8: '10.0.0.1/8': a host name, *.example.com, an address or a network such as "
         "10.0.0.0/8 is wanted: 10.0.0.1/8 has host bits set"
@@ -252,9 +251,26 @@ QUEUE_CASES = {
     "index = a, b..c\n" + QUEUE: [
         "1: index = a, b..c: 'b..c' is not a path into JSON; names with dots between are wanted: order_id, user.id"
     ],
-    "rate = 5\n" + QUEUE: ["1: rate = 5: not yet known to this version; remove it"],
-    QUEUE + "[schedule]": ["7: [schedule]: not yet known to this version; remove it"],
-    QUEUE + "[intakes]\n[[x]]": ["7: [intakes]: not yet known to this version; remove it"],
+    "rate = 5\n" + QUEUE: ["1: rate = 5: a number of jobs for a time is wanted: 100/s, 600/m, 5000/h or 1/d"],
+    "quiet = 7-23\n" + QUEUE: [
+        "1: quiet = 7-23: '7-23': hours are wanted, such as 23:00-07:00 or 23:00-07:00 Asia/Shanghai"
+    ],
+    "halt = 50%\n" + QUEUE: [
+        "1: halt = 50%: a share (1% to 100%) of the last 4 to 60 attempts is wanted: 50% of 40, probe 1m"
+    ],
+    "unique = order_id 5\n" + QUEUE: [
+        "1: unique = order_id 5: a duration needs its unit: 5s, 5m, 5h (ms, s, m, h, d are known)"
+    ],
+    "order_by = a..b\n" + QUEUE: [
+        "1: order_by = a..b: 'a..b' is not a path into JSON; names with dots between are wanted: order_id, user.id"
+    ],
+    "order_by = uid\nchunk = 5\n" + QUEUE: [
+        "1: order_by = uid: one job at a time of the same value: with chunk > 1 that cannot be"
+    ],
+    QUEUE + "[schedule]\n[[x]]": ["8: [schedule] [[x]]: expression is missing: such as 30 3 * * 1-5, or @every 90s"],
+    QUEUE + "[schedule]\n[[x]]\nexpression = 61 * * * *": [
+        "9: [schedule] [[x]] expression = 61 * * * *: the minute is wrong; allowed: 0-59, with * , - and /"
+    ],
     QUEUE + "run = command\ncommand = php a | b": [
         '8: [topics] [[mail]] command = php a | b: no shell reads this; for pipes and redirections write sh -c "…" '
         "(the whole value in quotes)"
