@@ -42,6 +42,7 @@ class StatusReader:
     def __init__(self, office: Office) -> None:
         self._office = office
         self._before: Totals = {}
+        self._operations: dict[str, int] = {}  # of each storage, at the reading before
         self._at = 0.0
         self._intakes: dict[str, list[IntakeStatus]] = {}
 
@@ -60,11 +61,19 @@ class StatusReader:
             status.queues.append(self._queue(queue, view, states))
             if number % _AT_ONCE == 0:
                 gevent.sleep(0)  # many queues take a while; others of this process have their turn
+        self._count_operations(status.storages)
         status.storages = view.health()
         status.detached = view.detached()
         self._before, self._at = self._totals, now
         status.problems += problems(status)
         return status
+    def _count_operations(self, storages: list[StorageStatus]) -> None:
+        for storage in storages:
+            before = self._operations.get(storage.name, storage.operations)
+            if self._seconds and storage.operations > before:
+                storage.ops_s = (storage.operations - before) / self._seconds
+            self._operations[storage.name] = storage.operations
+
 
     def _ask_master(self, status: Status) -> dict[str, str]:
         """Fill in the processes; why a topic's target is closed, as its worker says."""
@@ -179,7 +188,10 @@ class _StorageView:
     def _health(self, name: str) -> StorageStatus:
         kind = self._office.config.storages[name].type
         try:
-            return StorageStatus(name, kind, *self._office.storage(name).health())
+            storage = self._office.storage(name)
+            began = time.monotonic()
+            health = storage.health()
+            return StorageStatus(name, kind, *health, latency_ms=(time.monotonic() - began) * 1000)
         except PepperbusError as error:
             self._errors[name] = str(error)
             return StorageStatus(name, kind, alive=False, detail=str(error))

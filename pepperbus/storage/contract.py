@@ -162,7 +162,10 @@ class Page(NamedTuple):
 
 
 class Health(NamedTuple):
-    """`used`/`limit` in bytes (limit 0 = unknown); `detail` is one line for people."""
+    """`used`/`limit` in bytes (limit 0 = unknown); `detail` is one line for people.
+
+    `operations`: how many it has done so far, in the engine's own count; `clients`: who has it open. 0 = unknown.
+    """
 
     alive: bool
     version: str
@@ -170,6 +173,8 @@ class Health(NamedTuple):
     used: int
     limit: int
     detail: str
+    operations: int = 0
+    clients: int = 0
 
 
 class Storage(Protocol):

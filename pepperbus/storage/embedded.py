@@ -154,7 +154,8 @@ class EmbeddedStorage:
             return Health(False, version, self.durability, 0, 0, str(error))
         limit = min(self.map_size, facts["file"] + facts["free"])
         detail = f"{self._path}: {facts['file'] >> 20} MiB file, {facts['free'] >> 20} MiB free on its disk"
-        return Health(True, version, self.durability, facts["used"], limit, detail)
+        counted = facts["commits"], facts["readers"]
+        return Health(True, version, self.durability, facts["used"], limit, detail, *counted)
 
     def watch(self, topics: Sequence[str], wake: Callable[[str], None]) -> None:
         pass

@@ -117,7 +117,7 @@ class Engine:
             raise file.unavailable(error) from error
 
     def facts(self) -> dict[str, int]:
-        """`used` bytes of data, `file` bytes, `free` bytes on the disk."""
+        """`used` bytes of data, `file` bytes, `free` bytes on the disk; `commits` so far, `readers` that have it open."""
         with self.look() as look:
             return self._opened().facts(look.txn)
 

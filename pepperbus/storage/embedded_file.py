@@ -84,9 +84,10 @@ class File:
         return int((self.env.info()["last_pgno"] + 1) * self.env.stat()["psize"])
 
     def facts(self, txn: Any) -> dict[str, int]:
-        """`used` bytes of data, `file` bytes, `free` bytes on the disk."""
-        disk = os.statvfs(self.path)
-        return {"used": self._used(txn), "file": self.size(), "free": disk.f_bavail * disk.f_frsize}
+        """`used` bytes of data, `file` bytes, `free` bytes on the disk; `commits` so far, `readers` that have it open."""
+        disk, info = os.statvfs(self.path), self.env.info()
+        counted = {"commits": info["last_txnid"], "readers": info["num_readers"]}
+        return {"used": self._used(txn), "file": self.size(), "free": disk.f_bavail * disk.f_frsize, **counted}
 
     def make_room(self, txn: Any) -> None:
         """Raise StorageUnavailable while there is no room for jobs: on the disk, and among the free pages of the file.

@@ -172,7 +172,16 @@ class RedisStorage:
         except StorageError as error:
             known = self._facts.version if self._facts else ""
             return Health(False, known, self.durability, 0, 0, str(error))
-        return Health(True, facts.version, facts.durability(), facts.used, facts.limit, facts.detail())
+        return Health(
+            True,
+            facts.version,
+            facts.durability(),
+            facts.used,
+            facts.limit,
+            facts.detail(),
+            facts.commands,
+            facts.clients,
+        )
 
     def watch(self, topics: Sequence[str], wake: Callable[[str], None]) -> None:
         if self._watch:

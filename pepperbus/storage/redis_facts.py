@@ -26,6 +26,8 @@ class Facts:
     policy: str
     used: int
     limit: int
+    commands: int = 0
+    clients: int = 0
 
     def durability(self) -> str:
         """What an answered push survives here."""
@@ -77,7 +79,7 @@ class Facts:
 def read_facts(connection: Connection) -> Facts:
     """Ask INFO and, where it is allowed, CONFIG GET. Raises StorageUnavailable."""
     info: dict[str, str] = {}
-    for section in ("server", "memory", "persistence", "cluster"):
+    for section in ("server", "memory", "persistence", "cluster", "stats", "clients"):
         info |= parse_info(connection.ask((b"INFO", section))[0])
     settings = {name: _setting(connection, name) for name in ("appendfsync", "maxmemory-policy", "maxmemory")}
     return Facts(
@@ -89,6 +91,8 @@ def read_facts(connection: Connection) -> Facts:
         policy=settings["maxmemory-policy"] or info.get("maxmemory_policy", ""),
         used=int(info.get("used_memory", "0")),
         limit=int(settings["maxmemory"] or info.get("maxmemory", "0")),
+        commands=int(info.get("total_commands_processed", "0")),
+        clients=int(info.get("connected_clients", "0")),
     )
 
 

@@ -17,6 +17,7 @@ from pepperbus.child import Child
 from pepperbus.clock import SystemClock
 from pepperbus.config.model import Config
 from pepperbus.errors import NotReachable, StorageError, StorageRefused
+from pepperbus.journal import growth
 from pepperbus.journal import store as journal_store
 from pepperbus.journal.log import LogWriter
 from pepperbus.names import split_owner
@@ -81,6 +82,7 @@ class Ticker:
             gevent.spawn(History(lambda: self._config, self._storages, self._in_thread).run, self.child.log),
             gevent.spawn(self._alarms.run),
             gevent.spawn(carry_out, self._replay_parts()),
+            gevent.spawn(self._every, growth.EVERY_S, self._measure),
             gevent.spawn(Schedules(self.child, self._maker, self.clock, self._storages, lambda: self._config).run),
         ]
         self._intakes.follow()
@@ -216,6 +218,16 @@ class Ticker:
     def _keep_up(self) -> None:
         for storage in list(self._storages.values()):
             storage.upkeep()
+
+    def _measure(self) -> None:
+        """How full the storages are, for "days left"."""
+        now_ms, fills = self.clock.now_ms(), []
+        for name, storage in list(self._storages.items()):
+            health = storage.health()
+            if health.alive:
+                fills.append(growth.Fill(now_ms, name, health.used, health.limit))
+        if fills:
+            growth.add(self._config.bus.data_dir, *fills)
 
     # -- replays ---------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from pepperbus.clock import SystemClock
 from pepperbus.config.load import load
 from pepperbus.errors import Forbidden, UsageError
 from pepperbus.journal import deploys as store
+from pepperbus.journal import lines
 from pepperbus.operations import deploys
 from pepperbus.ticker import deploys as ticker
 from tests.unit.test_web import QUEUE, Place, log_in
@@ -71,7 +72,7 @@ def test_the_bus_says_what_it_did_itself(place: Place) -> None:
 
 
 def test_the_file_stays_small(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "MOST_BYTES", 4096)
+    monkeypatch.setattr(lines, "MOST_BYTES", 4096)
     data_dir = place.office.config.bus.data_dir
     for n in range(200):
         store.add(data_dir, store.Deploy(n, "mark", f"deployed number {n}"))

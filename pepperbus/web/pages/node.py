@@ -7,9 +7,10 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from pepperbus.operations import consumers, steer
+from pepperbus.operations import consumers, steer, storages
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
+from pepperbus.web.formats import sparkline
 from pepperbus.web.pages.answers import did
 from pepperbus.web.words import _
 
@@ -24,7 +25,9 @@ def _storages(desk: Desk) -> dict[str, Any]:
             topics[topic.storage].append(topic)
     for topic in status.detached:
         topics[topic.storage].append(topic)
-    return {"status": status, "topics": topics}
+    found = {one.name: one for one in storages.growth(desk.office)}
+    sparks = {name: sparkline([float(used) for used in one.course]) for name, one in found.items()}
+    return {"status": status, "topics": topics, "growth": found, "sparks": sparks}
 
 
 def _consumers(desk: Desk) -> dict[str, Any]:
