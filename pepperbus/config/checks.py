@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pepperbus.config import canary as second
 from pepperbus.config import joboptions, timing, values
 from pepperbus.config.values import Raw, seconds, text
 
@@ -29,6 +30,7 @@ def quiet(value: Raw) -> joboptions.Quiet | None:
     return joboptions.quiet(text(", ".join(value) if isinstance(value, list) else value))
 
 
+def canary(value: Raw) -> second.Canary | None:
     return second.parse(text(value), lambda url: values.urls(url)[0])
 
 
@@ -56,6 +58,6 @@ CHECKS: dict[str, Callable[..., Any]] = {
         values.paths, values.integer, values.integers, values.span, values.command, values.entry, values.boolean,
         values.option, values.engine, values.duration, values.size, values.backoff, values.address, values.addresses,
         values.urls, values.places, values.storage_url, values.script, values.host, values.login, values.later,
-        expression, zone, unique, rate, halt, quiet, path,
+        expression, zone, unique, rate, halt, quiet, path, canary,
     )
 }  # fmt: skip
