@@ -129,8 +129,8 @@ def plan(
         jobs = random.sample(jobs, max(1, round(matched * sample)) if matched else 0)
     jobs.sort()
     first = gray_of(gray, len(jobs))
-    if canary and not first:
-        raise UsageError("the second consumer gets the first share: say how many jobs, or which share")
+    if canary:
+        _check_canary(office, selection.topic, first or not jobs)
     replay = Replay(topic=selection.topic, source=selection.state, words=_words(selection), by=office.actor.name)
     replay.at_ms = replay.changed_ms = office.clock.now_ms()
     replay.matched, replay.jobs, replay.sample = matched, len(jobs), sample
@@ -152,6 +152,14 @@ def _check(sample: float, rate: float, stop_at_errors: float) -> None:
         raise UsageError("a share is more than 0 and at most 1 (100%)")
     if not 0 <= rate < 1e9:
         raise UsageError("a rate is a positive number of jobs a second")
+
+
+def _check_canary(office: Office, topic: str, has_first: object) -> None:
+    found = office.config.topic(topic)
+    if found is None or found.canary is None:
+        raise UsageError(f"{topic} has no second consumer: its key canary names one")
+    if not has_first:
+        raise UsageError("the second consumer gets the first share: say how many jobs, or which share")
 
 
 def gray_of(text: str, jobs: int) -> int:

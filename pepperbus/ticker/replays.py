@@ -24,6 +24,7 @@ from pepperbus.replay.model import ENOUGH, MOVING, Fate, Item, Phase, Replay, St
 from pepperbus.replay.store import FOLLOWED_MS, Replays
 from pepperbus.storage.contract import Storage
 from pepperbus.ticker import replay_moves as moves
+from pepperbus.ticker.replay_second import Second
 
 _LOOK_S = 0.5  # for replays that began
 _TURN_S, _QUIET_S = 0.1, 1.0  # between two portions; between two looks at fates only
@@ -142,11 +143,20 @@ class Runner:
         if not self._store.intend(self._number, items):
             return self._store.get(self._number)  # somebody paused it this moment
         going = [item for item in items if item.phase is Phase.MOVING]
-        if going:
-            self._credit -= len(going)
+        self._credit -= len(going)
+        if going and replay.state is State.GRAY and replay.canary:
+            self._try_second(replay, storage, going)
+        elif going:
             moves.move(replay, storage, going)
             self._tell(replay, going)
         return self._settle(items)
+
+    def _try_second(self, replay: Replay, storage: Storage, items: list[Item]) -> None:
+        second = Second(self._parts.config(), replay.topic, self._parts.journal, self._parts.clock.now_ms)
+        try:
+            second.run(replay, storage, items)
+        finally:
+            second.close()
 
     def _allowance(self, replay: Replay) -> int:
         """How many jobs may move now: what the rate allows, and not more unknown fates than one cares to risk."""
@@ -176,6 +186,7 @@ class Runner:
         for item in items:
             if item.phase is Phase.MOVING:
                 item.phase = Phase.MOVED
+            if item.phase is Phase.MOVED and item.fate in (Fate.OPEN, Fate.FAILING):
                 self._open[item.job_id] = item
         return self._store.settle(self._number, items, self._parts.clock.now_ms())
 
@@ -194,7 +205,10 @@ class Runner:
         begun = self._store.items(self._number, [Phase.MOVING])
         reader = Reader(self._parts.data_dir / "journal.db", self._parts.data_dir / "journal")
         for item in begun:
-            if not moves.has_moved(replay, storage, item):
+            moved = moves.has_moved(replay, storage, item)
+            if replay.canary and not replay.rest:  # done there it is gone; else it may have run, and runs with the rest
+                item.phase, item.fate = (Phase.MOVED, Fate.SUCCEEDED) if moved else (Phase.BACK, Fate.FAILED)
+            elif not moved:
                 item.phase = Phase.NEW
             elif not moves.is_told(replay, reader, item):
                 self._tell(replay, [item])

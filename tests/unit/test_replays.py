@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pepperbus.clock import ManualClock
+from pepperbus.config.canary import Canary
 from pepperbus.errors import NotFound, StorageUnavailable, UsageError
 from pepperbus.journal import store as journal_store
 from pepperbus.log import Log
@@ -21,6 +24,7 @@ from pepperbus.replay.store import Replays
 from pepperbus.storage.contract import Outcome, Settle
 from pepperbus.ticker import replay_moves as moves
 from pepperbus.ticker.replays import Parts, Runner
+from tests.fixtures.http import RawServer, raw_server, read_request
 from tests.unit.test_operations import MAIL, Shop, directory, office, shop  # noqa: F401
 
 OWNER = "n1/w/b"
@@ -297,3 +301,31 @@ def test_old_replays_are_forgotten(works: Works, shop: Shop, tmp_path: Path) -> 
     assert works.store.retain(works.office.clock.now_ms() + 91 * 86_400_000) == 1
     with pytest.raises(NotFound):
         works.store.get(made.id)
+
+
+def test_the_first_share_at_the_second_consumer(works: Works, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """What it does is done; what it does not stays where it lies, and the rest of the replay takes it."""
+
+    def talk(conn: socket.socket, server: RawServer, number: int) -> None:
+        while (seen := read_request(conn)) is not None:
+            code = b"500" if b"bad" in seen.body else b"200"
+            conn.sendall(b"HTTP/1.1 200 OK\r\nCode: " + code + b"\r\nContent-Length: 2\r\n\r\nno")
+
+    with raw_server(talk) as server:
+        topics = works.office.config.queues["orders"].topics
+        monkeypatch.setitem(topics, "mail", replace(topics["mail"], canary=Canary("", 0.0, url=server.url)))
+        ids = shop.kill(*[b"bad", b"good"] * 10)
+        made = works.plan(gray="10", canary=True)
+        seen = works.ended(made.id)
+        assert (seen.state, seen.replayed, seen.unknown) == ("waiting-for-decision", 10, 0)
+        assert seen.succeeded + seen.failed == 10
+        assert works.depth() == (0, 0, 0, 20 - seen.succeeded)
+        replays.steer(works.office, made.id, "go")
+        works.ended(made.id)
+        done = works.work(100, Outcome.DONE)
+        seen = works.until(made.id, lambda seen: not seen.unknown)
+        assert (seen.state, seen.replayed, seen.succeeded, seen.failed) == ("done", 20, 20, 0)
+        events = {i: [e.event for e in life.life(works.office, str(i)).topics[0].events] for i in ids}
+        assert set(done) == {i for i in ids if "replayed" in events[i]}
+        assert sum(events[i][1:] == ["attempt"] for i in ids) == 20 - len(done), "done there"
+        assert sum("canary" in events[i] for i in ids) + 20 - len(done) == 10

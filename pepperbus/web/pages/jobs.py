@@ -54,6 +54,7 @@ def _ask(desk: Desk, name: str, deed: str) -> Response:
         matched, estimate_s = plan.matched, plan.estimate_s
     else:
         matched, estimate_s = purge.purge(desk.office, _selection(name), dry_run=True).matched, 0.0
+    known = desk.office.config.topic(name)
     form = {key: request.values.getlist(key) for key in ("id", "state", "error", "since", "text")}
     return fragment(
         "dialogs/jobs.html",
@@ -63,7 +64,7 @@ def _ask(desk: Desk, name: str, deed: str) -> Response:
         state=_state(),
         matched=matched,
         estimate_s=estimate_s,
-        canary="",
+        canary=str(known.canary or "") if known else "",
     )
 
 
