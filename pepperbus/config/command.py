@@ -37,6 +37,9 @@ def check(document: Document, path: KeyPath, full: Values, node: Config) -> None
             document.mistake((*path, key), f"{key} is for feed = {' or '.join(feeds)}; this topic has {full['feed']}")
     if document.value((*path, "timeout")) is not None and full["feed"] in ("pull", "none"):
         document.mistake((*path, "timeout"), f"with feed = {full['feed']} the bus does not see when a job begins or ends")
+    if full["feed"] == "none" and full["children"] and full["children"].least < full["children"].most:
+        text = "feed = none has no backlog that a range could follow; one number is wanted"
+        document.mistake((*path, "children"), text)
     for name in full.get("environment") or ():
         if not _VARIABLE.match(name) or name.startswith("PEPPERBUS_"):
             text = "the bus sets this variable itself" if name.startswith("PEPPERBUS_") else "not a variable's name"
@@ -55,6 +58,12 @@ def settle(document: Document, run: str, full: Values) -> None:
     base = os.path.abspath(document.file.parent)
     full["directory"] = os.path.normpath(os.path.join(base, full["directory"])) if full["directory"] else "/"
     full["environment"] = tuple((full.get("environment") or {}).items())
+
+
+def settle_workers(own: Values) -> None:
+    """The same of a queue's `workers`."""
+    span = own["workers"]
+    own["workers"], own["least_workers"] = span.most, span.least if span.least < span.most else 0
 
 
 def check_password(document: Document, topic: Topic, queue: Secret) -> None:

@@ -376,7 +376,8 @@ class Queue:
     rpush: str = "front"  # front | normal
     process_group: str = ""  # "" = a group of its own
     history: float = 0.0  # s; the content of finished jobs is kept so long
-    workers: int = 1
+    workers: int = 1  # the most
+    least_workers: int = 0  # where `workers` is a range: its lower end, else 0
     index: tuple[str, ...] = ()  # paths into a job's JSON
     schedule: dict[str, Schedule] = field(default_factory=dict)
     file: Path | None = None

@@ -60,6 +60,7 @@ def build(document: Document, name: str, node: Config) -> Queue:
         command.check_password(document, made, own["password"])
     storage = inherited.get("storage") or next(iter(node.storages))
     own["open"] = own["open"] == "loopback"
+    command.settle_workers(own)
     _check_keys(document, name, own["keys"])
     file = Path(os.path.abspath(document.file))
     own["schedule"] = schedules.build(document, name, values.get("schedule", {}))

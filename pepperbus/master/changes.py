@@ -6,10 +6,11 @@ changed; what hangs on opened sockets, files and names stays as it was until a r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pepperbus.config.model import Config
+from pepperbus.config.model import Config, Queue
 from pepperbus.master.children import Wanted
 
 _FIXED = {
@@ -90,14 +91,20 @@ def _work(config: Config, group: str) -> tuple[object, ...] | None:
     )
 
 
-def wanted(config: Config, gateways: int, roles: set[str]) -> list[Wanted]:
-    """Which children there should be, of those roles this bus knows."""
+def wanted(config: Config, gateways: int, roles: set[str], workers: Mapping[str, int]) -> list[Wanted]:
+    """Which children there should be, of those roles this bus knows. `workers`: where in its range a group stands."""
     all_wanted = [Wanted("gateway", "", gateways, indexes=16)]
     all_wanted += [
-        Wanted("worker", group, max(queue.workers for queue in queues)) for group, queues in config.groups().items()
+        Wanted("worker", group, _workers(queues, workers.get(group, 0))) for group, queues in config.groups().items()
     ]
     all_wanted += [Wanted("ticker", "", 1, single=True), Wanted("web", "", 1 if config.web.listen else 0, single=True)]
     return [one for one in all_wanted if one.role in roles]
+
+
+def _workers(queues: list[Queue], asked: int) -> int:
+    """`asked`, within what the queues of the group give as their range; at first its lower end."""
+    most = max(queue.workers for queue in queues)
+    return min(most, max(asked, *(queue.least_workers or queue.workers for queue in queues)))
 
 
 def longest_timeout_s(config: Config, group: str) -> float:

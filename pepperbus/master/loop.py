@@ -20,7 +20,7 @@ from pepperbus.family.spec import ORPHAN_S
 from pepperbus.log import Log
 from pepperbus.master import memory, reload, requests, upgrade
 from pepperbus.master.births import Births, describe
-from pepperbus.master.changes import wanted
+from pepperbus.master.changes import longest_timeout_s, wanted
 from pepperbus.master.children import Children, Phase, Place
 from pepperbus.master.events import Event, Events, MoldTold, Requested, Told
 from pepperbus.master.handover import Handed
@@ -61,6 +61,7 @@ class Master:
         self.roles = roles
         self.since = time.time()
         self.gateways = config.gateway.processes
+        self.workers: dict[str, int] = {}  # group -> how many, where the configuration gives a range
         self.children = Children()
         self.events = Events(opened.control, handed.clients if handed else ())
         self.births = Births(opened, roles, self.events, log, handed, failpoints)
@@ -245,9 +246,10 @@ class Master:
 
     def keep_count(self) -> None:
         """As many of each as the configuration says."""
-        for one in wanted(self.config, self.gateways, set(self.roles)):
+        for one in wanted(self.config, self.gateways, set(self.roles), self.workers):
             for surplus in self.children.keep_count(one):
-                self.retire(surplus, self.config.bus.grace, "no longer wanted")
+                grace = max(self.config.bus.grace, longest_timeout_s(self.config, one.group))
+                self.retire(surplus, grace, "no longer wanted")
 
     def start_due(self, now: float) -> None:
         if not self.births.has_mold:
@@ -374,6 +376,12 @@ class Master:
         """That many gateway processes, 1 to 15: the job ids have four bits for them."""
         self.gateways = min(max(gateways, 1), 15)
         self.log.info("scaled", gateways=self.gateways)
+
+    def scale_workers(self, group: str, workers: int) -> None:
+        """That many worker processes, within the range its queues give; those too many finish what they have."""
+        if self.workers.get(group) != workers:
+            self.workers[group] = workers
+            self.log.info("scaled", group=group, workers=workers)
 
     def summary(self) -> str:
         alive = self.children.alive()

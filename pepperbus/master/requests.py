@@ -8,6 +8,8 @@ Every answer has `ok`; when it is false `error` (or `mistakes`) says why.
     {"op": "stop", "grace": 30}                       grace in seconds, default [bus] grace
     {"op": "reopen"}                                  log files, after rotation
     {"op": "scale", "gateways": 2} or {"by": 1}       gateway processes, 1 to 15
+    {"op": "scale", "group": "orders", "workers": 3}  worker processes, within the range of `workers`
+    {"op": "restart", "name": "worker.orders.0"}      drained within [bus] grace, then another takes its place
     {"op": "tell", "name": "ticker", "command": {…}}  relayed to that child; `role` instead of `name`: to all of it
 """
 
@@ -123,6 +125,10 @@ def _reopen(master: Master, request: dict[str, Any], reply: Reply) -> None:
 
 
 def _scale(master: Master, request: dict[str, Any], reply: Reply) -> None:
+    if "group" in request:
+        master.scale_workers(str(request["group"]), int(request["workers"]))
+        reply({"ok": True})
+        return
     by = request.get("by")
     master.scale(int(request["gateways"]) if by is None else master.gateways + int(by))
     reply({"ok": True, "gateways": master.gateways})

@@ -30,6 +30,8 @@ from pepperbus.ticker.history import History
 from pepperbus.ticker.intakes import Intakes
 from pepperbus.ticker.maker import Maker
 from pepperbus.ticker.replays import Parts, carry_out
+from pepperbus.ticker.scale_rule import LOOK_S
+from pepperbus.ticker.scaling import Scaling
 from pepperbus.ticker.schedules import Schedules
 from pepperbus.worker.inflight import forget, tables
 from pepperbus.worker.reclaim import take_back
@@ -63,7 +65,8 @@ class Ticker:
         self._marks = Marks(self.clock, child.log)
         self._failing: dict[str, tuple[str, float]] = {}  # chore -> (what was said of its failure, when)
         self._journal = LogWriter(child.config.bus.data_dir / "journal", child.name, child.config.journal.content)
-        self._alarms = Alarms(child, self.clock, lambda: self._config, self._storages, lambda: {})
+        self._alarms = Alarms(child, self.clock, lambda: self._config, self._storages, dict)
+        self._scaling = Scaling(child, self.clock, self._storages, lambda: self._config)
         self._maker = Maker(child, self.clock)
         self._intakes = Intakes(child, self._maker, self._storages, lambda: self._config)
 
@@ -81,6 +84,7 @@ class Ticker:
             gevent.spawn(self._every, _RETENTION_S, self._keep_up),
             gevent.spawn(History(lambda: self._config, self._storages, self._in_thread).run, self.child.log),
             gevent.spawn(self._alarms.run),
+            gevent.spawn(self._every, LOOK_S, self._scaling.look),
             gevent.spawn(carry_out, self._replay_parts()),
             gevent.spawn(self._every, growth.EVERY_S, self._measure),
             gevent.spawn(Schedules(self.child, self._maker, self.clock, self._storages, lambda: self._config).run),

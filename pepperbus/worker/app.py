@@ -18,8 +18,9 @@ from pepperbus.clock import SystemClock
 from pepperbus.config.model import Queue, Topic
 from pepperbus.delivery import make_consumer, make_staff
 from pepperbus.delivery.contract import Consumer, Staff
+from pepperbus.delivery.scaled import how_many, topic_slots, topic_target
 from pepperbus.delivery.slots import Slots
-from pepperbus.delivery.target import Closed, Target
+from pepperbus.delivery.target import Closed
 from pepperbus.errors import BootError, StorageError, StorageRefused
 from pepperbus.family.bell import Bell, Ear
 from pepperbus.ids import IdGenerator
@@ -103,7 +104,8 @@ class Worker:
         self._staffs.end_leftovers()
         for topic in topics:
             if topic.kept:
-                self._employ(topic, make_staff(topic, self.child.config))
+                staff = make_staff(topic, self.child.config)
+                self._staffs.employ(topic, staff, how_many(self._slots(topic)[1]))
         gevent.spawn(self._open_all, [topic for topic in topics if not topic.kept])
         self._watch_wakes()
         gevent.spawn(self._sweep_loop)
@@ -194,7 +196,7 @@ class Worker:
     def _add_pump(self, topic: Topic, lane: Lane) -> None:
         consumer = make_consumer(topic, self.child.config)
         pool, own = self._slots(topic)
-        target = Target(pool, own, needs_ping=topic.ping)
+        target = topic_target(pool, own, topic.ping)
         target.serves(f"{consumer.address} {topic.script}")
         record = self._stats.record(topic.full_name)
         record.set("window", min(pool.window, own.window))
@@ -205,16 +207,13 @@ class Worker:
         pump = Pump(topic, lane, target, consumer, record, self.child.owner, parts)
         self._consumers.append(consumer)
         if isinstance(consumer, Staff):
-            self._employ(topic, consumer)
+            self._staffs.employ(topic, consumer, lambda: topic.least or topic.concurrency)
         self._records[topic.full_name] = record
         self._pumps.append(pump)
         self._by_queue.setdefault(topic.queue, []).append(pump)
         self._set_paused_by_file(topic, lane)
         self._attend(pump)
         pump.wake()
-
-    def _employ(self, topic: Topic, staff: Staff) -> None:
-        self._staffs.employ(topic, staff, lambda: topic.least or topic.concurrency)
 
     def _set_paused_by_file(self, topic: Topic, lane: Lane) -> None:
         if topic.paused:
@@ -223,7 +222,7 @@ class Worker:
     def _slots(self, topic: Topic) -> tuple[Slots, Slots]:
         """The pool's places (shared by its topics) and the topic's own; the files are new for every start of the bus."""
         directory = self._run_dir / "targets" / self.child.bus_boot
-        own = Slots(directory / f"topic-{topic.queue}~{topic.name}", topic.concurrency)
+        own = topic_slots(topic, directory)
         self._topic_slots.append(own)
         if topic.run != "fastcgi":
             return own, own

@@ -100,7 +100,7 @@ def test_tags_decide_which_groups_there_are() -> None:
     tagged = replace(OLD, bus=Bus("n", consumer=False))
     change = compare(OLD, tagged)
     assert change.groups == {"a", "b"}
-    assert [one.role for one in wanted(change.config, 1, {"gateway", "worker", "ticker", "web"})] == [
+    assert [one.role for one in wanted(change.config, 1, {"gateway", "worker", "ticker", "web"}, {})] == [
         "gateway",
         "ticker",
         "web",
@@ -109,8 +109,14 @@ def test_tags_decide_which_groups_there_are() -> None:
 
 def test_a_group_has_the_most_workers_any_of_its_queues_asks_for() -> None:
     grouped = config(queue("a", process_group="g"), queue("b", process_group="g", workers=3), queue("c"))
-    counts = {one.group: one.count for one in wanted(grouped, 1, {"worker"})}
+    counts = {one.group: one.count for one in wanted(grouped, 1, {"worker"}, {})}
     assert counts == {"g": 3, "c": 1}
+
+
+def test_a_range_of_workers_begins_low_and_is_kept_to() -> None:
+    ranged = config(queue("a", workers=4, least_workers=2))
+    counts = [wanted(ranged, 1, {"worker"}, {"a": asked})[0].count for asked in (0, 1, 3, 9)]
+    assert counts == [2, 2, 3, 4]
 
 
 def test_a_draining_worker_may_finish_its_longest_attempt() -> None:
