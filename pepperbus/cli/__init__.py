@@ -31,6 +31,7 @@ COMMANDS = {
     "check": _Entry("steer", "Say whether the configuration is right, or what does not fit php-fpm (`check fpm`)."),
     "reload": _Entry("steer", "Let the running bus read its configuration anew."),
     "upgrade": _Entry("steer", "Let the running bus become the code on disk, without an end of service."),
+    "restart": _Entry("steer", "Drain one process of the running bus; another takes its place."),
     "stop": _Entry("steer", "Stop the running bus."),
     "fpm-pool": _Entry("steer", "Print a php-fpm pool file made for the bus."),
     "password": _Entry("password", "Print the hash of a password, for the configuration."),

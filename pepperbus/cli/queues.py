@@ -10,7 +10,8 @@ import click
 from pepperbus.cli import completion, words
 from pepperbus.cli.session import as_daemon, confirm, office, show
 from pepperbus.errors import ConfigError, PepperbusError, UsageError
-from pepperbus.operations import queues
+from pepperbus.operations import closing, queues
+from pepperbus.operations.office import Office
 from pepperbus.operations.results import QueueFile, QueueInfo
 
 _SETTINGS = click.argument("settings", nargs=-1, metavar="[KEY=VALUE | TOPIC/KEY=VALUE]...")
@@ -102,15 +103,19 @@ def set_(ctx: click.Context, name: str, settings: tuple[str, ...], unset: tuple[
 @queue.command()
 @click.argument("name", metavar="QUEUE[/TOPIC]", shell_complete=completion.either)
 @click.option("--keep-jobs", is_flag=True, help="Also while jobs wait: they stay in their storage, shown as detached.")
+@click.option("--drain", is_flag=True, help="A queue: it takes no jobs any more, and goes once everything has run.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.pass_context
-def rm(ctx: click.Context, name: str, keep_jobs: bool, yes: bool, dry_run: bool) -> None:
-    """Remove a queue, or one topic of it. Refused while jobs wait there, unless --keep-jobs."""
+def rm(ctx: click.Context, name: str, keep_jobs: bool, drain: bool, yes: bool, dry_run: bool) -> None:
+    """Remove a queue, or one topic of it. Refused while jobs wait there, unless --keep-jobs or --drain."""
     with office(ctx) as opened:
         names = ", ".join(topic.full_name for topic in opened.named(name))
         if dry_run:
             click.echo(f"would remove {names or name}")
+            return
+        if drain:
+            _drain(ctx, opened, name, keep_jobs, yes)
             return
         if not keep_jobs:
             with as_daemon(opened.config.bus):
@@ -118,6 +123,19 @@ def rm(ctx: click.Context, name: str, keep_jobs: bool, yes: bool, dry_run: bool)
         confirm(f"Remove {names or name} from the configuration?", yes)
         with _mistakes_are_ours():
             done = queues.remove(opened, name, keep_jobs=keep_jobs)
+    _told(ctx, done)
+
+
+def _drain(ctx: click.Context, opened: Office, name: str, keep_jobs: bool, yes: bool) -> None:
+    if "/" in name or keep_jobs:
+        raise UsageError("--drain is for a whole queue, and leaves no jobs to keep")
+    if not opened.config.web.listen:
+        raise UsageError(
+            f"the sidecar removes it, and [web] listen is empty: pepperbus queue set {name} closed=yes, later rm"
+        )
+    confirm(f"Take no jobs for {name} any more, and remove it once it is empty?", yes)
+    with _mistakes_are_ours():
+        done = closing.close(opened, name, remove=True)
     _told(ctx, done)
 
 

@@ -62,6 +62,16 @@ def reload(ctx: click.Context) -> None:
 
 
 @click.command()
+@click.argument("process")
+@click.pass_context
+def restart(ctx: click.Context, process: str) -> None:
+    """Drain one process of the running bus (its name in `status`, such as worker.orders.0); another takes its place."""
+    with office(ctx, queues=False) as opened:
+        steered = steer.restart(opened, process)
+    _steered(ctx, steered)
+
+
+@click.command()
 @click.pass_context
 def upgrade(ctx: click.Context) -> None:
     """Let the running bus become the code on disk, without an end of service.

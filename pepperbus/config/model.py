@@ -375,6 +375,7 @@ class Queue:
     reply: str = "auto"  # auto | json | redis
     rpush: str = "front"  # front | normal
     process_group: str = ""  # "" = a group of its own
+    closed: str = "no"  # no | yes: takes no pushes | remove: and goes once it is empty
     history: float = 0.0  # s; the content of finished jobs is kept so long
     workers: int = 1  # the most
     least_workers: int = 0  # where `workers` is a range: its lower end, else 0

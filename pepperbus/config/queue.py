@@ -65,6 +65,8 @@ def build(document: Document, name: str, node: Config) -> Queue:
     file = Path(os.path.abspath(document.file))
     own["schedule"] = schedules.build(document, name, values.get("schedule", {}))
     own["intakes"] = intakes.build(document, values.get("intakes", {}), topics)
+    if own["closed"] != "no":
+        own |= {"schedule": {}, "intakes": ()}
     return Queue(name=name, topics=topics, storage=storage, tags=inherited.get("tags", ()), file=file, **own)
 
 

@@ -68,6 +68,8 @@ class QueueRoute:
         return "" if self._ready else self._look()
 
     def _look(self) -> str:
+        if self.queue.closed != "no":
+            return f"queue {self.name} is closed: it takes no jobs any more"
         wanted = LEVELS.index(self.queue.durability)
         for lane, _ in self.lanes:
             if lane.trouble:

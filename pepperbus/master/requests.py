@@ -134,14 +134,28 @@ def _scale(master: Master, request: dict[str, Any], reply: Reply) -> None:
     reply({"ok": True, "gateways": master.gateways})
 
 
+def _restart(master: Master, request: dict[str, Any], reply: Reply) -> None:
+    place = master.children.places.get(str(request["name"]))
+    if place is None or not place.alive:
+        reply(_nobody(master, request["name"]))
+        return
+    if place.phase is Phase.READY:
+        master.drain(place, master.config.bus.grace, "somebody asked for it")
+    reply({"ok": True, "pid": place.pid})
+
+
+def _nobody(master: Master, name: object) -> dict[str, Any]:
+    known = ", ".join(place.name for place in master.children.alive())
+    return {"ok": False, "error": f"no process {name!r} lives; there are {known}"}
+
+
 def _tell(master: Master, request: dict[str, Any], reply: Reply) -> None:
     command = request["command"]
     until = time.monotonic() + float(request.get("timeout", _TELL_TIMEOUT_S))
     if "name" in request:
         place = master.children.places.get(request["name"])
         if place is None or not place.alive:
-            known = ", ".join(p.name for p in master.children.alive())
-            reply({"ok": False, "error": f"no process {request['name']!r} lives; there are {known}"})
+            reply(_nobody(master, request["name"]))
             return
         master.lines[place.name].ask(command, lambda answer: reply({"ok": True, "answer": answer}), until)
         return
@@ -168,6 +182,7 @@ _VERBS: dict[str, Callable[[Master, dict[str, Any], Reply], None]] = {
     "upgrade": _upgrade,
     "stop": _stop,
     "reopen": _reopen,
+    "restart": _restart,
     "scale": _scale,
     "tell": _tell,
 }

@@ -6,6 +6,7 @@ or raises one of `pepperbus.errors`.
 
     status.py     StatusReader(office).read(): queues, rates, percentiles, processes, storages, what is wrong
     queues.py     show, listing, add, change, remove: the files of queues.d
+    closing.py    close, reopen, finish: a queue that takes no jobs any more
     queue_files.py  those files as wholes: export, trial, removed; queue_text.py their text
     drafts.py     draft: a change tried without being made; versions.py what the files were before
     history.py    course: what a topic did over time

@@ -1,4 +1,4 @@
-"""Check a configuration; tell the running master to reload, upgrade, stop, reopen its logs, change its gateways.
+"""Check a configuration; tell the running master to reload, upgrade, stop, reopen its logs, restart a process, scale.
 
 Floor 4. The master's answers are taken as they come: `ok` and a line, and whatever else it says.
 """
@@ -92,6 +92,15 @@ def stop(office: Office, now: bool = False, wait: bool = True) -> Steered:
 def reopen(office: Office) -> Steered:
     """The running bus opens its log files anew. Raises NotReachable."""
     return _steer(office, {"op": "reopen"})
+
+
+@operation(Right.ADMIN, details=("name",), tells=("ok", "message"))
+def restart(office: Office, name: str) -> Steered:
+    """The process `name` (`worker.orders.0`) drains within `[bus] grace` and another takes its place.
+
+    What it has leased and cannot end goes back. Raises NotReachable.
+    """
+    return _steer(office, {"op": "restart", "name": name})
 
 
 @operation(Right.ADMIN, details=("change",), tells=("ok", "message"))

@@ -5,6 +5,7 @@
     guard.py     who may ask: Host and Origin checks, security headers
     logins.py    who is asking: sessions, bearer tokens, the login and set-up forms
     desk.py      what the parts share: an `Office` safe for many greenlets, the monitor
+    closing.py   removes queues that were closed for that, once they are empty
     monitor.py   samples the statistics every second: rates and percentiles of the last minute
     health.py    /healthz, /readyz
     metrics.py   /metrics

@@ -13,6 +13,7 @@ from gevent.pywsgi import WSGIServer
 from pepperbus.child import Child
 from pepperbus.errors import BootError
 from pepperbus.log import Log
+from pepperbus.web import closing
 from pepperbus.web.app import create_app
 from pepperbus.web.desk import Desk, SharedOffice
 from pepperbus.web.monitor import Monitor
@@ -76,9 +77,9 @@ def main(child: Child) -> None:
     for server in servers:
         server.start()
     child.start()
-    sampler = gevent.spawn(desk.monitor.run)
+    chores = [gevent.spawn(desk.monitor.run), gevent.spawn(closing.run, desk, child.log)]
     leaving.wait()
-    sampler.kill()
+    gevent.killall(chores)
     # Even without a grace the answer to "stop" itself must get out; a reader of events must not hold up the end.
     stops = [gevent.spawn(server.stop, min(max(graces[0], _LAST_WORDS_S), _LONGEST_S)) for server in servers]
     for stop in stops:

@@ -11,7 +11,7 @@ import binascii
 from typing import Any
 
 from pepperbus.errors import UsageError
-from pepperbus.operations import consumer, life, pause, purge, push, queues, schedules, steer, tail
+from pepperbus.operations import closing, consumer, life, pause, purge, push, queues, schedules, steer, tail
 from pepperbus.operations import find as finding
 from pepperbus.operations import jobs as listing
 from pepperbus.operations import results as r
@@ -56,6 +56,8 @@ def change_queue(call: Call) -> r.QueueFile:
 
 
 def remove_queue(call: Call) -> r.QueueFile:
+    if call.query.drain:
+        return closing.close(call.desk.office, call.names["queue"], remove=True)
     return queues.remove(call.desk.office, call.names["queue"], keep_jobs=call.query.keep_jobs)
 
 
@@ -186,6 +188,10 @@ def reopen_logs(call: Call) -> r.Steered:
     return steer.reopen(call.desk.office)
 
 
+def restart_process(call: Call) -> r.Steered:
+    return steer.restart(call.desk.office, call.names["process"])
+
+
 def scale_gateways(call: Call) -> r.Steered:
     return steer.scale(call.desk.office, call.body.change)
 
@@ -249,10 +255,11 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/check", N.VIEW_NODE, check_configuration, r.Checked, "Whether the files on disk are right."),
     Route("POST", "/reload", N.ADMIN_NODE, reload_configuration, r.Steered, "Take the files on disk."),
     Route("POST", "/reopen", N.ADMIN_NODE, reopen_logs, r.Steered, "Open the log files anew."),
+    Route("POST", "/processes/{process}/restart", N.ADMIN_NODE, restart_process, r.Steered, "Drained, then another."),
     Route("POST", "/gateways", N.ADMIN_NODE, scale_gateways, r.Steered, "More or less gateway processes.", body=ScaleBody),
     Route("POST", "/stop", N.ADMIN_NODE, stop_bus, r.Steered, "End the bus.", body=StopBody),
-    *watch.ROUTES,
     *replays.ROUTES,
+    *watch.ROUTES,
     *alarms.ROUTES,
     *people.ROUTES,
 )  # fmt: skip

@@ -157,3 +157,13 @@ def test_stop_over_the_control_socket(buses: Buses) -> None:
     assert bus.ask("stop", grace=0) == {"ok": True, "grace": 0.0, "pid": bus.pid}
     assert bus.wait() == 0
     assert not (bus.run_dir / "control.sock").exists()
+
+
+def test_a_process_ends_when_asked_and_another_takes_its_place(buses: Buses) -> None:
+    bus = buses.start(roles=ROLES)
+    before = bus.pids()["worker.orders.0"]
+    assert bus.cli("restart", "worker.none.0").returncode == 1
+    assert bus.cli("restart", "worker.orders.0").returncode == 0
+    bus.wait_for(lambda status: status["ready"] and before not in [p["pid"] for p in status["processes"]])
+    (place,) = [p for p in bus.status()["processes"] if p["name"] == "worker.orders.0"]
+    assert (place["restarts"], place["reason"]) == (1, "somebody asked for it")

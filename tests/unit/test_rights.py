@@ -69,7 +69,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def call(client: FlaskClient, route: Route) -> Any:
-    names = {"queue": "orders", "topic": "mail", "id": JOB, "user": "anna", "token": "none", "session": "none", "silence": "7", "schedule": "tick", "sample": "one"}
+    names = {"queue": "orders", "topic": "mail", "id": JOB, "user": "anna", "token": "none", "session": "none", "process": "web", "silence": "7", "schedule": "tick", "sample": "one"}
     path = route.path.format(**names)
     body = msgspec.json.encode(BODIES.get(route.body.__name__, {})) if route.method != "GET" else None
     answer = client.open(f"/api/v1{path}", method=route.method, data=body, headers=JSON)

@@ -37,6 +37,7 @@ def matters(status: Status, monitor: Monitor) -> list[Matter]:
     found = [*_node(status), *_storages(status)]
     for queue in status.queues:
         found += _durability(queue, status)
+        found += _closed(queue)
         for topic in queue.topics:
             found += _topic(topic, status, monitor)
     for topic in status.detached:
@@ -75,6 +76,18 @@ def _durability(queue: QueueStatus, status: Status) -> Iterator[Matter]:
                 "{queue} refuses pushes: it asks for durability {wanted}, storage {storage} gives {given}", **facts
             )
             yield Matter("loss", text, "/storage", "", queue.name)
+
+
+def _closed(queue: QueueStatus) -> Iterator[Matter]:
+    if queue.closed:
+        left = count(sum(topic.ready + topic.delayed + topic.leased + topic.dead for topic in queue.topics))
+        facts = {"queue": queue.name, "n": left}
+        text = (
+            _("{queue} takes no jobs any more and is removed once it is empty; left: {n}", **facts)
+            if queue.closed == "remove"
+            else _("{queue} is closed: it takes no jobs; left: {n}", **facts)
+        )
+        yield Matter("slow", text, f"/queues/{queue.name}/edit", "", queue.name)
 
 
 def _topic(topic: TopicStatus, status: Status, monitor: Monitor) -> Iterator[Matter]:

@@ -40,6 +40,7 @@ DEED_WORDS = {
     "purge": "deleted jobs",
     "mark": "marked an error",
     "reload": "reloaded the configuration",
+    "restart": "restarted a process",
     "reopen": "opened the logs anew",
     "scale": "changed the number of gateways",
     "stop": "stopped the bus",

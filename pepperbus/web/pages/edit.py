@@ -11,7 +11,7 @@ from pepperbus.config.queue import ONLY
 from pepperbus.config.spec import Option, schema
 from pepperbus.errors import NotFound, PepperbusError, UsageError
 from pepperbus.names import is_name
-from pepperbus.operations import drafts, pause, queues, versions
+from pepperbus.operations import closing, drafts, pause, queues, versions
 from pepperbus.web.desk import Desk
 from pepperbus.web.formats import count
 from pepperbus.web.pages import form
@@ -73,6 +73,7 @@ def _form(desk: Desk, name: str, values: dict[str, str], topics: list[str], new:
             secrets=form.SECRETS,
             only=_ONLY,
             systems=systems,
+            closed="" if new else desk.office.queue(name).closed,
             versions=[] if new else versions.versions(desk.office, name, queue_file(name, desk.base.config)),
             chosen=request.args.get("topic", ""),
             NEW=form.NEW,
@@ -150,6 +151,20 @@ def _delete(desk: Desk, name: str) -> Response:
     return did(_("{name} is removed", name=name), "/queues", go=True)
 
 
+def _close(desk: Desk, name: str) -> Response:
+    """From the dialog of deleting: everything in it runs first."""
+    done = closing.close(desk.office, name, remove=True)
+    desk.monitor.forget()
+    text = _("{name} takes no jobs any more and is removed once it is empty", name=name)
+    return did(done.reload if done.refused else text, f"/queues?q={name}/", good=not done.refused, go=True)
+
+
+def _reopen(desk: Desk, name: str) -> Response:
+    closing.reopen(desk.office, name)
+    desk.monitor.forget()
+    return did(_("{name} takes jobs again", name=name), f"/queues/{name}/edit", go=True)
+
+
 def _rollback(desk: Desk, name: str) -> Response:
     queues.rollback(desk.office, name, request.form.get("at_ms", 0, int))
     desk.monitor.forget()
@@ -174,6 +189,14 @@ def register(pages: Blueprint, desk: Desk) -> None:
     @pages.post("/queues/<queue>/save")
     def queue_save(queue: str) -> Response:
         return _save(desk, queue)
+
+    @pages.post("/queues/<queue>/close")
+    def queue_close(queue: str) -> Response:
+        return _close(desk, queue)
+
+    @pages.post("/queues/<queue>/reopen")
+    def queue_reopen(queue: str) -> Response:
+        return _reopen(desk, queue)
 
     @pages.post("/queues/<queue>/rollback")
     def queue_rollback(queue: str) -> Response:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
+from pepperbus.accounts.model import EVERYWHERE, Right
 from pepperbus.operations import consumers, steer, storages
+from pepperbus.operations.rights import require
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
 from pepperbus.web.formats import sparkline
-from pepperbus.web.pages.answers import did
+from pepperbus.web.pages.answers import did, fragment
 from pepperbus.web.words import _
 
 _MOST = 50  # targets of a consumer, those in trouble first
@@ -54,6 +56,30 @@ def register(pages: Blueprint, desk: Desk) -> None:
     @pages.get("/nodes")
     def nodes() -> Response:
         return frame.show("nodes.html", lambda: _nodes(desk), shared=True)
+
+    @pages.post("/nodes/gateways/<any(more,less):change>")
+    def nodes_gateways(change: str) -> Response:
+        done = steer.scale(desk.office, 1 if change == "more" else -1)
+        desk.monitor.forget()
+        text = _("Gateway processes from now on: {n}", n=done.answer.get("gateways", "?"))
+        return did(text if done.ok else done.message, "/nodes", good=done.ok)
+
+    @pages.post("/nodes/restart/<process>")
+    def nodes_restart(process: str) -> Response:
+        done = steer.restart(desk.office, process)
+        desk.monitor.forget()
+        text = _("{name} ends what it is at; then another takes its place", name=process)
+        return did(text if done.ok else done.message, "/nodes", good=done.ok)
+
+    @pages.post("/nodes/stop")
+    def nodes_stop() -> Response:
+        node = desk.base.config.bus.node
+        require(desk.office, Right.ADMIN, EVERYWHERE, "stop the bus")
+        if request.form.get("typed", "").strip() != node:
+            return fragment("dialogs/stop.html", 409 if "typed" in request.form else 200, node=node)
+        done = steer.stop(desk.office, wait=False)  # this process is part of what has to end
+        text = _("{node} ends what runs and stops; this page goes with it", node=node)
+        return did(text if done.ok else done.message, "/nodes", good=done.ok)
 
     @pages.post("/nodes/reload")
     def nodes_reload() -> Response:
