@@ -10,6 +10,13 @@ import re
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 NAME_RULE = "1 to 128 of A-Z a-z 0-9 . _ - and the first a letter or digit"
 
+#: `queue/@json` is answered in JSON whatever the queue's `reply` says; no topic can have that name.
+JSON_KEY = "@json"
+
+
+#: In the run directory: where the ticker has moved what the configuration gives as a range.
+SCALING = "scaling.json"
+
 
 def is_name(text: str) -> bool:
     """Whether `text` can name a queue, a topic, a storage, a pool or a node."""

@@ -58,6 +58,7 @@ def _status(status: Status) -> None:
             for one in queue.intakes
         ]
         words.table(("intake", "list", "waiting", "moved", "per s", ""), intakes)
+    _commands(status)
     words.table(
         ("process", "state", "pid", "up", "restarts", "memory", "cpu", ""),
         [
@@ -75,6 +76,30 @@ def _status(status: Status) -> None:
             for s in status.storages
         ],
     )
+
+
+def _commands(status: Status) -> None:
+    """The processes of run = command, and where ranges stand."""
+    topics = [topic for queue in status.queues for topic in queue.topics]
+    rows = [
+        (
+            topic.name, one["pid"], one["state"], words.span(one["uptime_s"]), one["tasks"], words.size(one["memory"]),
+            words.short(one["why"] or one["said"], 60),
+        )
+        for topic in topics
+        for staff in topic.staff
+        for one in staff["processes"]
+    ]  # fmt: skip
+    if any(topic.staff for topic in topics):
+        words.table(("command of", "pid", "state", "up", "jobs", "memory", ""), rows)
+    ranges = [(queue.name, "workers", queue.standing) for queue in status.queues if queue.standing]
+    ranges += [
+        (topic.name, "children" if topic.run == "command" else "concurrency", topic.standing)
+        for topic in topics
+        if topic.standing
+    ]
+    if ranges:
+        words.table(("range of", "", "stands at"), ranges)
 
 
 def _taker(holder: str) -> str:

@@ -55,6 +55,7 @@ class TopicStatus(Result):
 
     `state`: idle, feeding, paused, stopped, down, probing, or detached (in no configuration any more); `why`: what
     closed its target, as a worker says. `error` is set when its storage did not answer; the depths then mean nothing.
+    `standing`: where `concurrency` stands in its range, and why; `staff`: the processes of its command, worker by worker.
     """
 
     name: str
@@ -83,6 +84,8 @@ class TopicStatus(Result):
     run_time: Percentiles = msgspec.field(default_factory=Percentiles)
     why: str = ""
     error: str = ""
+    standing: str = ""
+    staff: list[dict[str, Any]] = msgspec.field(default_factory=list)
     canary: CanaryStatus | None = None
 
 
@@ -101,6 +104,11 @@ class IntakeStatus(Result):
 
 
 class QueueStatus(Result):
+    """`closed`: whether it takes no pushes any more: "", yes, or remove: and goes once it is empty.
+
+    `standing`: where `workers` stands in its range, and why.
+    """
+
     name: str
     system: str = ""
     tags: tuple[str, ...] = ()
@@ -113,6 +121,7 @@ class QueueStatus(Result):
     topics: list[TopicStatus] = msgspec.field(default_factory=list)
     intakes: list[IntakeStatus] = msgspec.field(default_factory=list)
     closed: str = ""
+    standing: str = ""
 
 
 class StorageStatus(Result):

@@ -7,7 +7,7 @@ targets from the workers. Each source may be away; the others are shown all the 
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from typing import Any
 
 import gevent
 import msgspec
@@ -16,6 +16,7 @@ from pepperbus import stats
 from pepperbus.accounts.model import Right
 from pepperbus.config.model import Queue, Topic
 from pepperbus.errors import NotReachable, PepperbusError
+from pepperbus.operations import scaling
 from pepperbus.operations.office import Office
 from pepperbus.operations.queues import target
 from pepperbus.operations.results import (
@@ -44,6 +45,8 @@ class StatusReader:
         self._before: Totals = {}
         self._operations: dict[str, int] = {}  # of each storage, at the reading before
         self._at = 0.0
+        self._operations: dict[str, int] = {}  # of each storage, at the reading before
+        self._staff: dict[str, list[dict[str, Any]]] = {}  # topic -> the processes of its command, of each worker
         self._intakes: dict[str, list[IntakeStatus]] = {}
 
     def read(self) -> Status:
@@ -55,6 +58,7 @@ class StatusReader:
         self._seconds = now - self._at if self._at else 0.0
         status = Status(config.bus.node, office.clock.now_ms(), running=True)
         self._reasons = self._ask_master(status)
+        self._standing = scaling.read(config.bus.run_dir)
         view = _StorageView(office)
         states = stats.worker_states(directory)
         for number, queue in enumerate(config.queues.values()):
@@ -87,6 +91,9 @@ class StatusReader:
         status.processes = answer.pop("processes", [])
         status.master = answer
         self._intakes = self._ask_ticker()
+        self._staff = {}
+        for name, facts in (pair for one in workers.get("answers", {}).values() for pair in one.get("staff", {}).items()):
+            self._staff.setdefault(name, []).append(facts)
         told = [topics for one in workers.get("answers", {}).values() for topics in one.get("topics", {}).items()]
         return {name: facts["why"] for name, facts in told if facts.get("why") and facts.get("closed") != "open"}
 
@@ -116,6 +123,7 @@ class StatusReader:
             [self._topic(topic, view, states.get(topic.full_name, "idle")) for topic in queue.topics.values()],
             self._intakes.get(queue.name, []),
             "" if queue.closed == "no" else queue.closed,
+            scaling.of_queue(queue, self._standing[1]),
         )
 
     def _topic(self, topic: Topic, view: _StorageView, state: str) -> TopicStatus:
@@ -145,6 +153,8 @@ class StatusReader:
             run_time=percentiles(totals.histograms["run"]),
             why=self._reasons.get(name, ""),
             error=error,
+            standing=scaling.of_topic(topic, self._standing[0]),
+            staff=self._staff.get(name, []),
             canary=self._canary(topic) if topic.canary else None,
         )
 
@@ -259,8 +269,19 @@ def problems(status: Status) -> list[str]:
             why = f": {topic.why}" if topic.why else ""
             found.append(f"{topic.name}: its consumer ({topic.target}) is {topic.state}{why}; {topic.ready} waiting")
     found += [f"intake {q.name}/{one.name}: {one.error}" for q in status.queues for one in q.intakes if one.error]
+    found += _restless(status)
     found += [f"{t.name}: in no queue's file, but {sum(_counts(t))} jobs lie in {t.storage}" for t in status.detached]
     return found
+
+
+def _restless(status: Status) -> list[str]:
+    """Commands whose processes end as soon as they are started."""
+    staffs = [(t.name, staff) for queue in status.queues for t in queue.topics for staff in t.staff]
+    return [
+        f"{name}: its command does not stay alive: {staff['why']}; {staff['restarts']} restarts"
+        for name, staff in staffs
+        if staff["next_start_s"] > 0 and staff["why"]
+    ]
 
 
 def _not_durable(status: Status) -> list[str]:

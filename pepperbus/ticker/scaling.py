@@ -23,11 +23,10 @@ from pepperbus.config.model import Config, Queue, Topic
 from pepperbus.delivery import fpm_status
 from pepperbus.delivery.scaled import ScaledSlots, topic_slots
 from pepperbus.errors import NotReachable, StorageError
+from pepperbus.names import SCALING
 from pepperbus.storage.contract import Storage
 from pepperbus.ticker import scale_rule
 from pepperbus.ticker.scale_rule import Seen, Stand
-
-FILE = "scaling.json"
 
 
 @dataclass
@@ -155,7 +154,7 @@ class Scaling:
         text = json.dumps(told)
         if text == self._told or not (self._told or topics or groups):
             return
-        file = self._config().bus.run_dir / FILE
+        file = self._config().bus.run_dir / SCALING
         new = file.with_suffix(".new")
         new.write_text(text, encoding="utf-8")
         os.replace(new, file)

@@ -180,7 +180,8 @@ def register(pages: Blueprint, desk: Desk) -> None:
     @pages.post("/topics/<queue>/<topic>/concurrency")
     def topic_concurrency(queue: str, topic: str) -> Response:
         wanted = request.form.get("concurrency", "")
-        done = queues.change(desk.office, queue, {f"{topic}/concurrency": wanted})
+        key = "children" if desk.office.topic(f"{queue}/{topic}").run == "command" else "concurrency"
+        done = queues.change(desk.office, queue, {f"{topic}/{key}": wanted})
         facts = {"name": f"{queue}/{topic}", "n": wanted, "why": done.reload}
         text = (
             _("{name} may run {n} attempts at once", **facts)
