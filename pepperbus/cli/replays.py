@@ -20,7 +20,7 @@ _FATES_S = 10.0  # with --stop-at-errors the last outcomes are part of the answe
 
 
 @click.command()
-@selection_options(("dead", "delayed"))
+@selection_options(("dead", "delayed", "done"))
 @click.option("--text", default="", help="Only jobs whose content contains this text.")
 @click.option("--sample", default="100%", show_default=True, help="Only this share of them, chosen by chance (5%).")
 @click.option("--gray", default="", help="This share (5%) or so many (20) first; then it waits for `replays go`.")
@@ -31,9 +31,10 @@ _FATES_S = 10.0  # with --stop-at-errors the last outcomes are part of the answe
 @click.option("--detach", is_flag=True, help="Do not wait for it.")
 @click.pass_context
 def replay(ctx: click.Context, topic: str, ids: tuple[str, ...], yes: bool, dry_run: bool, **words: Any) -> None:
-    """Run dead (or delayed) jobs of QUEUE/TOPIC once more, with a fresh budget of attempts.
+    """Run dead (or delayed, or finished) jobs of QUEUE/TOPIC once more, with a fresh budget of attempts.
 
-    Those with the given IDs, or all that match now: what fails later is not part of it. The bus carries it out; here one
+    Those with the given IDs, or all that match now: what fails later is not part of it. Finished jobs too (--state done),
+    where the queue keeps a `history`. The bus carries it out; here one
     watches. Ctrl-C pauses it (`pepperbus replays resume N` goes on).
     """
     sample = share_of(words["sample"])

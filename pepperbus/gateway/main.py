@@ -25,6 +25,7 @@ from pepperbus.gateway.session import Front
 from pepperbus.gateway.tls import load_context
 from pepperbus.ids import IdGenerator
 from pepperbus.journal.fields import Indexing
+from pepperbus.journal.finished import Keeping
 from pepperbus.journal.log import LogWriter
 from pepperbus.stats import Writer
 from pepperbus.storage import open_storage
@@ -60,6 +61,7 @@ class Gateway:
         self._mark = HighWater(config.bus.data_dir / "ids", child.name)
         self._journal = LogWriter(config.bus.data_dir / "journal", child.name, config.journal.content)
         self._indexing = Indexing(self._journal, config)
+        self._keeping = Keeping(self._indexing, config, child.name)
         self._lanes: dict[str, Lane] = {}
         self._grace = 0.0
         self._leaving = Event()
@@ -73,7 +75,7 @@ class Gateway:
             ids=IdGenerator(config.bus.shard, child.index, lambda: self._front.turn_ms, self._mark.start_ms),
             clock=self._clock,
             log=child.log,
-            journal=self._indexing,
+            journal=self._keeping,
             owner=child.owner,
             process=child.name,
             handout=self._handout,
@@ -100,7 +102,7 @@ class Gateway:
         self._handout.leave()
         for lane in self._lanes.values():
             lane.close()
-        self._journal.close()
+        self._keeping.close()
         self._stats.close()
         self._mark.close()
 
@@ -122,6 +124,7 @@ class Gateway:
             if not lane.trouble:
                 self._watch(lane.storage, config)
         self._indexing.take(config)
+        self._keeping.take(config)
         settings = config.gateway
         self._server.limits = Limits(settings.max_inline, settings.max_bulk, settings.max_args)
         self._server.max_clients, self._server.max_unread = settings.max_clients, settings.max_unread

@@ -19,6 +19,7 @@ from pepperbus.errors import NotFound, UsageError
 from pepperbus.ids import parse_id
 from pepperbus.job import State as JobState
 from pepperbus.journal import since
+from pepperbus.journal.finished import Finished
 from pepperbus.operations.jobs import Selection, stored_of
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Result
@@ -27,7 +28,7 @@ from pepperbus.replay.model import DEEDS, ENDED, Deed, Replay
 from pepperbus.replay.store import Replays
 from pepperbus.storage.contract import Stored
 
-SOURCES = ("dead", "delayed")
+SOURCES = ("dead", "delayed", "done")
 _MOST = 2_000_000  # jobs of a snapshot
 
 
@@ -35,7 +36,7 @@ _MOST = 2_000_000  # jobs of a snapshot
 class Wish:
     """Which jobs: these ids, or all in `state` that match. `error` is part of the reason, `text` of the content.
 
-    `since_ms`: died, or was accepted if it is not dead, since then.
+    `since_ms`: died, was done, or was accepted if it is delayed, since then.
     """
 
     topic: str
@@ -92,7 +93,7 @@ def wish(
     except ValueError as wrong:
         raise UsageError(str(wrong)) from wrong
     if (state or "dead") not in SOURCES:
-        raise UsageError(f"{state} jobs cannot be replayed; {' and '.join(SOURCES)} ones can")
+        raise UsageError(f"{state} jobs cannot be replayed; {', '.join(SOURCES)} ones can")
     if ids and (error or since_ms or text):
         raise UsageError("job ids and a filter exclude each other")
     return Wish(topic, numbers, state or "dead", error, since_ms, text)
@@ -198,6 +199,9 @@ def _words(selection: Wish) -> dict[str, str]:
 
 def _snapshot(office: Office, selection: Wish) -> Iterator[tuple[int, int]]:
     """(job id, stamp) of what matches now."""
+    if selection.state == "done":
+        yield from _finished(office, selection)
+        return
     state = JobState(selection.state)
     chosen = Selection(selection.topic, selection.ids, state, selection.error, selection.since_ms, selection.text)
     for count, stored in enumerate(stored_of(office, chosen)):
@@ -206,6 +210,21 @@ def _snapshot(office: Office, selection: Wish) -> Iterator[tuple[int, int]]:
         if count >= _MOST:
             raise UsageError(f"more than {_MOST} jobs match: narrow it down")
         yield stored.job_id, _stamp(stored)
+
+
+def _finished(office: Office, selection: Wish) -> list[tuple[int, int]]:
+    """Jobs that are done, as far as the queue's `history` reaches."""
+    queue = office.queue(selection.topic.partition("/")[0])
+    office.topic(selection.topic)
+    if not queue.history:
+        raise UsageError(f"queue {queue.name} keeps no finished jobs: its key history says how long")
+    if selection.error:
+        raise UsageError("finished jobs have no error to select by")
+    oldest_ms = max(selection.since_ms, office.clock.now_ms() - int(queue.history * 1000))
+    kept = Finished(office.config.bus.data_dir).find(selection.topic, selection.ids, oldest_ms, selection.text)
+    if selection.ids and (missing := set(selection.ids) - {job_id for job_id, _ in kept}):
+        raise NotFound(f"job {min(missing)} is not among the finished jobs of {selection.topic} that are kept")
+    return kept
 
 
 def _stamp(stored: Stored) -> int:

@@ -19,6 +19,7 @@ from pepperbus.config.model import Config
 from pepperbus.errors import NotReachable, StorageError, StorageRefused
 from pepperbus.journal import growth
 from pepperbus.journal import store as journal_store
+from pepperbus.journal.finished import Finished, topics_with_history
 from pepperbus.journal.log import LogWriter
 from pepperbus.names import split_owner
 from pepperbus.replay.store import Replays
@@ -256,6 +257,7 @@ class Ticker:
     def _ingest(self) -> None:
         data_dir = self._config.bus.data_dir
         self._in_thread(journal_store.ingest, data_dir / "journal", data_dir / "journal.db")
+        self._in_thread(Finished(data_dir).ingest)
 
     def _retain(self) -> None:
         journal = self._config.journal
@@ -263,6 +265,9 @@ class Ticker:
         oldest_ms = self.clock.now_ms() - int(journal.keep * 1000)
         self._in_thread(journal_store.retain, database, oldest_ms, journal.max_bytes)
         Replays(self._config.bus.data_dir).retain(self.clock.now_ms())
+        kept = topics_with_history(self._config).items()
+        oldest = {topic: self.clock.now_ms() - int(seconds * 1000) for topic, seconds in kept}
+        self._in_thread(Finished(self._config.bus.data_dir).retain, oldest, journal.max_bytes)
 
     def _in_thread(self, work: Callable[..., Any], *args: Any) -> None:
         """SQLite waits inside C: in a native thread, or the hub and with it the heartbeat stands still."""

@@ -18,6 +18,7 @@ from pepperbus.config.model import Config
 from pepperbus.errors import NotFound, PepperbusError, StorageError, StorageUnavailable
 from pepperbus.journal import since
 from pepperbus.journal.contract import JournalWriter, Row
+from pepperbus.journal.finished import Finished
 from pepperbus.journal.reader import Reader
 from pepperbus.log import Log
 from pepperbus.replay.model import ENOUGH, MOVING, Fate, Item, Phase, Replay, State
@@ -147,8 +148,8 @@ class Runner:
         if going and replay.state is State.GRAY and replay.canary:
             self._try_second(replay, storage, going)
         elif going:
-            moves.move(replay, storage, going)
-            self._tell(replay, going)
+            moves.move(replay, storage, going, Finished(self._parts.data_dir), self._parts.clock.now_ms())
+            self._tell(replay, [item for item in going if item.phase is Phase.MOVING])
         return self._settle(items)
 
     def _try_second(self, replay: Replay, storage: Storage, items: list[Item]) -> None:
@@ -205,7 +206,7 @@ class Runner:
         begun = self._store.items(self._number, [Phase.MOVING])
         reader = Reader(self._parts.data_dir / "journal.db", self._parts.data_dir / "journal")
         for item in begun:
-            moved = moves.has_moved(replay, storage, item)
+            moved = moves.has_moved(replay, storage, item, reader)
             if replay.canary and not replay.rest:  # done there it is gone; else it may have run, and runs with the rest
                 item.phase, item.fate = (Phase.MOVED, Fate.SUCCEEDED) if moved else (Phase.BACK, Fate.FAILED)
             elif not moved:

@@ -24,7 +24,9 @@ from pepperbus.delivery.target import Closed
 from pepperbus.errors import BootError, StorageError, StorageRefused
 from pepperbus.family.bell import Bell, Ear
 from pepperbus.ids import IdGenerator
+from pepperbus.journal.contract import JournalWriter
 from pepperbus.journal.fields import Indexing
+from pepperbus.journal.finished import Keeping
 from pepperbus.journal.log import LogWriter
 from pepperbus.names import split_owner, split_topic
 from pepperbus.stats import Record, Writer
@@ -81,6 +83,7 @@ class Worker:
             child.log,
         )
         self._indexing_parts = replace(self._parts, journal=Indexing(self.journal, config))
+        self._keeping: dict[int, Keeping] = {}  # by the journal behind it
         self._leaving = Event()
         self._leave_by = float("inf")  # monotonic s; a later, shorter grace wins
         self._asking_paused: set[str] = set()
@@ -140,7 +143,7 @@ class Worker:
             self.child.log,
             self._turn_all,
             self._wake_others,
-            self.journal.flush,
+            self._flush_journals if any(queue.history for queue in self._queues) else self.journal.flush,
         )
         self._storages[name], self._lanes[name] = storage, lane
         self._ask_paused(lane)
@@ -202,6 +205,8 @@ class Worker:
         record.set("window", min(pool.window, own.window))
         indexed = bool(self.child.config.queues[topic.queue].index)
         parts = self._indexing_parts if indexed else self._parts
+        if self.child.config.queues[topic.queue].history:
+            parts = replace(parts, journal=self._keep_finished(parts.journal))
         if topic.canary is not None:
             consumer = beside(consumer, topic, self.child.config, self._pool_slots, self._stats.record, parts)
         pump = Pump(topic, lane, target, consumer, record, self.child.owner, parts)
@@ -214,6 +219,14 @@ class Worker:
         self._set_paused_by_file(topic, lane)
         self._attend(pump)
         pump.wake()
+
+    def _keep_finished(self, journal: JournalWriter) -> JournalWriter:
+        return self._keeping.setdefault(id(journal), Keeping(journal, self.child.config, self.child.name))
+
+    def _flush_journals(self) -> None:
+        self.journal.flush()
+        for keeping in self._keeping.values():
+            keeping.flush()
 
     def _set_paused_by_file(self, topic: Topic, lane: Lane) -> None:
         if topic.paused:
@@ -399,6 +412,8 @@ class Worker:
             pump.idle.wait(1.0)
         stored = [lane.flush(2.0) for lane in self._lanes.values()]
         self._staffs.gone()
+        for keeping in self._keeping.values():
+            keeping.close()
         self.journal.close()
         if all(stored) and not any(pump.under_way for pump in self._pumps):
             self._inflight.close()

@@ -14,7 +14,9 @@ import pytest
 from pepperbus.clock import ManualClock
 from pepperbus.config.canary import Canary
 from pepperbus.errors import NotFound, StorageUnavailable, UsageError
+from pepperbus.job import Job
 from pepperbus.journal import store as journal_store
+from pepperbus.journal.finished import Finished, Keeping, topics_with_history
 from pepperbus.log import Log
 from pepperbus.operations import life, purge, replays
 from pepperbus.operations.jobs import select
@@ -50,6 +52,7 @@ class Works:
         """As a ticker does it; the journal's rows are in their database before."""
         data_dir = self.office.config.bus.data_dir
         journal_store.ingest(data_dir / "journal", data_dir / "journal.db")
+        Finished(data_dir).ingest()
         assert isinstance(self.office.clock, ManualClock)
         self.office.clock.advance(0.1)
         self.runner = self.runner or Runner(self.parts, self.store, number)
@@ -70,7 +73,9 @@ class Works:
         ids = []
         for one in self.shop.storage.lease(MAIL, n, OWNER):
             self.shop.storage.settle(OWNER, [Settle(MAIL, one.job_id, outcome, due_ms, "again")])
-            self.shop.row(one.job_id, outcome=outcome.value)
+            job = Job.decode(one.body)
+            facts = {"in_trace": job.trace, "client": job.client, "accepted_ms": job.accepted_ms}
+            self.shop.row(one.job_id, outcome=outcome.value, content=job.content, **facts)
             ids.append(one.job_id)
         return ids
 
@@ -329,3 +334,75 @@ def test_the_first_share_at_the_second_consumer(works: Works, shop: Shop, monkey
         assert set(done) == {i for i in ids if "replayed" in events[i]}
         assert sum(events[i][1:] == ["attempt"] for i in ids) == 20 - len(done), "done there"
         assert sum("canary" in events[i] for i in ids) + 20 - len(done) == 10
+
+
+def with_history(works: Works, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """As a bus whose queue keeps finished jobs."""
+    queues = works.office.config.queues
+    monkeypatch.setitem(queues, "orders", replace(queues["orders"], history=3600.0))
+    shop.journal = Keeping(shop.journal, works.office.config, "worker.orders.0")  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("crash", ["", "before", "after"])
+def test_finished_jobs_run_again_from_history(
+    works: Works,
+    shop: Shop,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    crash: str,
+) -> None:
+    ids = shop.push(b"a" * 5000, b"order 17 \xff", b"order 18")
+    with pytest.raises(UsageError, match="keeps no finished jobs"):
+        works.plan(state="done")
+    with_history(works, shop, monkeypatch)
+    works.work(3, Outcome.DONE)
+    Finished(works.office.config.bus.data_dir).ingest()
+    with pytest.raises(NotFound):
+        works.plan(state="done", ids=("10000000000000000001",))
+    made = works.plan(state="done", text="order 1")
+    assert made.jobs == 2
+
+    def dies(*args: Any) -> None:
+        if crash == "after":
+            moves_move(*args)
+        raise SystemExit
+
+    moves_move = moves.move
+    if crash:
+        with monkeypatch.context() as crashing, pytest.raises(SystemExit):
+            crashing.setattr(moves, "move", dies)
+            works.turn(made.id)
+        works.runner = None
+        if crash == "after":  # it has run by the time a successor looks
+            shop.storage.promote(MAIL, works.office.clock.now_ms())
+            assert len(works.work(9, Outcome.DONE)) == 2
+    seen = works.ended(made.id)
+    shop.storage.promote(MAIL, works.office.clock.now_ms())
+    found = {one.job_id: Job.decode(one.body) for one in shop.storage.lease(MAIL, 9, OWNER)}
+    if crash == "after":
+        assert found == {}
+    else:
+        assert {job_id: job.content for job_id, job in found.items()} == {ids[1]: b"order 17 \xff", ids[2]: b"order 18"}
+        assert found[ids[2]][1:] == ("trace-1", b"order 18", found[ids[2]].accepted_ms, "10.0.0.9:4")
+        assert found[ids[2]].accepted_ms
+    assert (seen.state, seen.replayed) == ("done", 2)
+
+
+def test_what_is_kept_goes_in_its_time(works: Works, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    with_history(works, shop, monkeypatch)
+    kept = Finished(works.office.config.bus.data_dir)
+    shop.push(b"x" * 2000, b"y")
+    works.work(2, Outcome.DONE)
+    kept.ingest()
+    assert [at for _, at in kept.find(MAIL)] == [works.office.clock.now_ms()] * 2
+    hour = {topic: int(seconds * 1000) for topic, seconds in topics_with_history(works.office.config).items()}
+    assert hour == {MAIL: 3_600_000, "orders/audit": 3_600_000}
+    now_ms = works.office.clock.now_ms()
+    kept.retain({MAIL: now_ms}, 1 << 30)
+    assert len(kept.find(MAIL)) == 2
+    kept.retain({MAIL: now_ms + 1}, 1 << 30)
+    assert kept.find(MAIL) == []
+    shop.push(b"x" * 2000)
+    works.work(1, Outcome.DONE)
+    kept.ingest()
+    kept.retain({}, 1 << 30)
+    assert kept.find(MAIL) == [], "a queue that keeps none any more"

@@ -72,7 +72,8 @@ def _wish(name: str) -> replays.Wish:
     """The same for a replay."""
     words, chosen = request.values, _selection(name)
     ids = tuple(str(one) for one in chosen.ids)
-    return replays.wish(name, ids, _state(), chosen.error, chosen.since_ms, "" if ids else words.get("text", ""))
+    state = "done" if request.values.get("state") == "done" else _state()
+    return replays.wish(name, ids, state, chosen.error, chosen.since_ms, "" if ids else words.get("text", ""))
 
 
 def _share(text: str) -> float:
