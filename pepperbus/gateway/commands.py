@@ -6,6 +6,7 @@ typed. Commands never block: what needs a storage answers with `Later`, what mus
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import gevent
@@ -16,6 +17,7 @@ from pepperbus.gateway.logins import TOO_MANY, log_in, log_in_slowly, needs_time
 from pepperbus.gateway.session import Answer, Goodbye, Later, Session, Wait
 from pepperbus.wire import resp
 
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")  # W3C Trace Context, version 00
 REDIS_VERSION = "7.0.0"  # whose commands and words we speak; clients compare it
 
 
@@ -167,7 +169,7 @@ def command(session: Session, args: resp.Command) -> Answer:
 
 
 def client(session: Session, args: resp.Command) -> Answer:
-    """SETNAME GETNAME ID SETINFO."""
+    """SETNAME GETNAME ID SETINFO; TRACEPARENT: the W3C trace that the pushes from here on belong to, empty = none."""
     what = args[1].upper() if len(args) > 1 else b""
     if what == b"SETNAME" and len(args) == 3:
         if any(c <= 0x20 for c in args[2]):
@@ -179,6 +181,11 @@ def client(session: Session, args: resp.Command) -> Answer:
     if what == b"ID" and len(args) == 2:
         return resp.integer(session.number)
     if what == b"SETINFO" and len(args) == 4:
+        return resp.OK
+    if what == b"TRACEPARENT" and len(args) == 3:
+        if args[2] and not _TRACEPARENT.match(args[2]):
+            return resp.error("ERR not a traceparent, such as 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        session.traceparent = args[2]
         return resp.OK
     if not what:
         return _arity(args)

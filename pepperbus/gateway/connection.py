@@ -255,7 +255,8 @@ class Connection:
             and self.parser.trusted
             and not self.parser.midway
         ):  # all that was read is done: what most turns come to
-            self._plain = self.session.transaction is None and self.parser.limits.max_bulk >= plain_push.MAX_VALUE
+            usual = self.session.transaction is None and not self.session.traceparent
+            self._plain = usual and self.parser.limits.max_bulk >= plain_push.MAX_VALUE
             self._house.deadline(self, None)
             return
         more = left <= 0 and not self._held

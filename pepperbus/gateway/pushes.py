@@ -83,7 +83,13 @@ def _push(
     if trouble := route.trouble:
         return _unavailable(session, target, trouble)
     ahead = front and route.queue.rpush == "front"
-    if len(values) == 1 and not (times or ahead) and session.transaction is None and route.simple:
+    if (
+        len(values) == 1
+        and not (times or ahead)
+        and session.transaction is None
+        and route.simple
+        and not session.traceparent
+    ):
         return bus.routes.express(args[0], args[1], target).bring(session, values, len(values[0]))
     return _push_any(session, target, route, values, times, ahead)
 
@@ -128,7 +134,7 @@ def _submit(submission: Submission, pushes: list[tuple[QueueRoute, list[Push]]])
 
 
 def _trace(session: Session) -> bytes:
-    return b"%d%b" % (session.front.ids.next(), session.trace_tail)
+    return session.traceparent or b"%d%b" % (session.front.ids.next(), session.trace_tail)
 
 
 def _check(session: Session, args: resp.Command, target: Target) -> bytes | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pepperbus.config.model import Config, Queue, Topic
 from pepperbus.family.bell import Bell
 from pepperbus.gateway.express import Express
+from pepperbus.names import JSON_KEY
 from pepperbus.stats import Record, Writer
 from pepperbus.storage.contract import LEVELS
 from pepperbus.wire import plain_push
@@ -173,7 +174,8 @@ class Routes:
         queue, slash, topic = key.partition("/")
         route = self.queues.get(queue)
         if slash:
-            return Target(key, queue, topic, route, False, route is not None and route.queue.reply == "redis")
+            plain = route is not None and route.queue.reply == "redis" and topic != JSON_KEY
+            return Target(key, queue, topic, route, False, plain)
         if route is not None:
             json = route.queue.reply == "json"
             return Target(key, queue, "", route, True, not json, json)

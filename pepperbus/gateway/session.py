@@ -130,6 +130,7 @@ class Session:
         "trace_tail",
         "transaction",
         "unacked",
+        "traceparent",
         "waiter",
     )
 
@@ -145,6 +146,7 @@ class Session:
         self.arrived = 0.0  # monotonic, when the bytes being worked on came
         self.transaction: Transaction | None = None
         self.granted: QueueRoute | None = None  # the queue this client was last allowed to push to
+        self.traceparent = b""  # what its jobs get as inTraceId instead of one of ours
         self.express: Express | None = None  # the quick way to where it last pushed
         self.holding: list[Taken] = []  # what it popped and has not said to be done
         self.unacked = 0  # what it read and nobody has acknowledged
@@ -184,7 +186,7 @@ class Session:
         self.gone()
         self.login = None
         self.protocol = 2
-        self.name = b""
+        self.name = self.traceparent = b""
         self.transaction = None
 
     def express_for(self, data: bytes) -> Express | None:

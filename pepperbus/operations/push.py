@@ -1,14 +1,11 @@
 """Pushing from here goes through the gateway, with the queue's login: exactly what a producer's push goes through.
 
-Floor 4. A small client on a plain socket: pipelined commands of several jobs each, replies counted one by one.
+Floor 4. Pipelined commands of several jobs each, replies counted one by one.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -17,8 +14,8 @@ import hiredis
 
 from pepperbus.accounts.model import Right
 from pepperbus.config.model import Queue
-from pepperbus.config.values import HASH
-from pepperbus.errors import NotReachable, PepperbusError, ProtocolError
+from pepperbus.errors import NotReachable
+from pepperbus.operations.gateway_client import GatewayClient
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Pushed
 from pepperbus.operations.rights import operation
@@ -26,7 +23,6 @@ from pepperbus.operations.rights import operation
 COMMAND_JOBS = 100
 COMMAND_BYTES = 256 << 10
 IN_FLIGHT = 8  # commands sent ahead of their replies
-TIMEOUT_S = 15.0
 KEPT_IDS = 100
 Progress = Callable[[Pushed], None]
 
@@ -51,7 +47,7 @@ def push(
     found = office.queue(queue)
     started = time.monotonic()
     pushed = Pushed(queue)
-    with _Client(office) as client:
+    with GatewayClient(office) as client:
         client.login(found)
         try:
             contents = _small_enough(contents, office.config.gateway.max_bulk, pushed)
@@ -64,14 +60,14 @@ def push(
 
 def through_gateway(office: Office, queue: Queue, contents: list[bytes], due_ms: int, pushed: Pushed) -> Pushed:
     """The same as a part of another operation; what it comes to is added to `pushed`."""
-    with _Client(office) as client:
+    with GatewayClient(office) as client:
         client.login(queue)
         _push_all(client, queue, contents, False, due_ms, pushed, lambda _: None)
     return pushed
 
 
 def _push_all(
-    client: _Client,
+    client: GatewayClient,
     queue: Queue,
     contents: Iterable[bytes | None],
     front: bool,
@@ -164,87 +160,3 @@ def _count(reply: Any, jobs: int, pushed: Pushed) -> None:
     else:
         pushed.refused += jobs
     pushed.error = pushed.error or error
-
-
-class _Client:
-    """One connection to this node's gateway."""
-
-    def __init__(self, office: Office) -> None:
-        gateway = office.config.gateway
-        self._reader = hiredis.Reader()
-        problems: list[str] = []
-        for address in sorted(gateway.listen, key=lambda text: not text.startswith("unix:")):
-            try:
-                self._socket = _connect(address, bool(gateway.cert))
-                return
-            except OSError as error:
-                problems.append(f"{address}: {error.strerror or error}")
-        raise NotReachable("no gateway answers (" + "; ".join(problems) + ")")
-
-    def __enter__(self) -> _Client:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._socket.close()
-
-    def login(self, queue: Queue) -> None:
-        """Say the queue's password. Raises PepperbusError when the running bus has another one."""
-        password = queue.password.reveal()
-        if not password:
-            return
-        if password.startswith(HASH):
-            password = os.environ.get("PEPPERBUS_PASSWORD", "")
-            if not password and not queue.open:
-                raise PepperbusError(
-                    f"the file of queue {queue.name!r} holds only a hash of its password; say it in $PEPPERBUS_PASSWORD"
-                )
-        self.send(b"AUTH", f"{queue.name}:{password}".encode())
-        reply = self.reply()
-        if isinstance(reply, hiredis.ReplyError):
-            raise PepperbusError(
-                f"the gateway refuses the password of queue {queue.name!r} ({reply}); was its file changed since `reload`?"
-            )
-
-    def send(self, *words: bytes) -> None:
-        parts = [b"*%d\r\n" % len(words)]
-        for word in words:
-            parts.append(b"$%d\r\n%b\r\n" % (len(word), word))
-        try:
-            self._socket.sendall(b"".join(parts))
-        except OSError as error:
-            raise NotReachable(f"the gateway closed the connection: {error.strerror or error}") from error
-
-    def reply(self) -> Any:
-        try:
-            while (answer := self._reader.gets()) is False:
-                data = self._socket.recv(1 << 16)
-                if not data:
-                    raise NotReachable("the gateway closed the connection")
-                self._reader.feed(data)
-        except hiredis.ProtocolError as error:
-            raise ProtocolError(f"this is no Redis protocol: {error}") from error
-        except OSError as error:
-            raise NotReachable(f"no answer from the gateway: {error.strerror or error}") from error
-        return answer
-
-
-def _connect(address: str, tls: bool) -> socket.socket:
-    if address.startswith("unix:"):
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(TIMEOUT_S)
-        connection.connect(address.removeprefix("unix:"))
-        return connection
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
-    connection = socket.create_connection((everywhere.get(host, host), int(port)), TIMEOUT_S)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return _unverified(connection) if tls else connection
-
-
-def _unverified(connection: socket.socket) -> ssl.SSLSocket:
-    """TLS without checking the certificate: the address is our own configuration's, on this very machine."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context.wrap_socket(connection)

@@ -11,7 +11,7 @@ from pepperbus import errors
 from pepperbus.accounts.model import EVERYWHERE, Right
 from pepperbus.log import Log
 from pepperbus.operations.rights import require
-from pepperbus.web import api, frame, guard, health, legacy, logins, pages
+from pepperbus.web import api, frame, guard, health, legacy, logins, pages, pushing
 from pepperbus.web.desk import Desk
 from pepperbus.web.metrics import CONTENT_TYPE, Exposition
 
@@ -26,7 +26,8 @@ def create_app(desk: Desk, log: Log) -> Flask:
 
     @app.before_request
     def check() -> Response | None:
-        reason = guard.refusal(request, desk.base.config, forms=legacy.named(request.path) is not None)
+        forms, jobs = legacy.named(request.path) is not None, pushing.named(request.path)
+        reason = guard.refusal(request, desk.base.config, forms=forms, any_type=jobs)
         return api.error(403, "forbidden", reason) if reason else None
 
     @app.get("/healthz")
@@ -46,6 +47,7 @@ def create_app(desk: Desk, log: Log) -> Flask:
         return Response(exposition.text(), content_type=CONTENT_TYPE)
 
     legacy.install(app, desk)
+    pushing.install(app, desk, log)
     logins.install(app, desk, log)
     app.add_url_rule("/metrics", "metrics", metrics)
     app.add_url_rule("/global/metrics", "global_metrics", metrics)

@@ -23,8 +23,11 @@ _POLICY = (
 )
 
 
-def refusal(request: Request, config: Config, forms: bool = False) -> str:
-    """Why this request is not served; empty when it is. `forms`: tools that are no browsers may POST forms here."""
+def refusal(request: Request, config: Config, forms: bool = False, any_type: bool = False) -> str:
+    """Why this request is not served; empty when it is.
+
+    `forms`: tools that are no browsers may POST forms here; `any_type`: they may POST whatever they like.
+    """
     if not _is_ours(request.host, config):
         return f"Host: {request.host} is not this machine; ask by localhost, 127.0.0.1 or the configured address"
     if request.method not in _UNSAFE:
@@ -37,7 +40,11 @@ def refusal(request: Request, config: Config, forms: bool = False) -> str:
     ours = (
         origin is not None or request.headers.get("Sec-Fetch-Site") == "same-origin"
     )  # a browser says so of our own pages
-    if request.mimetype != "application/json" and not ((ours or forms) and request.mimetype in _FORMS + ("",) * forms):
+    if (
+        not any_type
+        and request.mimetype != "application/json"
+        and not ((ours or forms) and request.mimetype in _FORMS + ("",) * forms)
+    ):
         return f"{request.method} wants Content-Type: application/json"
     return ""
 
