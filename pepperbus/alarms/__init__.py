@@ -8,7 +8,6 @@
     message.py   many incidents, one message
     webhook.py   sends it by POST, mail.py by SMTP, service.py through Apprise
     channels.py  which of them a channel is
-    growth.py    when a storage will be full
     window.py    failures and percentiles of the last minutes
 
 `ticker.alarms` measures and drives them; `operations.alarms` shows them.

@@ -32,7 +32,6 @@ CREATE TABLE IF NOT EXISTS silences (id INTEGER PRIMARY KEY AUTOINCREMENT, until
 CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT, made INTEGER, tries INTEGER,
     next INTEGER, error TEXT, data BLOB);
 CREATE TABLE IF NOT EXISTS channels (name TEXT PRIMARY KEY, at INTEGER, error TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS growth (storage TEXT, at INTEGER, used INTEGER, PRIMARY KEY (storage, at)) WITHOUT ROWID;
 """
 _decode = msgspec.msgpack.Decoder(Incident).decode
 _encode = msgspec.msgpack.encode
@@ -203,25 +202,13 @@ class Store:
         return self.run(work)
 
     def retain(self, oldest_ms: int) -> None:
-        """Forget what was over before that; a growth of a storage after three days."""
+        """Forget what was over before that."""
 
         def work(c: apsw.Connection) -> None:
             c.execute("DELETE FROM incidents WHERE closed = 1 AND ended > 0 AND ended < ?", (oldest_ms,))
             c.execute("DELETE FROM silences WHERE until < ?", (oldest_ms,))
 
         self.run(work)
-
-    # -- growth ----------------------------------------------------------------------------------------------------
-
-    def grown(self, storage: str, at_s: int, used: int, oldest_s: int) -> list[tuple[int, int]]:
-        """Remember how much of a storage is used; all that is remembered, as (unix s, bytes), oldest first."""
-
-        def work(c: apsw.Connection) -> list[tuple[int, int]]:
-            c.execute("INSERT OR REPLACE INTO growth VALUES (?, ?, ?)", (storage, at_s, used))
-            c.execute("DELETE FROM growth WHERE at < ?", (oldest_s,))
-            return list(c.execute("SELECT at, used FROM growth WHERE storage = ? ORDER BY at", (storage,)))
-
-        return self.run(work)
 
 
 def _put(c: apsw.Connection, incidents: Iterable[Incident]) -> None:

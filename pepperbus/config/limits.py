@@ -86,7 +86,7 @@ def spell(limit: Limit, what: str) -> str:
     if what == "state":
         return _time(limit.begin_for) + (f", end {_time(limit.end_for)}" if limit.end_for != limit.begin_for else "")
     words = f"{begin} for {_time(limit.begin_for)}" if limit.begin_for else begin
-    return f"{words}, end {end} for {_time(limit.end_for)}" if limit.end_for else f"{words}, end {end}"
+    return f"{words}, end {end}" + (f" for {_time(limit.end_for)}" if limit.end_for != limit.begin_for else "")
 
 
 def _word(value: float, what: str) -> str:

@@ -178,18 +178,28 @@ class Alarms:
             if not storage.nodes():
                 return True  # nobody else can reach it
             if one.ended_ms:
-                return not one.spoken_by and storage.swap(name, mine, "") == ""
-            one.spoken_by = self._claim(storage, name, mine)
+                return not one.spoken_by and self._gives_back(one, storage, name, mine)
+            self._claim(one, storage, name, mine)
         except StorageError:
             return not one.spoken_by
-        return not one.spoken_by
+        return one.claimed
 
-    def _claim(self, storage: Storage, name: str, mine: str) -> str:
-        """Put our name to it; another node's when that was first and lives."""
+    @staticmethod
+    def _gives_back(one: Incident, storage: Storage, name: str, mine: str) -> bool:
+        """Take our name out; whether it was there, or never was: what could not be agreed on is told."""
+        if one.claimed and storage.recall(name) != mine:
+            return False  # another node took it over while this one was silent
+        storage.swap(name, mine, "")
+        return True
+
+    @staticmethod
+    def _claim(one: Incident, storage: Storage, name: str, mine: str) -> None:
+        """Put our name to it, unless another node did that first and lives."""
         holder = storage.swap(name, "", mine)
         if holder != mine and storage.nodes().get(holder, SILENT_MS + 1) > SILENT_MS:
             holder = storage.swap(name, holder, mine)
-        return "" if holder == mine else holder
+        one.claimed = holder == mine
+        one.spoken_by = "" if one.claimed else holder
 
     def _take_over(self) -> dict[int, Incident]:
         """Incidents that a node told of which has fallen silent are ours from now on, if we are first."""
@@ -198,7 +208,7 @@ class Alarms:
             storage = self._storages.get(self._common.get(one.id, ""))
             try:
                 if storage and storage.nodes().get(one.spoken_by, SILENT_MS + 1) > SILENT_MS:
-                    one.spoken_by = self._claim(storage, _shared_name(one), self._config().bus.node)
+                    self._claim(one, storage, _shared_name(one), self._config().bus.node)
                     touched[one.id] = one
             except StorageError:
                 continue

@@ -14,13 +14,13 @@ from typing import Any
 import gevent
 
 from pepperbus import stats
-from pepperbus.alarms import growth
+from pepperbus.accounts.aside import aside
 from pepperbus.alarms.board import Key, Measure
 from pepperbus.alarms.rules import RULES, About, limit
-from pepperbus.alarms.store import Store
 from pepperbus.alarms.window import Window
 from pepperbus.config.model import Config, Limit, Topic
 from pepperbus.errors import NotReachable, StorageError
+from pepperbus.journal import growth
 from pepperbus.storage.contract import Depth, Storage
 
 #: A node that has not said for this long that it lives is silent. Signs of life come every five seconds.
@@ -31,6 +31,7 @@ _TIMED = {"wait_p99": "wait", "run_p99": "run"}
 _LYING = ("backlog", "oldest", "dead")
 #: Workers that were just born have not tried their consumers yet.
 _SETTLED_S = 15.0
+_FOR_EVER_S = 10 * 365 * 86_400.0
 Measures = dict[Key, Measure]
 
 
@@ -64,8 +65,8 @@ class Watch:
         self._plans: list[_Plan] = []
         self._window = Window(0.0)
         self._empty_at: dict[str, float] = {}
-        self._measured_at: dict[str, float] = {}
-        self._left: dict[str, float | None] = {}
+        self._reckoned_at = -growth.EVERY_S
+        self._per_day: dict[str, float | None] = {}  # how fast each storage fills, in bytes
 
     def look(self, now: float, now_ms: int) -> Measures:
         """Everything that is watched. `now`: monotonic s."""
@@ -203,12 +204,15 @@ class Watch:
                     yield (rule, name), Measure(found, values.get(rule), detail=detail, storage=common)
 
     def _left_s(self, name: str, used: int, most: int, now: float, now_ms: int) -> float | None:
-        if now - self._measured_at.get(name, -growth.EVERY_S) >= growth.EVERY_S:
-            self._measured_at[name] = now
-            at = now_ms // 1000
-            looks = Store(self._config().bus.data_dir).grown(name, at, used, at - growth.KEPT_S)
-            self._left[name] = growth.left_s(looks, most)
-        return self._left.get(name)
+        """Seconds until it is full at the speed of the last days; None: too little is known to say."""
+        if now - self._reckoned_at >= growth.EVERY_S / 3:
+            self._reckoned_at = now
+            known = aside(lambda: growth.read(self._config().bus.data_dir))
+            self._per_day = {one: growth.per_day(fills, now_ms) for one, fills in known.items()}
+        speed = self._per_day.get(name)
+        if speed is None or not most:
+            return None
+        return min(max(most - used, 0) / speed * 86_400, _FOR_EVER_S) if speed > 0 else _FOR_EVER_S
 
     def _nodes(self) -> Iterator[tuple[Key, Measure]]:
         """Other nodes, as the storages that we share with them know them: silent only if all of them say so."""

@@ -15,8 +15,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric, UntypedMetricFamily
 
 from pepperbus import stats
+from pepperbus.alarms.rules import RULES
 from pepperbus.config.model import Topic
 from pepperbus.errors import PepperbusError
+from pepperbus.operations import alarms
 from pepperbus.operations import jobs as listing
 from pepperbus.operations.results import TopicStatus
 from pepperbus.web.desk import Desk
@@ -48,6 +50,7 @@ class Exposition:
         )
         yield self._histogram("pepperbus_job_run_seconds", "From the start of an attempt to its answer.", "run")
         yield from self._lengths()
+        yield from self._states()
         cpu = self._desk.monitor.cpu_percent()
         yield GaugeMetricFamily("pepperbus_cpu_usage", "CPU of this machine in use, percent.", cpu)
         yield GaugeMetricFamily(
@@ -115,6 +118,40 @@ class Exposition:
                 retry.add_metric(values, topic.delayed + topic.dead - aged)
                 timeout.add_metric(values, aged)
         yield from (length, retry, timeout)
+
+    def _states(self) -> Iterator[Metric]:
+        """What etc/prometheus/pepperbus.rules.yml watches beside the old names."""
+        status, labels = self._desk.monitor.status(), ["queue", "topic"]
+        dead = GaugeMetricFamily("pepperbus_topic_dead", "Dead jobs: they wait for a decision.", labels=labels)
+        oldest = GaugeMetricFamily("pepperbus_topic_oldest_seconds", "Age of the oldest waiting job.", labels=labels)
+        down = GaugeMetricFamily("pepperbus_consumer_down", "1: the topic's consumer takes nothing.", labels=labels)
+        for topic in (topic for queue in status.queues for topic in queue.topics):
+            values = topic.name.split("/")
+            down.add_metric(values, topic.state in ("stopped", "down", "probing"))
+            if not topic.error:
+                age = (status.at_ms - topic.oldest_ms) / 1000 if topic.ready and topic.oldest_ms else 0.0
+                dead.add_metric(values, topic.dead)
+                oldest.add_metric(values, max(0.0, age))
+        up = GaugeMetricFamily("pepperbus_storage_up", "1: the storage answers.", labels=["storage"])
+        used = GaugeMetricFamily("pepperbus_storage_used_bytes", "What is used of it.", labels=["storage"])
+        limit = GaugeMetricFamily("pepperbus_storage_limit_bytes", "What it can hold; none if unknown.", labels=["storage"])
+        for storage in status.storages:
+            up.add_metric([storage.name], storage.alive)
+            if storage.alive:
+                used.add_metric([storage.name], storage.used)
+            if storage.alive and storage.limit:
+                limit.add_metric([storage.name], storage.limit)
+        yield from (dead, oldest, down, up, used, limit, self._alarms())
+
+    def _alarms(self) -> Metric:
+        family = GaugeMetricFamily("pepperbus_alarms_open", "What the bus' own alarms say is wrong.", labels=["rule"])
+        try:
+            found = alarms.state(self._desk.itself).open
+        except PepperbusError:
+            return family  # no number is better than a wrong one
+        for rule in RULES:
+            family.add_metric([rule], sum(one.rule == rule for one in found))
+        return family
 
     def _aged(self, topic: TopicStatus) -> int:
         """Dead jobs whose reason is max_age: looked through again only when their number changed, and not often."""

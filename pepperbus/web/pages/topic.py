@@ -9,14 +9,14 @@ import msgspec
 from flask import Blueprint, Response, request
 
 from pepperbus.errors import NotFound
-from pepperbus.operations import baseline, consumer, deploys, history, pause, queues, tail
+from pepperbus.operations import alarms, baseline, consumer, deploys, history, pause, queues, tail
 from pepperbus.operations.results import QueueStatus, TopicStatus
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
 from pepperbus.web.formats import span
 from pepperbus.web.pages.answers import did
 from pepperbus.web.pages.queues import clear_s
-from pepperbus.web.words import _
+from pepperbus.web.words import _, spoken
 
 _MOST_MARKS = 40
 #: Seconds back -> the word on its button.
@@ -89,6 +89,7 @@ def _build(desk: Desk, name: str) -> dict[str, Any]:
         "oldest_s": max(0.0, time.time() - topic.oldest_ms / 1000) if topic.oldest_ms and topic.ready else 0.0,
         "clear": clear_s(topic),
         "never": float("inf"),
+        "alarms": alarms.state(desk.office, name, spoken()).open,
         "failures": sorted(failures, key=lambda event: -event.at_ms)[:6],
         "back": _back(),
         "marks": [(mark.at_ms, told(mark)) for mark in _recent(desk, name)],
