@@ -207,7 +207,7 @@ class Connection:
                 self._replies.append(answer)
             else:
                 out.append(answer)
-        elif type(answer) is Handful or type(answer) is Submission:
+        elif type(answer) is Handful or isinstance(answer, Submission):
             self._replies.append(answer)
             self._unanswered += answer.size
         else:

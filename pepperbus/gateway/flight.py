@@ -6,7 +6,8 @@ may block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import gevent
 
@@ -14,12 +15,14 @@ from pepperbus.clock import Clock
 from pepperbus.errors import StorageUnavailable, StorageUnknown
 from pepperbus.gateway.express import Handful, columns
 from pepperbus.gateway.submission import FULL, STORED, UNAVAILABLE, UNKNOWN, Share
+from pepperbus.gateway.unique import OnceShare
 from pepperbus.storage.contract import Push, Storage
 
 RETRY_AFTER = 0.05  # seconds before the one re-send of a write without answer
 NO_ANSWER = "no answer from the storage; it may run"
 
 Part = Handful | Share
+Answered = TypeVar("Answered")
 #: Told which parts ended how, and what to say about it. Called for each part exactly once.
 Report = Callable[[Sequence[Part], int, str], None]
 
@@ -39,12 +42,15 @@ class Flight:
         if set(map(type, parts)) == {Handful}:
             batch: Sequence[Push] = columns(parts)  # type: ignore[arg-type]  # just looked
         else:
+            if any(type(part) is OnceShare for part in parts):
+                parts, trouble = self._write_once(storage, clock, report)
             if any(_limited(part) for part in parts):
-                parts, trouble = _without_full(storage, parts, report)
+                parts, full = _without_full(storage, parts, report)
+                trouble = full or trouble
                 limits = _limits(parts)
             batch = [push for part in parts for push in part.pushes]
         try:
-            refused = self._push(storage, clock, batch, limits) if batch else ()
+            refused = self._twice(clock, lambda: storage.push(batch, limits)) if batch else ()
         except StorageUnavailable as error:
             report(parts, UNAVAILABLE, "")
             return error
@@ -56,22 +62,44 @@ class Flight:
         report(parts, STORED, "")
         return trouble
 
-    def _push(
-        self, storage: Storage, clock: Clock, batch: Sequence[Push], limits: dict[str, int] | None
-    ) -> Collection[int]:
+    def _write_once(self, storage: Storage, clock: Clock, report: Report) -> tuple[list[Part], Exception | None]:
+        """Store what has a rule `unique`. Returns the other parts, and what kept the storage from it."""
+        mine = [part for part in self.parts if isinstance(part, OnceShare)]
+        others = [part for part in self.parts if not isinstance(part, OnceShare)]
+        limits = {name: most for part in mine for route, _ in part.answer.routes for name, most in route.limits.items()}
+        once = [one for part in mine for one in part.once]
+        plain = [push for part in mine for push in part.pushes]
         try:
-            return storage.push(batch, limits)
+            held = self._twice(clock, lambda: storage.push_once(once, limits or None), lambda held: not all(held))
+            refused = self._twice(clock, lambda: storage.push(plain, limits or None)) if plain else ()
+        except Exception as error:
+            unknown = not isinstance(error, StorageUnavailable) or bool(once and plain)
+            report(mine, UNKNOWN if unknown else UNAVAILABLE, NO_ANSWER if unknown else "")
+            return others, error
+        for part in mine:
+            now_held, held = held[: len(part.once)], held[len(part.once) :]
+            now_refused = [index for index in refused if 0 <= index < len(part.pushes)]
+            refused = [index - len(part.pushes) for index in refused]
+            report((part,), part.heard(now_held, now_refused), "")
+        return others, None
+
+    def _twice(
+        self, clock: Clock, call: Callable[[], Answered], is_refusal: Callable[[Answered], bool] = bool
+    ) -> Answered:
+        """`call` the storage, and once more when no answer came and there is time."""
+        try:
+            return call()
         except StorageUnknown:
             if clock.monotonic() + RETRY_AFTER * 2 >= self.deadline:
                 raise
         gevent.sleep(RETRY_AFTER)
         try:
-            refused = storage.push(batch, limits)
+            answered = call()
         except StorageUnavailable as error:  # about this re-send only: the first one stays unknown
             raise StorageUnknown(str(error)) from error
-        if refused:  # the first one may have stored them, and a worker may have done them since
+        if is_refusal(answered):  # the first one may have stored them, and a worker may have done them since
             raise StorageUnknown("no answer from the storage, then no room")
-        return refused
+        return answered
 
 
 def _limited(part: Part) -> bool:

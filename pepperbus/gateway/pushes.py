@@ -7,7 +7,10 @@ the Go system (`orders/anything`), or Redis' own (`orders`), see `routes.Target`
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
+from pepperbus.gateway import unique
 from pepperbus.gateway.commit import BACKLOG
 from pepperbus.gateway.replies import job_list, json_error, json_failure, plain_failure
 from pepperbus.gateway.routes import QueueRoute, Target
@@ -110,6 +113,9 @@ def _push_any(
     if session.transaction is not None:
         return _queue(session.transaction, route, jobs, success, size)
     failure = plain_failure if target.plain else json_failure(trace)
+    if route.unique:
+        phrase = lambda holder: success if target.plain else job_list([holder(n) for n in numbers], trace)  # noqa: E731
+        return unique.submit(session.waiter, [(route, jobs)], phrase, failure, session.arrived, size)
     submission = Submission(((route, len(jobs)),), session.waiter, success, failure, session.arrived, size)
     if topics:
         route.lanes[0][0].add(submission, jobs)
@@ -210,14 +216,34 @@ def exec_(session: Session, args: resp.Command) -> Answer:
     if not transaction.pushes:
         return resp.array(())
     routes = [(route, len(jobs)) for route, jobs in transaction.pushes]
+    if any(route.unique for route, _ in transaction.pushes):
+        phrase = partial(_phrase, transaction)
+        waiter, size = session.waiter, transaction.size
+        return unique.submit(waiter, transaction.pushes, phrase, plain_failure, session.arrived, size)
     success = resp.array(transaction.replies)
     submission = Submission(routes, session.waiter, success, plain_failure, session.arrived, transaction.size)
     _submit(submission, transaction.pushes)
     return submission
 
 
-def _queue(transaction: Transaction, route: QueueRoute, jobs: list[Push], success: bytes, size: int) -> bytes:
-    """Keep a push for EXEC; nothing is kept of what will not run, nor more than could be stored at once."""
+def _phrase(transaction: Transaction, holder: Callable[[int], int]) -> bytes:
+    """EXEC's reply when some of its jobs were there already."""
+    named = zip(transaction.replies, transaction.named, strict=True)
+    return resp.array([job_list([holder(n) for n in one[0]], one[1]) if one else reply for reply, one in named])
+
+
+def _queue(
+    transaction: Transaction,
+    route: QueueRoute,
+    jobs: list[Push],
+    success: bytes,
+    size: int,
+    named: tuple[list[int], bytes] | None,
+) -> bytes:
+    """Keep a push for EXEC; nothing is kept of what will not run, nor more than could be stored at once.
+
+    `named`: the ids and the trace that the reply tells, None when it tells none.
+    """
     if transaction.refused:
         return resp.QUEUED
     transaction.size += size + 200 * len(jobs)
@@ -226,4 +252,5 @@ def _queue(transaction: Transaction, route: QueueRoute, jobs: list[Push], succes
         return resp.error(f"OOM more than {BACKLOG >> 20} MiB between MULTI and EXEC")
     transaction.pushes.append((route, jobs))
     transaction.replies.append(success)
+    transaction.named.append(named)
     return resp.QUEUED

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pepperbus.config.model import Config, Queue, Topic
 from pepperbus.family.bell import Bell
 from pepperbus.gateway.express import Express
+from pepperbus.gateway.unique import rules
 from pepperbus.names import JSON_KEY
 from pepperbus.stats import Record, Writer
 from pepperbus.storage.contract import LEVELS
@@ -42,6 +43,7 @@ class QueueRoute:
         "record",
         "simple",
         "topic_names",
+        "unique",
     )
 
     def __init__(
@@ -55,7 +57,9 @@ class QueueRoute:
         self.lanes = tuple((lanes[storage], tuple(names)) for storage, names in by_storage.items())
         self.topic_names = tuple(topic.full_name for topic in queue.topics.values())
         self.limits = {t.full_name: t.max_length for t in queue.topics.values() if t.max_length}
-        self.simple = len(self.lanes) == 1 and not self.limits  # what `express` can carry
+        wanted = any(topic.unique for topic in queue.topics.values())
+        self.unique = tuple(rules(queue, names) for _, names in self.lanes) if wanted else ()  # of each lane
+        self.simple = len(self.lanes) == 1 and not self.limits and not self.unique  # what `express` can carry
         self.record: Record = stats.record(queue.name)
         self._topics = [stats.record(name) for name in self.topic_names]
         self._wake = wake

@@ -94,11 +94,12 @@ Answer = bytes | Submission | Handful | Later | Block | Wait | Goodbye
 class Transaction:
     """What stands between MULTI and EXEC."""
 
-    __slots__ = ("pushes", "refused", "replies", "routes", "size")
+    __slots__ = ("named", "pushes", "refused", "replies", "routes", "size")
 
     def __init__(self) -> None:
         self.pushes: list[tuple[QueueRoute, list[Push]]] = []
         self.replies: list[bytes] = []
+        self.named: list[tuple[list[int], bytes] | None] = []  # ids and trace of each reply that tells them
         self.refused = False
         self.size = 0
 
@@ -107,6 +108,7 @@ class Transaction:
         self.refused = True
         self.pushes.clear()
         self.replies.clear()
+        self.named.clear()
 
 
 class Session:
