@@ -105,13 +105,13 @@ def _in_topic(topic: str, events: list[Event], stored: Stored | None) -> TopicLi
 def _now_stored(stored: Stored) -> str:
     match str(stored.state):
         case "dead":
-            return f"dead after {stored.attempts} attempt(s): {stored.reason or 'no reason kept'}"
+            return f"dead after {_times(stored.attempts)}: {stored.reason or 'no reason kept'}"
         case "leased":
             return f"with {stored.owner or 'a worker'}"
         case "delayed":
-            return "waits for its time" + (f" after {stored.attempts} attempt(s)" if stored.attempts else "")
+            return "waits for its time" + (f" after {_times(stored.attempts)}" if stored.attempts else "")
         case _:
-            return "waits in line" + (f" after {stored.attempts} attempt(s)" if stored.attempts else "")
+            return "waits in line" + (f" after {_times(stored.attempts)}" if stored.attempts else "")
 
 
 def event(row: Row) -> Event:
@@ -130,3 +130,7 @@ def php_place(stderr: str) -> tuple[str, int]:
     """File and line of PHP's last message, ("", 0) when there is none."""
     places = list(_PHP_PLACE.finditer(stderr))
     return (places[-1]["file"], int(places[-1]["line"])) if places else ("", 0)
+
+
+def _times(n: int) -> str:
+    return f"{n} attempt{'' if n == 1 else 's'}"
