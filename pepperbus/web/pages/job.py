@@ -58,6 +58,7 @@ def _build(desk: Desk, job_id: str) -> dict[str, Any]:
         "system": systems.get(queue, ""),
         "curl": as_curl(told, queue),
         "whole": bool(told.size),
+        "history": bool((known := desk.office.config.queues.get(queue)) and known.history),
     }
 
 

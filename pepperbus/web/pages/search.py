@@ -10,6 +10,7 @@ from flask import Blueprint, Response, redirect, request
 from pepperbus.operations import find, tail
 from pepperbus.operations import jobs as listing
 from pepperbus.operations.results import Event, EventPage
+from pepperbus.operations.rights import Right, may
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
 from pepperbus.web.pages.jobs import SINCE, STATES
@@ -41,7 +42,26 @@ def _build(desk: Desk, word: str) -> dict[str, Any]:
         "states": STATES,
         "since": SINCE,
         "topics": sorted(topic.name for queue in desk.status().queues for topic in queue.topics),
+        "replay": _replay(desk, given, page),
     }
+
+
+def _replay(desk: Desk, given: dict[str, str], page: EventPage) -> dict[str, Any] | None:
+    """What would be run again of what was found, when all of it is of one topic: all that matches, or these very jobs."""
+    topics = {event.topic for event in page.events}
+    if len(topics) != 1 or given["state"] not in ("", "dead", "done"):
+        return None
+    topic, state = topics.pop(), "done" if given["state"] == "done" else "dead"
+    found = desk.office.config.topic(topic)
+    if found is None or not may(desk.office, Right.OPERATE, topic):
+        return None
+    if state == "done" and not desk.office.config.queues[found.queue].history:
+        return None
+    if given["topic"] and not given["trace"] and not given["field"]:
+        words = {"state": state, "since": given["since"], "text": given["text"]}
+        return {"topic": topic, "words": words | ({"error": given["error"]} if state == "dead" else {})}
+    ids = list(dict.fromkeys(event.id for event in page.events if event.outcome == state))
+    return {"topic": topic, "words": {"state": state, "id": ids}} if ids else None
 
 
 def _find(desk: Desk, given: dict[str, str]) -> EventPage:
