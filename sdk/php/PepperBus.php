@@ -49,10 +49,22 @@ class Producer
         $this->timeout = $timeout;
     }
 
-    /** Push one job; a string goes as it is, anything else as JSON. Returns the job's id (20 digits). */
-    public function push($content): string
+    /**
+     * Push one job; a string goes as it is, anything else as JSON. Returns the job's id (20 digits).
+     *
+     * `$isNew` false: the queue has `unique`, the job was there already, the id is that one's and nothing was stored.
+     */
+    public function push($content, &$isNew = null): string
     {
-        $ids = $this->pushMany(array($content));
+        $ids = $this->ids(array('LPUSH', $this->queue . '/default', $this->bytes($content)), $trace);
+        $isNew = strcmp($ids[0], $trace) > 0;   // ids rise, and a command's trace is made before its jobs
+        return $ids[0];
+    }
+
+    /** Push one job ahead of all that wait. */
+    public function ahead($content): string
+    {
+        $ids = $this->ids(array('RPUSH', $this->queue . '/default', $this->bytes($content)));
         return $ids[0];
     }
 
@@ -103,7 +115,7 @@ class Producer
         return $json;
     }
 
-    private function ids(array $command): array
+    private function ids(array $command, &$trace = null): array
     {
         $answer = json_decode((string) $this->command($command), true);
         if (!is_array($answer) || !array_key_exists('error', $answer)) {
@@ -112,6 +124,7 @@ class Producer
         if ($answer['error'] !== '') {
             throw $this->error($answer['error']);
         }
+        $trace = (string) $answer['inTraceId'];
         return $answer['jobs'];
     }
 

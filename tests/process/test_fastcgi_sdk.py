@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 import time
@@ -107,6 +108,25 @@ def test_once_does_the_work_once(tmp_path: Path) -> None:
     foreach (array(1, 2) as $i) echo Pepperbus\\Consumer::once($db, '1', function () {{ echo 'work '; }}) ? 'yes ' : 'no ';"""
     run = subprocess.run([PHP, "-r", text], capture_output=True, text=True, check=True)
     assert run.stdout == "failed work yes no "
+
+
+def test_the_producer_knows_ahead_and_unique(buses: Buses) -> None:
+    if PHP is None:
+        pytest.skip("php is not installed (apt-get install php8.2-cli)")
+    topic = "[topics]\n[[mail]]\nrun = http\nurl = http://127.0.0.1:9/none\nconsumer = no\n"
+    unique = f"open = loopback\npassword = secret\n{topic}unique = order_id\n"
+    plain = f"open = loopback\npassword = secret\n{topic}"
+    bus = buses.start(queues={"orders": plain, "once": unique})
+    text = f"""require '{SDK}/PepperBus.php';
+    $b = new Pepperbus\\Producer('127.0.0.1:{bus.port}', 'orders', 'secret');
+    $b->push('second', $new); echo $new ? 'new ' : 'old '; $b->ahead('first');
+    $o = new Pepperbus\\Producer('127.0.0.1:{bus.port}', 'once', 'secret');
+    $id = $o->push(array('order_id' => 7), $one); $again = $o->push(array('order_id' => 7, 'more' => 1), $two);
+    echo $one ? 'new ' : 'old ', $two ? 'new ' : 'old ', $id === $again ? 'same' : 'other';"""
+    run = subprocess.run([PHP, "-r", text], capture_output=True, text=True, check=False)
+    assert run.stdout == "new new old same", run.stderr
+    waiting = bus.client("orders/mail", "secret").lrange("orders/mail", 0, 9)
+    assert [json.loads(job)["content"] for job in waiting] == ["first", "second"]
 
 
 def test_the_producer_pushes_into_a_real_bus(buses: Buses) -> None:
