@@ -162,6 +162,9 @@ def _check_run(document: Document, path: KeyPath, run: str, full: Values, node: 
         for key in ONLY[other]:
             if document.value((*path, key)):
                 document.mistake((*path, key), f"{key} is for run = {other}; this topic has run = {run}")
+    for key in _FED if run == "pull" else ():
+        if document.value((*path, key)):
+            document.mistake((*path, key), f"{key} is for topics that the bus feeds; this one has run = pull")
     for key in _NEEDS.get(run, ()):
         if not full[key] and _absent(document, path, key):
             document.mistake(path, f"run = {run} needs {key}: {_NEEDED[key]}")
@@ -174,6 +177,7 @@ def _check_run(document: Document, path: KeyPath, run: str, full: Values, node: 
         document.mistake(where, f"{full['script']} is not below script_root of the pool ({', '.join(roots)})")
 
 
+_FED = ("chunk", "rate", "quiet", "halt", "order_by")
 _NEEDS = {"fastcgi": ("pool", "script"), "http": ("url",), "command": ("command",)}
 _NEEDED = {
     "pool": "the php-fpm pool, a name of [fastcgi] in the node's file",

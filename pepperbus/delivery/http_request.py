@@ -112,6 +112,8 @@ class Requests:
             return headers
         headers.append(("X-Pepperbus-Job-Id", ",".join(str(delivered.job.id) for delivered in request.jobs)))
         headers.append(("X-Pepperbus-Attempt", str(max(delivered.attempt for delivered in request.jobs))))
+        if request.jobs[0].job.trace.startswith("00-"):  # the producer's own (W3C); ours begin with a 1
+            headers.append(("traceparent", request.jobs[0].job.trace))
         if self._topic.body == "raw":
             headers += _cloud_event(request, request.jobs[0])
         return headers

@@ -15,6 +15,8 @@ from pepperbus.gateway.taken import Taken
 if TYPE_CHECKING:
     from pepperbus.gateway.session import Session
 
+MOST_PENDING = 10_000  # entries that one reader may have, and
+MOST_BYTES = 64 << 20  # what all entries of a group may take: beyond, they are to be acknowledged first
 MOST_CONSUMERS = 10_000  # remembered names; one that has nothing and came longest ago is forgotten first
 
 
@@ -50,6 +52,7 @@ class Group:
     def __init__(self) -> None:
         self.consumers: dict[bytes, Consumer] = {}
         self.last: Id = (0, 0)  # the highest entry handed out here
+        self._bytes = 0
         self._pending: dict[int, Pending] = {}  # job id -> entry, in the order in which they expire
 
     def __len__(self) -> int:
@@ -85,8 +88,14 @@ class Group:
         pending.delivered_ms = now_ms
         pending.expires = now + pending.taken.place.topic.lease
         consumer.pending += 1
+        self._bytes += len(pending.taken.job.content)
         session.unacked += 1
         self._pending[pending.taken.leased.job_id] = pending
+
+    def is_full(self, name: bytes) -> bool:
+        """Whether this reader has so much that it gets nothing more."""
+        reader = self.consumers.get(name)
+        return self._bytes >= MOST_BYTES or (reader is not None and reader.pending >= MOST_PENDING)
 
     def get(self, job_id: int) -> Pending | None:
         return self._pending.get(job_id)
@@ -96,6 +105,7 @@ class Group:
         pending = self._pending.pop(job_id, None)
         if pending is not None:
             pending.consumer.pending -= 1
+            self._bytes -= len(pending.taken.job.content)
             pending.session.unacked -= 1
         return pending
 

@@ -30,6 +30,7 @@ _AGAIN_S = 0.5  # between tries to give back
 _PAUSE_KNOWN_S = 1.0  # how long what the storage said of paused topics is believed
 _DUE_KNOWN_S = 1.0  # how long what it said of delayed jobs is, while jobs go out all the time
 LEAVE_S = 2.0
+_SERVING = 1  # the `state` gauge of a topic whose consumers are there
 
 
 class Place:
@@ -40,6 +41,7 @@ class Place:
         "busy",
         "due_timer",
         "group",
+        "in_hand",
         "lane",
         "name",
         "next_due_ms",
@@ -58,6 +60,7 @@ class Place:
         self.lane = lane
         self.record = record
         self.group = Group()  # of those who read it as a stream
+        self.in_hand = 0  # jobs that clients have
         self.waiters: dict[Waiter, None] = {}
         self.rings = 0  # signs so far that there may be jobs
         self.rung = False  # one of them has not been followed
@@ -72,6 +75,10 @@ class Place:
         if self.waiters:
             self.rung = True
             self._handout.waiting.look(self)
+
+    def show(self) -> None:
+        """For the status: whether anybody is there for its jobs."""
+        self.record.set("state", _SERVING if self.waiters or self.in_hand else 0)
 
     def given_back(self, settle: Settle) -> None:
         """The storage has taken `settle`: others may want what it gave back."""

@@ -24,7 +24,7 @@ from pepperbus.storage.contract import Leased
 from pepperbus.wire import resp
 
 CALM_S = 1.0  # before a blocking command is refused, so that a loop around it does not spin
-MOST = 1000  # jobs of one RPOP key count
+MOST = 100  # jobs of one RPOP key count
 
 Jobs = list[tuple[Leased, Job]]
 

@@ -130,9 +130,9 @@ class Session:
         "protocol",
         "stamp",
         "trace_tail",
+        "traceparent",
         "transaction",
         "unacked",
-        "traceparent",
         "waiter",
     )
 
@@ -146,9 +146,9 @@ class Session:
         self.protocol = 2
         self.name = b""
         self.arrived = 0.0  # monotonic, when the bytes being worked on came
+        self.traceparent = b""  # what its jobs get as inTraceId instead of one of ours
         self.transaction: Transaction | None = None
         self.granted: QueueRoute | None = None  # the queue this client was last allowed to push to
-        self.traceparent = b""  # what its jobs get as inTraceId instead of one of ours
         self.express: Express | None = None  # the quick way to where it last pushed
         self.holding: list[Taken] = []  # what it popped and has not said to be done
         self.unacked = 0  # what it read and nobody has acknowledged

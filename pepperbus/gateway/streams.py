@@ -26,7 +26,8 @@ from pepperbus.storage.contract import Outcome, Settle, Stored
 from pepperbus.wire import resp
 
 COUNT = 10  # entries of one read that names no COUNT: each is leased, so not all there are
-MOST = 1000
+MOST = 1000  # of one look
+MOST_AT_ONCE = 100  # of one read, whatever its COUNT
 
 BAD_ID = resp.error("ERR Invalid stream ID specified as stream command argument")
 NOT_A_NUMBER = resp.error("ERR value is not an integer or out of range")
@@ -132,7 +133,7 @@ def _wish(session: Session, args: resp.Command) -> _Wish | bytes:
                 NOT_A_NUMBER if words[at] == b"COUNT" else resp.error("ERR timeout is not an integer or out of range")
             )
         if words[at] == b"COUNT":
-            wish.count = min(max(number, 1), MOST)
+            wish.count = min(max(number, 1), MOST_AT_ONCE)
         elif number < 0:
             return resp.error("ERR timeout is negative")
         else:
@@ -158,6 +159,8 @@ def _streams(session: Session, wish: _Wish, group: bytes, named: list[tuple[byte
             return resp.error("ERR The $ ID is meaningless in the context of XREADGROUP: use > for new entries")
         if after is None and word != b">":
             return BAD_ID
+        if after is None and place.group.is_full(wish.consumer):
+            return resp.error(f"OOM too many entries of {place.name} are not acknowledged: XACK some first")
         wish.streams.append((key, place, after))
     return wish
 

@@ -60,6 +60,7 @@ class Taken:
 def take(front: Front, place: Place, leased: Leased, job: Job, client: str) -> Taken:
     """`leased` goes to `client`: counted as under way."""
     place.record.add("in_flight")
+    place.in_hand += 1
     trace = f"{front.ids.next()}-{front.node_process}"
     return Taken(place, leased, job, client, trace, front.clock.now_ms(), front.clock.monotonic())
 
@@ -68,6 +69,7 @@ def remember(front: Front, taken: Taken, settle: Settle, reason: str) -> None:
     """The attempt has ended as `settle` says and the storage knows: count it, write it down."""
     place, leased, job = taken.place, taken.leased, taken.job
     ran_s = front.clock.monotonic() - taken.taken
+    place.in_hand -= 1
     if settle.outcome is Outcome.BACK:
         place.record.add("in_flight", -1)
         count_outcome(place.record, settle)

@@ -166,6 +166,8 @@ class Waiting:
         for place in self._handout.places.values():
             if late := place.group.expired(now):
                 self._handout.fail(place.group.drop_all(late), f"not acknowledged within {place.topic.lease:g} s")
+        for place in self._handout.places.values():
+            place.show()
         awaited = [place for place in self._handout.places.values() if place.waiters]
         if not awaited:
             self._neighbours.waits(False)
