@@ -5,7 +5,7 @@ require $argv[1];
 
 function note(string $text): void
 {
-    file_put_contents('ledger.txt', getmypid() . " $text\n", FILE_APPEND | LOCK_EX);
+    file_put_contents(getenv('LEDGER') ?: 'ledger.txt', getmypid() . " $text\n", FILE_APPEND | LOCK_EX);
 }
 $worker = new Pepperbus\Worker();
 $worker->on($argv[2], function (Pepperbus\Job $job) {

@@ -1,0 +1,77 @@
+"""Ranges in a running bus: a real consumer that is slow, the ticker's word, the workers' places, the master's processes."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+
+from tests.fixtures.bus import NODE, Buses
+from tests.fixtures.http import RawServer, Talk, raw_server, read_request
+from tests.process.bus_rig import push, until
+
+ROLES = dict.fromkeys(("gateway", "worker"), "tests.process.family_roles:main")
+OK = b"HTTP/1.1 200 OK\r\nCode: 200\r\nContent-Length: 0\r\n\r\n"
+QUEUE = """\
+open = loopback
+password = secret
+storage = local
+workers = {workers}
+[topics]
+    [[mail]]
+        run = http
+        url = {url}
+        ping = off
+        concurrency = 1..4
+"""
+
+
+def test_workers_follow_what_the_master_is_told(buses: Buses) -> None:
+    bus = buses.start(queues={"orders": QUEUE.format(workers="1..3", url="http://127.0.0.1:9/")}, roles=ROLES)
+
+    def names(n: int) -> None:
+        wanted = [f"worker.orders.{i}" for i in range(n)]
+        bus.wait_for(lambda status: sorted(p["name"] for p in status["processes"] if p["role"] == "worker") == wanted)
+
+    names(1)
+    assert bus.ask("scale", group="orders", workers=9)["ok"]
+    names(3)
+    assert bus.ask("scale", group="orders", workers=2)["ok"]
+    names(2)
+    assert bus.ask("reload")["ok"]
+    names(2)
+
+
+class Slow:
+    """Takes 0.25 s for each request, and knows how many it had at once."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self._lock = threading.Lock()
+
+    def talk(self) -> Talk:
+        def serve(conn, server: RawServer, number: int) -> None:  # type: ignore[no-untyped-def]
+            while read_request(conn, number) is not None:
+                with self._lock:
+                    self.now += 1
+                    self.most = max(self.most, self.now)
+                time.sleep(0.25)  # the job's own work
+                with self._lock:
+                    self.now -= 1
+                conn.sendall(OK)
+
+        return serve
+
+
+def test_concurrency_begins_low_and_follows_the_backlog(buses: Buses) -> None:
+    slow = Slow()
+    with raw_server(slow.talk()) as server:
+        bus = buses.start(NODE, {"orders": QUEUE.format(workers="1..2", url=server.url)})
+        push(bus, *(f"job {i}" for i in range(400)))
+        until(lambda: slow.now, lambda now: now > 0, bus)
+        began = slow.most
+        until(lambda: slow.most, lambda most: most > 1, bus)
+        status = bus.cli("status", "--seconds", "0").stdout
+        assert began == 1
+        assert re.search(r"orders/mail +concurrency +[234] of 1\.\.4: \w", status), status
+        assert re.search(r"orders +workers +1 of 1\.\.2: \w", status), status  # they are not what is short
