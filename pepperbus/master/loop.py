@@ -32,6 +32,8 @@ from pepperbus.names import owner_name
 #: The loop looks around at least this often; much more time gone means that the machine or the master stood still.
 TURN_S = 1.0
 _STOOD_STILL_S = 3.0
+#: A process of ours is announced within this time of its birth. Later its number may be another's.
+_UNCLAIMED_S = 30.0
 _ABORT_TO_KILL_S = 2.0
 #: What a draining process may take beyond its grace to settle and leave.
 MARGIN_S = 3.0
@@ -72,7 +74,7 @@ class Master:
         self.stopping = False
         self.was_ready = False
         self.fatal = ""  # why serve must end with status 3
-        self._unclaimed: dict[int, int] = {}  # exit statuses of pids nobody has announced yet
+        self._unclaimed: dict[int, tuple[int, float]] = {}  # pid nobody has announced yet -> exit status, when
         self._strangers: set[int] = set()  # pids whose ends mean nothing here
         self._last_turn = time.monotonic()
         self._excused_until = 0.0
@@ -206,10 +208,13 @@ class Master:
             elif pid in self._strangers:
                 self._strangers.discard(pid)
             else:
-                self._unclaimed[pid] = status
-        for pid in list(self._unclaimed):
+                self._unclaimed[pid] = status, time.monotonic()
+        for pid, (status, at) in list(self._unclaimed.items()):
             if place := self.children.by_pid(pid):
-                self._exited(place, self._unclaimed.pop(pid))
+                del self._unclaimed[pid]
+                self._exited(place, status)
+            elif time.monotonic() - at > _UNCLAIMED_S:  # what a worker's command left behind came to us, too
+                del self._unclaimed[pid]
 
     def _mold_ended(self, status: int) -> None:
         reason = self.births.mold_ended(status, describe(status), time.monotonic())
