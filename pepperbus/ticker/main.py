@@ -16,6 +16,7 @@ from gevent.event import Event
 from pepperbus.child import Child
 from pepperbus.clock import SystemClock
 from pepperbus.config.model import Config
+from pepperbus.delivery.command_marks import end_leftovers
 from pepperbus.errors import NotReachable, StorageError, StorageRefused
 from pepperbus.journal import growth
 from pepperbus.journal import store as journal_store
@@ -86,6 +87,7 @@ class Ticker:
             gevent.spawn(History(lambda: self._config, self._storages, self._in_thread).run, self.child.log),
             gevent.spawn(self._alarms.run),
             gevent.spawn(self._every, LOOK_S, self._scaling.look),
+            gevent.spawn(self._every, _RETENTION_S, self._end_leftovers),
             gevent.spawn(carry_out, self._replay_parts()),
             gevent.spawn(self._every, growth.EVERY_S, self._measure),
             gevent.spawn(Schedules(self.child, self._maker, self.clock, self._storages, lambda: self._config).run),
@@ -233,6 +235,15 @@ class Ticker:
                 fills.append(growth.Fill(now_ms, name, health.used, health.limit))
         if fills:
             growth.add(self._config.bus.data_dir, *fills)
+
+    def _end_leftovers(self) -> None:
+        """What commands of workers without a successor left running."""
+        if killed := end_leftovers(self._config.bus.run_dir):
+            self.child.log.warning("leftovers_killed", "processes of a dead worker's commands", processes=killed)
+
+    def _keep_up(self) -> None:
+        for storage in list(self._storages.values()):
+            storage.upkeep()
 
     # -- replays ---------------------------------------------------------------------------------------------------
 
