@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 from pepperbus.config.timing import zone
 
 #: What `unique` and `order_by` take for the whole content.
@@ -19,6 +21,10 @@ _RATE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*/\s*(s|m|h|d)\Z")
 _HALT = re.compile(r"(\d{1,3})\s*%\s*of\s*(\d{1,3})(?:\s*,?\s*probe\s+(\S+))?\Z")
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)\s*-\s*([01]\d|2[0-3]|24):([0-5]\d)\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder(order="sorted").encode
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,17 @@ def path(text: str) -> str:
     if not _PATH.match(found) or len(found) > 128:
         raise ValueError(f"{text!r} is not a path into JSON; names with dots between are wanted: order_id, user.id")
     return found
+
+
+def value_at(content: bytes, words: list[str]) -> bytes:
+    """What stands there in a job's JSON, written in one way; b"" when nothing does, or null."""
+    try:
+        value = _decode(content)
+        for word in words:
+            value = value[word]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, LookupError, TypeError):
+        return b""
+    return b"" if value is None else _encode(value)
 
 
 def unique(text: str, seconds: Callable[[str], float]) -> Unique | None:

@@ -44,6 +44,7 @@ class Closed(IntEnum):
     ABSENT = 4  # 404/410 under `status`: one waiting job must succeed first
     STRAINED = 5  # mostly cut or timed out: one waiting job must succeed first
     UNREGISTERED = 6  # the script has not said that it knows the topic
+    HALTED = 7  # too many of the last attempts failed: one waiting job must succeed first
 
 
 #: First wait and longest wait (seconds) before the next probe. A down target is cheap to ask, so it is asked often:
@@ -55,6 +56,7 @@ _PROBE_WAITS = {
     Closed.ABSENT: (1.0, 15.0),
     Closed.STRAINED: (1.0, 30.0),
     Closed.UNREGISTERED: (0.0, 2.0),
+    Closed.HALTED: (1.0, 60.0),
 }
 
 
@@ -170,6 +172,15 @@ class Target:
                 self.pool.halve()
                 if self._count(BAD):
                     self._close(self.pool, Closed.STRAINED, reason)
+
+    @property
+    def halted(self) -> bool:
+        """Whether it failed so much that further failures cost nothing; see `paced`."""
+        return False
+
+    def failed(self, reason: str) -> bool:
+        """An attempt was spent and failed, whatever that says of the target. Whether the topic halts now because of it."""
+        return False
 
     def unregister(self, reason: str) -> None:
         """The consumer answered 404 under `sdk`: it must list the topic in a ping before it gets more."""

@@ -10,9 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from pepperbus.config.joboptions import CONTENT, Unique
+from pepperbus.config.joboptions import CONTENT, Unique, value_at
 from pepperbus.config.model import Queue
 from pepperbus.gateway.submission import FULL, STORED, UNKNOWN, Share, Submission, Waiter
 from pepperbus.job import Job
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
 
 #: A name without a time of its own is held so long at most, whatever its job does (ms).
 HELD_MS = 30 * 86_400_000
-_decode = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder(order="sorted").encode
 
 
 #: Makes the reply of a success from what maps each job's id to the one that holds.
@@ -48,13 +44,8 @@ class Rule:
         """What the job claims; "" when it is like no other: it has no such field."""
         if not self._path:
             return self.before + _digest(content)
-        try:
-            value = _decode(content)
-            for word in self._path:
-                value = value[word]
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, LookupError, TypeError):
-            return ""
-        return "" if value is None else self.before + _digest(_encode(value))
+        value = value_at(content, self._path)
+        return self.before + _digest(value) if value else ""
 
 
 def rules(queue: Queue, topics: Sequence[str]) -> tuple[Rule, ...]:

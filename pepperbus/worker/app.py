@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -18,7 +19,8 @@ from pepperbus.clock import SystemClock
 from pepperbus.config.model import Queue, Topic
 from pepperbus.delivery import make_consumer, make_staff
 from pepperbus.delivery.contract import Consumer, Staff
-from pepperbus.delivery.scaled import how_many, topic_slots, topic_target
+from pepperbus.delivery.paced import paced_target
+from pepperbus.delivery.scaled import how_many, topic_slots
 from pepperbus.delivery.slots import Slots
 from pepperbus.delivery.target import Closed
 from pepperbus.errors import BootError, StorageError, StorageRefused
@@ -36,6 +38,7 @@ from pepperbus.worker.attempt import Parts
 from pepperbus.worker.canary import beside
 from pepperbus.worker.inflight import InFlight
 from pepperbus.worker.lane import Lane
+from pepperbus.worker.ordered import OrderedPump
 from pepperbus.worker.probe import probe
 from pepperbus.worker.pump import Pump
 from pepperbus.worker.reclaim import take_back
@@ -199,7 +202,7 @@ class Worker:
     def _add_pump(self, topic: Topic, lane: Lane) -> None:
         consumer = make_consumer(topic, self.child.config)
         pool, own = self._slots(topic)
-        target = topic_target(pool, own, topic.ping)
+        target = paced_target(topic, pool, own)
         target.serves(f"{consumer.address} {topic.script}")
         record = self._stats.record(topic.full_name)
         record.set("window", min(pool.window, own.window))
@@ -209,7 +212,8 @@ class Worker:
             parts = replace(parts, journal=self._keep_finished(parts.journal))
         if topic.canary is not None:
             consumer = beside(consumer, topic, self.child.config, self._pool_slots, self._stats.record, parts)
-        pump = Pump(topic, lane, target, consumer, record, self.child.owner, parts)
+        of = (topic, lane, target, consumer, record, self.child.owner, parts)
+        pump = OrderedPump(*of, lock=self._order_lock(topic)) if topic.order_by else Pump(*of)
         self._consumers.append(consumer)
         if isinstance(consumer, Staff):
             self._staffs.employ(topic, consumer, lambda: topic.least or topic.concurrency)
@@ -228,9 +232,16 @@ class Worker:
         for keeping in self._keeping.values():
             keeping.flush()
 
+    def _order_lock(self, topic: Topic) -> Path:
+        return self._run_dir / "targets" / self.child.bus_boot / f"order-{topic.queue}~{topic.name}"
+
     def _set_paused_by_file(self, topic: Topic, lane: Lane) -> None:
-        if topic.paused:
+        if self._rests(topic):
             lane.paused.add(topic.full_name)
+
+    def _rests(self, topic: Topic) -> bool:
+        """Its file says that it is not fed, always or at this hour."""
+        return topic.paused or (topic.quiet is not None and topic.quiet.now(self.clock.now_ms()))
 
     def _slots(self, topic: Topic) -> tuple[Slots, Slots]:
         """The pool's places (shared by its topics) and the topic's own; the files are new for every start of the bus."""
@@ -354,7 +365,7 @@ class Worker:
             paused = lane.storage.paused()
         except StorageError:
             return  # what was known stays true until the storage says otherwise
-        files = {pump.name for pump in self._pumps if pump.topic.paused}
+        files = {pump.name for pump in self._pumps if self._rests(pump.topic)}
         resumed = lane.paused - paused - files
         lane.paused = paused | files
         for pump in self._pumps:
@@ -371,8 +382,10 @@ class Worker:
                 "staff": self._staffs.facts(),
                 "topics": {
                     pump.name: {
-                        "closed": pump.target.closed().name.lower(),
-                        "why": pump.target.why,
+                        "closed": "quiet"
+                        if pump.topic.quiet and self._rests(pump.topic)
+                        else pump.target.closed().name.lower(),
+                        "why": pump.target.why or (f"quiet hours {pump.topic.quiet}" if pump.topic.quiet else ""),
                         "in_flight": pump.under_way,
                         "window": min(pump.target.pool.window, pump.target.topic.window),
                         "address": pump.consumer.address,

@@ -80,6 +80,7 @@ class Lane:
         self._idle = Event()
         self._idle.set()
         self._doubted = False
+        self._told_then: list[Callable[[], None]] = []
         self._greenlet = gevent.spawn(self._run)
 
     @property
@@ -99,6 +100,10 @@ class Lane:
         """
         self._accounts.append(account)
         self._gather(jobs)
+
+    def when_stored(self, tell: Callable[[], None]) -> None:
+        """Called by an account that is being made: `tell` when what it gives is stored."""
+        self._told_then.append(tell)
 
     def _gather(self, jobs: int) -> None:
         self._unsettled += jobs
@@ -210,6 +215,10 @@ class Lane:
             self._log.info("storage_back", storage=self.storage.name)
         if not was_open and self.open:
             self._on_open()
+        if self._told_then:
+            told, self._told_then = self._told_then, []
+            for tell in told:
+                tell()
         back = {settle.topic for settle in batch if settle.outcome is Outcome.BACK}
         if back:
             self._on_back({split_topic(topic)[0] for topic in back})

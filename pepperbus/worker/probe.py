@@ -22,7 +22,7 @@ def probe(pump: Pump, log: Log, now_ms: int) -> None:
     if closed in (Closed.OPEN, Closed.BUSY):
         return
     target.postpone()  # the other workers of the node need not ask as well
-    if target.needs_ping and closed is not Closed.STRAINED:
+    if target.needs_ping and closed not in (Closed.STRAINED, Closed.HALTED):
         _ping(pump, log, now_ms)
     elif closed is Closed.DOWN:
         if pump.consumer.reachable():

@@ -298,6 +298,10 @@ class Pump:
         self.turn()
 
     def _report(self, answer: Answer, verdict: Verdict) -> None:
+        if verdict.spent and verdict.act is not Act.DONE and self.target.failed(verdict.reason):
+            self.parts.log.warning("topic_halted", self.target.why, topic=self.name)
+            self.was_closed = True
+            self.return_ahead()
         if verdict.effect is TargetEffect.FINE and not (answer.reconnected or verdict.pause):
             self.target.fine()
             return
@@ -367,5 +371,5 @@ class Pump:
             self._may_hold_more = True
 
     def _give_back(self, jobs: list[Leased]) -> None:
-        if jobs:  # the first of the line is given back last, so that it is first again
-            self.lane.settle([Settle(self.name, one.job_id, Outcome.BACK, spent=False) for one in reversed(jobs)])
+        if jobs:  # the first of a batch becomes the first of the line
+            self.lane.settle([Settle(self.name, one.job_id, Outcome.BACK, spent=False) for one in jobs])

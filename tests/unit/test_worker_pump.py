@@ -83,7 +83,9 @@ class Stage:
         self.slots = Slots(where / "topic", self.topic.concurrency)
         self.consumer = Consumer()
         self.ids = IdGenerator(2, 0, self.clock.now_ms)
-        parts = Parts("node", "node/worker.0", self.clock, self.ids, inflight, LogWriter(where, "w", 0), log)
+        parts = self.parts = Parts(
+            "node", "node/worker.0", self.clock, self.ids, inflight, LogWriter(where, "w", 0), log
+        )
         self.stats = Writer(where / "stats", "worker.0")
         self.record = self.stats.record(NAME)
         self.pump = Pump(
