@@ -54,7 +54,8 @@ def _ids(now_ms: int) -> Iterator[str]:
 
 
 def _files(config: Config) -> Iterator[str]:
-    secret = [(config.file, bool(config.logins) or any(s.url for s in config.storages.values()))]
+    told = any(channel.url or channel.password for channel in config.alarms.channels)
+    secret = [(config.file, bool(config.logins) or told or any(s.url for s in config.storages.values()))]
     secret += [(q.file, True) for q in config.queues.values() if q.file is not None and q.password]
     secret += [(file, True) for file in config.secret_files]
     secret += [(config.gateway.key, True)] if config.gateway.key else []

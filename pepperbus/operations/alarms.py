@@ -141,6 +141,8 @@ def history(
     """What was and is wrong, newest first, from the incident before `before` on; `subject` may be a queue."""
     _check_language(language)
     _check_rule(rule)
+    if not 0 <= before < 1 << 53:
+        raise UsageError("before: the cursor of a page is wanted")
     found = Store(office.config.bus.data_dir).history(before, limit + 1, rule, subject)
     seen = [_alarm(one, [], language) for one in found[:limit] if _sees(office, one)]
     return AlarmPage(seen, found[limit - 1].id if len(found) > limit else 0)

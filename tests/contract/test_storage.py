@@ -542,6 +542,33 @@ def test_silent_nodes_with_leases_are_lost(rig: Rig, storage: Storage, producer:
         assert storage.lost_nodes(15_000) == []
 
 
+def test_nodes_are_those_that_have_not_said_goodbye(rig: Rig, storage: Storage) -> None:
+    for shard, node in ((2, "n1"), (3, "n2")):
+        storage.claim_shard(shard, node)
+        storage.heartbeat(node)
+    storage.leave("n2")
+    found = storage.nodes()
+    if not found:
+        pytest.skip("only one node can reach this engine, by its contract")
+    assert found.keys() == {"n1"}
+    assert 0 <= found["n1"] < 10_000
+    storage.heartbeat("n2")
+    assert storage.nodes().keys() == {"n1", "n2"}
+    if rig.hands_on_the_clock:
+        rig.clock.advance(20)
+        storage.heartbeat("n2")
+        assert storage.nodes() == {"n1": 20_000, "n2": 0}
+
+
+def test_who_leaves_keeps_its_leases(storage: Storage, producer: Producer) -> None:
+    storage.heartbeat("n1")
+    storage.push([producer.push(A)])
+    storage.lease(A, 1, ME)
+    storage.leave("n1")
+    assert storage.lost_nodes(15_000) == []
+    assert storage.owners() == [ME]
+
+
 # -- keeping -----------------------------------------------------------------------------------------------------------
 
 
