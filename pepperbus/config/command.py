@@ -68,6 +68,8 @@ def settle_workers(own: Values) -> None:
 
 def check_password(document: Document, topic: Topic, queue: Secret) -> None:
     """feed = pull hands the password to the child, so it must be known."""
-    if topic.run == "command" and topic.feed == "pull" and (topic.password or queue).reveal().startswith(HASH):
-        text = "feed = pull gives the child this topic's password (-a): write a password of its own here, not a hash"
+    password = (topic.password or queue).reveal()
+    if topic.run == "command" and topic.feed == "pull" and (not password or password.startswith(HASH)):
+        have = "a hash is not one" if password else "there is none"
+        text = f"feed = pull gives the child a password to log in with (-a), and {have}; write one of its own here"
         document.mistake(("topics", topic.name, "password"), text)

@@ -60,7 +60,8 @@ def consumers(office: Office) -> list[Consumer]:
         home = pools.get(topic.pool)
         address = home.address if home else " ".join(topic.command or topic.urls)
         consumer = home or urls.setdefault(address, Consumer(address, topic.run, address))
-        consumer.targets.append(_target(topic, address, told.get(topic.full_name, [])))
+        mine = told.get(topic.full_name, []) or [_kept(crew) for crew in staff.get(topic.full_name, [])]
+        consumer.targets.append(_target(topic, address, mine))
         consumer.staff += [{"topic": topic.full_name, **facts} for facts in staff.get(topic.full_name, [])]
     asking = [gevent.spawn(_ask_fpm, pools[pool.name], pool) for pool in office.config.pools.values() if pool.status]
     gevent.joinall(asking)
@@ -92,6 +93,11 @@ def _told(office: Office) -> tuple[dict[str, list[dict[str, Any]]], dict[str, li
         for name, facts in one.get("staff", {}).items():
             staff.setdefault(name, []).append(facts)
     return found, staff
+
+
+def _kept(crew: dict[str, Any]) -> dict[str, Any]:
+    """Processes that find their work themselves: all that can be said is whether they live."""
+    return {"closed": "open" if crew["processes"] else "down", "why": crew["why"], "window": len(crew["processes"])}
 
 
 def _target(topic: Topic, address: str, told: list[dict[str, Any]]) -> Target:

@@ -287,6 +287,13 @@ QUEUE_CASES = {
         "10: [topics] [[mail]] max_task = 3: max_task is for feed = stdin or pull; this topic has exec",
         "11: [topics] [[mail]] contract = sdk: contract is not for run = command: feed says what its answer means",
     ],
+    QUEUE.replace("password = secret", "open = loopback") + "run = command\ncommand = php a\nfeed = pull": [
+        "6: [topics] [[mail]]: feed = pull gives the child a password to log in with (-a), and there is none; "
+        "write one of its own here"
+    ],
+    QUEUE + "run = command\ncommand = php a\nfeed = none\nchildren = 1..2": [
+        "10: [topics] [[mail]] children = 1..2: feed = none has no backlog that a range could follow; one number is wanted"
+    ],
     QUEUE + "[[[environment]]]\nA = b": [
         "7: [topics] [[mail]] [[[environment]]]: environment is for run = command; this topic has run = fastcgi"
     ],
