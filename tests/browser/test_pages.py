@@ -33,6 +33,7 @@ system = shop
 PATHS = (
     *("/", "/queues", "/queues/new", "/queues/orders/edit", "/topics/orders/mail", "/topics/orders/mail/jobs"),
     *("/jobs/{job}", "/search?topic=orders/mail&state=retry", "/errors", "/console?topic=orders/mail"),
+    *("/replays", "/replays/1"),
     *("/storage", "/consumers", "/nodes", "/users?add", "/users/admin", "/me", "/audit"),
 )
 LOOKS = [(1440, "light", "en"), (390, "dark", "zh")]
@@ -60,7 +61,9 @@ def place(browser: Any) -> Iterator[tuple[Browsing, str]]:  # noqa: F811
             client.lpush("orders/x", *['{"order": 7, "名": "张三"}'] * 3)
             browsing = Browsing(browser, f"http://127.0.0.1:{bus.web_port}")
             browsing.log_in()
-            yield browsing, _dead(bus)
+            job = _dead(bus)
+            assert bus.cli("replay", "orders/mail", "--gray", "1", "--plan", "--yes").returncode == 0
+            yield browsing, job
         finally:
             for made in buses.made:
                 made.close()

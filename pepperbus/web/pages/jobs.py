@@ -99,6 +99,8 @@ def _replay(desk: Desk, name: str) -> Response:
     desk.monitor.forget()
     if not made.id:
         return did(_("Nothing matches any more"), f"/topics/{name}/jobs?state={_state()}", good=False)
+    if made.jobs == 1:  # one stays where one sees this one job
+        return did(_("The job runs again"), f"/topics/{name}/jobs?state={_state()}")
     return did("", f"/replays/{made.id}", go=True)
 
 
