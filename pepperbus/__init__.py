@@ -33,7 +33,8 @@ Where does … go?
 The life of a job
     1 gateway.commands parses, checks login and limits, stamps ids; gateway.express does it quickly for plain pushes
     2 gateway.commit stores all pending pushes in one transaction or pipeline, then answers each
-    3 worker.pump leases a batch, up to the target's window; the attempt is counted before it is sent
+    3 a client that fetches its jobs leases one by gateway.handout, and says itself that it is done; else
+      worker.pump leases a batch, up to the target's window; the attempt is counted before it is sent
     4 delivery sends it; delivery.verdict turns the answer into done, retry, dead or back
     5 worker.lane settles in batches, worker.attempt journals the attempt
     6 operations finds it by id in any state, with its whole history

@@ -314,8 +314,8 @@ class Topic:
 
     @property
     def taken(self) -> bool:
-        """Clients of the gateways may wait for its jobs."""
-        return self.pulled or self.pop == "leased"
+        """Clients of the gateways may wait for its jobs, or nobody else looks after those that become due."""
+        return self.pulled or self.kept or self.pop == "leased"
 
     @property
     def kept(self) -> bool:

@@ -84,7 +84,7 @@ class _Pop:
     def run(self) -> bytes:
         name = f"{self._target.queue}/{self._target.topic}"
         try:
-            leased = storage_of(self._session, self._target).lease(name, 1, self._session.front.owner)
+            leased = self._lease(name)
         except StorageUnavailable:
             return resp.error("TRYAGAIN storage unavailable")
         except StorageError as error:
@@ -97,6 +97,14 @@ class _Pop:
         except ValueError:
             return resp.error(f"ERR job {self._leased.job_id} is damaged in the storage, it is kept as dead")
         return resp.bulk(b'{"jobs":[%b]}' % job_json(job))
+
+    def _lease(self, name: str) -> list[Leased]:
+        """Of a topic that no worker looks after also what is due."""
+        storage, front = storage_of(self._session, self._target), self._session.front
+        place = front.handout.places.get(name)
+        if place is None:
+            return storage.lease(name, 1, front.owner)
+        return [leased for leased, _ in front.handout.lease(place, 1)]
 
     def after(self, written: bool) -> None:
         leased, front = self._leased, self._session.front

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import hiredis
 
@@ -48,17 +48,20 @@ def submit(office: Office, queue: str, batch: Batch) -> Submitted:
         return _push(client, queue, batch)
 
 
-def submit_as(office: Office, queue: str, batch: Batch, user: str, password: str | None) -> Submitted:
-    """Push as a producer: with this login (a queue's or one of `[logins]`), or without any for None.
+class Producer(NamedTuple):
+    """Who is no account: a login of the gateway's (a queue's or one of `[logins]`); `password` None: none was shown."""
 
-    The queue need not exist: who may not push there does not hear whether it does. Raises NotReachable.
-    """
-    with GatewayClient(office) as client:
-        if password is not None:
-            client.send(b"AUTH", user.encode(), password.encode())
-            if isinstance(client.reply(), hiredis.ReplyError):
-                return _failed("NOAUTH invalid password", refused=True)
-        return _push(client, queue, batch)
+    user: str
+    password: str | None
+
+    def submit(self, office: Office, queue: str, batch: Batch) -> Submitted:
+        """Push by this login; the gateway says whether it may, and whether there is such a queue. Raises NotReachable."""
+        with GatewayClient(office) as client:
+            if self.password is not None:
+                client.send(b"AUTH", self.user.encode(), self.password.encode())
+                if isinstance(client.reply(), hiredis.ReplyError):
+                    return _failed("NOAUTH invalid password", refused=True)
+            return _push(client, queue, batch)
 
 
 def _push(client: GatewayClient, queue: str, batch: Batch) -> Submitted:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import time
-from typing import NamedTuple
 
 import msgspec
 from flask import Flask, Request, Response, g, request
@@ -19,7 +18,7 @@ from pepperbus.config.model import Config
 from pepperbus.errors import Forbidden, NotFound, NotReachable, PepperbusError, UsageError
 from pepperbus.log import Log
 from pepperbus.names import is_name
-from pepperbus.operations.submit import Batch, Submitted, submit, submit_as
+from pepperbus.operations.submit import Batch, Producer, Submitted, submit
 from pepperbus.web import logins
 from pepperbus.web.desk import Desk
 
@@ -41,13 +40,6 @@ _STATUS = (
 )
 
 
-class Shown(NamedTuple):
-    """What a producer showed: a login of the gateway's; None: nothing."""
-
-    user: str
-    password: str | None
-
-
 def named(path: str) -> bool:
     return path.startswith(PREFIX)
 
@@ -61,7 +53,7 @@ def install(app: Flask, desk: Desk, log: Log) -> None:
         if named(request.path):
             g.own_refusal = True
 
-    app.add_url_rule(f"{PREFIX}<queue>", "push", door.push, methods=["POST"])
+    app.add_url_rule(f"{PREFIX}<queue>", "push", door.push, methods=["POST"], provide_automatic_options=False)
 
 
 class _Door:
@@ -104,7 +96,7 @@ class _Door:
         wait_s = self._patience.wait_s(f"push:{shown.user}", g.address) if shown.password is not None else 0.0
         if wait_s > 0:
             return _refusal(429, "too many attempts", int(wait_s) + 1)
-        told = submit_as(self._desk.base, queue, batch_of(request, config), *shown)
+        told = shown.submit(self._desk.base, queue, batch_of(request, config))
         if told.refused:
             self._patience.failed(f"push:{shown.user}", g.address)
             self._log.warning("login_failed", client=g.address, login=shown.user[:64])
@@ -112,15 +104,15 @@ class _Door:
         return _answer(told)
 
 
-def _shown(req: Request, queue: str) -> Shown:
+def _shown(req: Request, queue: str) -> Producer:
     """The login that came with the request: Basic names its user, the others mean the queue."""
     basic = req.authorization
     if basic is not None and basic.type == "basic":
-        return Shown(basic.username or queue, basic.password or "")
+        return Producer(basic.username or queue, basic.password or "")
     kind, _, text = req.headers.get("Authorization", "").partition(" ")
     if kind.lower() == "bearer" and text.strip():
-        return Shown(queue, text.strip())
-    return Shown(queue, req.headers.get("X-Pepperbus-Password"))
+        return Producer(queue, text.strip())
+    return Producer(queue, req.headers.get("X-Pepperbus-Password"))
 
 
 # -- what is pushed ----------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ QUEUES = {
     "mail": {"open": True, "password": "x", "topics": {"t": LEASED}},
     "json": {"open": True, "password": "x", "reply": "json", "topics": {"t": LEASED}},
     "text": {"open": True, "password": "x", "reply": "redis", "topics": {"t": LEASED}},
+    "once": {"open": True, "password": "x", "topics": {"t": {"run": "pull"}}},
     "low": {"open": True, "password": "x", "topics": {"t": LEASED}},
     "two": {"open": True, "password": "x", "topics": {"a": LEASED, "b": LEASED}},
     "fed": {"open": True, "password": "x", "topics": {"t": {}}},
@@ -104,6 +105,14 @@ def test_who_waits_is_woken(wire: Wire, other: Wire) -> None:
     assert wire.reply() == popped("low", "later"), "one that becomes due wakes too"
     assert wire.ask("BRPOP", "low", "0.05") == b"*-1\r\n"
     assert facts(other, "low/t")["leased"] == "0"
+
+
+def test_a_plain_pop_sees_what_is_due(wire: Wire) -> None:
+    """No worker looks after a topic that is pulled."""
+    wire.ask("ZADD", "once", "+0.2", "later")
+    assert wire.ask("RPOP", "once/t") == b"$-1\r\n"
+    until(lambda: b'"content":"later"' in wire.ask("RPOP", "once/t"))
+    assert facts(wire, "once/t")["leased"] == "0"
 
 
 def test_first_come_first_served(gateway: Running, other: Wire) -> None:
