@@ -8,10 +8,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 
 from pepperbus.config.model import Config, Topic
+from pepperbus.config.timing import local_name, zone
+from pepperbus.config.timing_words import words
 from pepperbus.ids import LAST_MS
 
 YEAR_MS = 365 * 86_400_000
@@ -20,7 +24,15 @@ YEAR_MS = 365 * 86_400_000
 def notes(config: Config, now_ms: int | None = None) -> list[str]:
     """One line each: first what may hurt, then each topic's timetable of retries."""
     now_ms = int(time.time() * 1000) if now_ms is None else now_ms
-    return [*_ids(now_ms), *_files(config), *_node(config), *_pools(config), *_scripts(config), *_timetables(config)]
+    return [
+        *_ids(now_ms),
+        *_files(config),
+        *_node(config),
+        *_pools(config),
+        *_scripts(config),
+        *_schedules(config, now_ms),
+        *_timetables(config),
+    ]
 
 
 def span(seconds: float) -> str:
@@ -131,6 +143,17 @@ def _is_missing(path: str) -> bool:
     except OSError:
         return False
     return False
+
+
+def _schedules(config: Config, now_ms: int) -> Iterator[str]:
+    """When each fires, and when next: a wrong field is easier seen in dates than in stars."""
+    for queue in config.queues.values():
+        for one in queue.schedule.values():
+            there = zone(one.timing.zone)
+            dates = [datetime.fromtimestamp(ms / 1000, there) for ms in islice(one.timing.after(now_ms), 3)]
+            times = ", ".join(date.strftime("%Y-%m-%d %H:%M:%S") for date in dates)
+            name = one.timing.zone or local_name() or "UTC"
+            yield f"{one.full_name}: {words(one.timing)}, {name}; next {times or 'never'}"
 
 
 def _timetables(config: Config) -> Iterator[str]:

@@ -12,6 +12,7 @@ from pepperbus.child import Child
 from pepperbus.clock import ManualClock
 from pepperbus.config.load import load
 from pepperbus.config.model import Schedule
+from pepperbus.config.notes import notes
 from pepperbus.config.timing import Timing, checked
 from pepperbus.config.timing_words import words
 from pepperbus.errors import ConfigError
@@ -326,3 +327,12 @@ def test_topics_in_two_storages_get_the_same_jobs(tmp_path: Path) -> None:
 def test_an_expression_in_words(expression: str, english: str, chinese: str) -> None:
     timing = Timing(checked(expression))
     assert (words(timing), words(timing, "zh")) == (english, chinese)
+
+
+def test_check_says_when_it_fires_next(tmp_path: Path) -> None:
+    config = configured(tmp_path, "expression = 30 3 * * 1-5\nzone = Asia/Shanghai")
+    found = [note for note in notes(config, ms("2026-11-20T00:00")) if "tick" in note]
+    assert found == [
+        "orders/tick: At 03:30 on Monday through Friday, Asia/Shanghai; next"
+        " 2026-11-23 03:30:00, 2026-11-24 03:30:00, 2026-11-25 03:30:00"
+    ]
