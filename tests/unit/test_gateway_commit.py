@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gevent
 import pytest
@@ -143,6 +143,9 @@ def make_pop(stage: Stage) -> _Pop:
             @staticmethod
             def lane(*_: Any) -> Lane:
                 return stage.lane
+
+        class handout:
+            places: ClassVar[dict[str, Any]] = {}
 
     class Session:
         front = Front
