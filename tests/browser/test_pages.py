@@ -33,8 +33,8 @@ system = shop
 PATHS = (
     *("/", "/queues", "/queues/new", "/queues/orders/edit", "/topics/orders/mail", "/topics/orders/mail/jobs"),
     *("/jobs/{job}", "/search?topic=orders/mail&state=retry", "/errors", "/console?topic=orders/mail"),
-    *("/replays", "/replays/1"),
-    *("/storage", "/consumers", "/nodes", "/users?add", "/users/admin", "/me", "/audit"),
+    *("/replays", "/replays/1", "/alarms", "/schedules"),
+    *("/storage", "/consumers", "/nodes", "/queues/files", "/users?add", "/users/admin", "/me", "/audit"),
 )
 LOOKS = [(1440, "light", "en"), (390, "dark", "zh")]
 if os.environ.get("PEPPERBUS_ALL_LOOKS"):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
+
+from pepperbus.web.words import catalogue
 from tests.browser.chromium import Browsing, browser, wait  # noqa: F401
 from tests.fixtures.bus import NODE
 
@@ -13,7 +16,11 @@ BROKEN = "<?php if ($_POST['type'] !== 'ping') {\n  throw new RuntimeException('
 PATIENT = 15_000
 
 
-def test_an_order_was_not_mailed(buses: Any, fpm: Any, browser: Any) -> None:  # noqa: F811
+@pytest.mark.parametrize(
+    "look", [(1440, "light", "en"), (390, "dark", "zh")], ids=lambda look: "-".join(map(str, look))
+)
+def test_an_order_was_not_mailed(buses: Any, fpm: Any, browser: Any, look: tuple[int, str, str]) -> None:  # noqa: F811
+    words = catalogue(look[2])
     server = fpm()
     script = server.script("mail.php", GOOD)
     pool = f"[fastcgi]\n    [[php]]\n        address = {server.address}\n"
@@ -21,7 +28,7 @@ def test_an_order_was_not_mailed(buses: Any, fpm: Any, browser: Any) -> None:  #
     browsing = Browsing(browser, f"http://127.0.0.1:{bus.web_port}")
     browsing.log_in()
 
-    page = browsing.page("/queues/new")
+    page = browsing.page("/queues/new", *look)
     page.fill("[name=queue]", "orders")
     page.fill("[name='name:main']", "mail")
     page.fill("[name='key:main/script']", script)
@@ -38,11 +45,11 @@ def test_an_order_was_not_mailed(buses: Any, fpm: Any, browser: Any) -> None:  #
     page.click("text=orders/mail")
 
     _push(bus, '{"order": 1}')
-    wait(page, "document.querySelector('#live').textContent.match(/done\\s*1\\b/)")
+    wait(page, "document.querySelector('#live').textContent.match(/" + words.get("done", "done") + "\\s*1\\b/)")
     server.script("mail.php", BROKEN)
     _push(bus, '{"order": 123}')
 
-    page.wait_for_selector("a.tile.bad:has-text('dead')", timeout=PATIENT)
+    page.wait_for_selector(f"a.tile.bad:has-text('{words.get('dead', 'dead')}')", timeout=PATIENT)
     page.goto(browsing.base + "/errors")
     page.wait_for_selector("text=no mail server", timeout=PATIENT)
     page.click("tbody a.mono")
@@ -50,7 +57,7 @@ def test_an_order_was_not_mailed(buses: Any, fpm: Any, browser: Any) -> None:  #
     assert '"order": 123' in page.inner_text("#content-text")
 
     server.script("mail.php", GOOD)
-    page.click("button:has-text('Run again')")
+    page.click(f"button:has-text('{words.get('Run again', 'Run again')}')")
     page.click("#dialog button.go")
     page.wait_for_selector(".state-done", timeout=PATIENT)
     assert not browsing.troubles
