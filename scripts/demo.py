@@ -60,6 +60,8 @@ def start_fpm(binary: str) -> subprocess.Popen[bytes]:
         f"listen = {VAR}/php.sock",
         "pm = static",
         "pm.max_children = 4",
+        f"pm.status_listen = {VAR}/status.sock",
+        "pm.status_path = /status",
         "php_admin_value[post_max_size] = 64M",
     ]
     if os.geteuid() == 0:
@@ -119,6 +121,10 @@ def write_config(gateway: int, web: int, consumer_port: int, names: Iterable[str
         for there, here in (("consume.php", "demo.php"), ("more.php", "demo-more.php")):
             queue = queue.replace(f"/pepperbus-demo/{there}", str(ROOT / "sdk/php/examples" / here))
         (VAR / "demo.d" / f"{name}.conf").write_text(queue)
+    if not consumer_port:
+        text = text.replace(
+            "        max_connections", f"        status = unix:{VAR}/status.sock/status\n        max_connections"
+        )
     (VAR / "demo.conf").write_text(text)
     return VAR / "demo.conf"
 
