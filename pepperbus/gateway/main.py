@@ -27,10 +27,12 @@ from pepperbus.ids import IdGenerator
 from pepperbus.journal.fields import Indexing
 from pepperbus.journal.finished import Keeping
 from pepperbus.journal.log import LogWriter
+from pepperbus.names import split_owner
 from pepperbus.stats import Writer
 from pepperbus.storage import open_storage
 from pepperbus.storage.contract import Storage
 from pepperbus.wire.resp import Limits
+from pepperbus.worker.reclaim import take_back
 
 #: How long the hub and a storage's own thread keep the interpreter from each other, seconds. Python's 5 ms would be
 #: added to every write of an embedded storage.
@@ -148,7 +150,18 @@ class Gateway:
     def _claim(self, storage: Storage) -> None:
         bus = self._child.config.bus
         storage.claim_shard(bus.shard, bus.node)
+        self._take_back_own(storage)
         self._watch(storage, self._child.config)
+
+    def _take_back_own(self, storage: Storage) -> None:
+        """What clients had of this slot's earlier incarnations: they are dead, or the slot's mark could not be had."""
+        child = self._child
+        mine = split_owner(child.owner)
+
+        def dead(owner: str) -> bool:
+            return split_owner(owner)[:2] == mine[:2] and owner != child.owner
+
+        take_back(storage, dead, child.config.bus.run_dir, self._journal, child.log, self._clock)
 
     def _watch(self, storage: Storage, config: Config) -> None:
         """Hear of pushes of other nodes, as far as clients may wait for them here."""

@@ -1,4 +1,4 @@
-"""Taking back what a dead process held. Floor 4; used by a worker for its own predecessors and by the ticker for the rest.
+"""Taking back what a dead process held. Floor 4; used by a successor in the same slot, and by the ticker for the rest.
 
 A process is known to be dead without a guess: its successor in the same slot only starts after it was reaped, and a
 master that holds the lock knows that nothing of an earlier bus lives. Only lost hosts are judged by their silence.
@@ -12,6 +12,7 @@ from pathlib import Path
 from pepperbus.clock import Clock
 from pepperbus.journal.contract import JournalWriter, Row
 from pepperbus.log import Log
+from pepperbus.names import split_owner
 from pepperbus.storage.contract import CRASH_LIMIT, Storage
 from pepperbus.worker import inflight
 
@@ -28,12 +29,13 @@ def take_back(
     """Release the leases of every owner in `storage` that is `dead`; returns those owners. Raises StorageError."""
     gone = [owner for owner in storage.owners() if dead(owner)]
     for owner in gone:
+        who = "gateway" if split_owner(owner)[1].startswith("gateway.") else "worker"
         begun = None if lost_host else inflight.started(run_dir, owner)
         released = storage.release(owner, begun)
         for job in released:
             if job.started:
                 reason = (
-                    f"its worker died {CRASH_LIMIT} times while it ran" if job.dead else "its worker died; may have run"
+                    f"its {who} died {CRASH_LIMIT} times while it ran" if job.dead else f"its {who} died; may have run"
                 )
                 journal.add(
                     Row(

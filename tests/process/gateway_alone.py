@@ -129,7 +129,7 @@ def run(spec: dict) -> None:
         group="",
         boot=boot,
         bus_boot=str(os.getpid()),
-        owner=owner_name("node-1", "gateway.0", boot),
+        owner=owner_name("node-1", f"gateway.{spec.get('index', 0)}", boot),
         config=config,
         log=Log("gateway.0", file=spec.get("log", "-")),
         listeners={address: bind(address) for address in spec["listen"]},
