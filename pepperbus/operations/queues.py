@@ -22,7 +22,7 @@ from pepperbus.alarms.rules import RULES
 from pepperbus.config.joboptions import Halt, Quiet, Rate, Unique
 from pepperbus.config.limits import spell
 from pepperbus.config.load import load_queue_text, queue_file
-from pepperbus.config.model import Backoff, Bus, Intake, Queue, Secret, Topic
+from pepperbus.config.model import Backoff, Bus, Intake, Queue, Schedule, Secret, Topic
 from pepperbus.errors import NotFound, NotReachable, PepperbusError, UsageError
 from pepperbus.names import NAME_RULE, is_name
 from pepperbus.operations import versions
@@ -271,6 +271,10 @@ def _plain(value: Any) -> Any:
             return f"{value.kind} {', '.join(f'{step:g}s' for step in value.steps)}{' jitter' if value.jitter else ''}"
         case Path() | Unique() | Rate() | Quiet() | Halt():
             return str(value)
+        case Schedule():
+            return f"{value.timing.expression} {value.timing.zone}".strip()
+        case dict():
+            return {key: _plain(one) for key, one in value.items()}
         case None:
             return ""
         case tuple():

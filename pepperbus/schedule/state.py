@@ -52,6 +52,12 @@ class State(msgspec.Struct, omit_defaults=True):
             self.runs = [run, *self.runs][:KEPT]
 
     @property
+    def missed_slot(self) -> int:
+        """The firing that pushed nothing although it should have, while none has pushed since; else 0."""
+        last = next((run for run in self.runs if run.what != "overlap"), None)
+        return last.slot if last and last.what in ("missed", "full") and not self.paused else 0
+
+    @property
     def last_ids(self) -> list[int]:
         """The jobs of the last firing that had any."""
         return next(([int(one) for one in run.ids] for run in self.runs if run.ids), [])

@@ -67,9 +67,10 @@ class Ticker:
         self._marks = Marks(self.clock, child.log)
         self._failing: dict[str, tuple[str, float]] = {}  # chore -> (what was said of its failure, when)
         self._journal = LogWriter(child.config.bus.data_dir / "journal", child.name, child.config.journal.content)
-        self._alarms = Alarms(child, self.clock, lambda: self._config, self._storages, dict)
+        self._alarms = Alarms(child, self.clock, lambda: self._config, self._storages, lambda: self._schedules.late())
         self._scaling = Scaling(child, self.clock, self._storages, lambda: self._config)
         self._maker = Maker(child, self.clock)
+        self._schedules = Schedules(child, self._maker, self.clock, self._storages, lambda: self._config)
         self._intakes = Intakes(child, self._maker, self._storages, lambda: self._config)
 
     def run(self) -> None:
@@ -89,8 +90,7 @@ class Ticker:
             gevent.spawn(self._every, LOOK_S, self._scaling.look),
             gevent.spawn(self._every, _RETENTION_S, self._end_leftovers),
             gevent.spawn(carry_out, self._replay_parts()),
-            gevent.spawn(self._every, growth.EVERY_S, self._measure),
-            gevent.spawn(Schedules(self.child, self._maker, self.clock, self._storages, lambda: self._config).run),
+            gevent.spawn(self._schedules.run),
         ]
         self._intakes.follow()
         self._leaving.wait()

@@ -43,6 +43,7 @@ class Schedules:
         self._config = config
         self._due: dict[Schedule, int] = {}  # when to look at it next (ms); 0: never again
         self._said: dict[str, tuple[str, float]] = {}
+        self._missed: set[Schedule] = set()  # whose last firing pushed nothing although it should have
 
     def run(self) -> None:
         """A greenlet's work."""
@@ -65,6 +66,31 @@ class Schedules:
                     self._say(schedule, str(error))
                 except Exception as error:  # one that cannot be kept must not keep the others
                     self._say(schedule, repr(error))
+
+    def late(self) -> dict[str, float]:
+        """queue/name of every schedule -> how late its last due run is (s): nobody decided it yet, or it was missed."""
+        now_ms, queues = self._clock.now_ms(), self._config().queues
+        found = {}
+        for schedule, due in list(self._due.items()):
+            queue = queues.get(schedule.queue)
+            if queue is None:
+                continue
+            slot = due if due and due < now_ms - _LOOK_S * 4000 else self._missed_slot(schedule, queue)
+            found[schedule.full_name] = (now_ms - slot) / 1000 if slot else 0.0
+        return found
+
+    def _missed_slot(self, schedule: Schedule, queue: Queue) -> int:
+        if schedule not in self._missed:
+            return 0
+        try:
+            name = next(iter(record.storages(queue)))
+            state = record.read(self._storages[name].recall(record.key(schedule)))  # it may have been run by hand
+        except (StorageError, LookupError):
+            return 0
+        slot = state.missed_slot
+        if not slot:
+            self._missed.discard(schedule)
+        return slot
 
     def _say(self, schedule: Schedule, text: str) -> None:
         """Once a minute while it stays as it is."""
@@ -95,6 +121,7 @@ class Schedules:
         state, pushes = record.change(first, schedule, act)
         if pushes is not None:
             self._tell(schedule, news)
+        (self._missed.add if state.missed_slot else self._missed.discard)(schedule)
         if pushes:
             self._maker.stored(queue, topics, len(pushes))
         for storage, names in others:

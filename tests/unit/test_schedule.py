@@ -221,6 +221,20 @@ def test_a_long_absence_is_worked_off_in_portions(tmp_path: Path) -> None:
     assert len(stage.jobs()) == 1
 
 
+def test_alarms_hear_how_late_a_run_is(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "expression = @hourly")
+    node = stage.nodes[0].schedules
+    assert stage.look(3600) == ["pushed"]
+    assert node.late() == {"orders/tick": 0.0}
+    stage.clock.advance(5400)
+    assert node.late()["orders/tick"] == 1830.0  # due, and nobody has looked
+    assert stage.look() == ["missed"]
+    assert node.late()["orders/tick"] == 1830.0
+    stage.clock.advance(1770)
+    assert stage.look() == ["pushed"]
+    assert node.late() == {"orders/tick": 0.0}
+
+
 def test_overlap_skip_waits_for_the_job_before(tmp_path: Path) -> None:
     stage = Stage(tmp_path, "expression = * * * * *\noverlap = skip")
     assert stage.look(60) == ["pushed"]
