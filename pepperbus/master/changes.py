@@ -81,7 +81,7 @@ def _work(config: Config, group: str) -> tuple[object, ...] | None:
         return None
     topics = [topic for queue in queues for topic in queue.topics.values()]
     return (
-        queues,
+        [replace(queue, schedule={}, intakes=()) for queue in queues],  # those are the ticker's
         [config.pools.get(topic.pool) for topic in topics],
         [config.pools.get(topic.canary.pool) for topic in topics if topic.canary],
         [config.storages.get(topic.storage) for topic in topics],

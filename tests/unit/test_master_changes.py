@@ -13,11 +13,13 @@ from pepperbus.config.model import (
     Journal,
     Log,
     Queue,
+    Schedule,
     Secret,
     StorageConfig,
     Topic,
     Web,
 )
+from pepperbus.config.timing import Timing
 from pepperbus.master.changes import compare, longest_timeout_s, wanted
 
 
@@ -62,6 +64,12 @@ def test_only_the_changed_queues_workers_are_replaced() -> None:
     change = compare(OLD, config(queue("a", workers=2, rpush="normal"), queue("b"), queue("c")))
     assert (change.added, change.changed, change.removed) == (["c"], ["a"], [])
     assert change.groups == {"a", "c"}
+
+
+def test_a_schedule_is_no_business_of_workers() -> None:
+    tick = Schedule("orders", "tick", Timing("@hourly"))
+    change = compare(config(queue("orders")), config(queue("orders", schedule={"tick": tick})))
+    assert (change.changed, change.groups) == (["orders"], set())
 
 
 def test_a_removed_queue_takes_its_workers_along() -> None:
