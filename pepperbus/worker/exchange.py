@@ -151,7 +151,7 @@ class Exchange:
                 verdict = replace(verdict, act=Act.RETRY, spent=False)
             settle = decide(pump.topic, leased, delivered.job.accepted_ms, verdict, now_ms, random.random())
             if settle.outcome is Outcome.RETRY:
-                pump.due_at(settle.due_ms)
+                pump.due.at(settle.due_ms)
             return settle
         except Exception as error:  # a bug of ours must not keep the job leased for ever
             pump.parts.log.error("decide_failed", repr(error), topic=pump.name, job=leased.job_id)

@@ -22,6 +22,7 @@ from pepperbus.stats import Record
 from pepperbus.storage.contract import Leased, Outcome, Settle
 from pepperbus.worker.ahead import Ahead
 from pepperbus.worker.attempt import Parts
+from pepperbus.worker.due import Due
 from pepperbus.worker.exchange import Exchange
 from pepperbus.worker.lane import Lane
 
@@ -48,7 +49,6 @@ class Pump:
         self.lane = lane
         self.consumer = consumer
         self.draining = False
-        self.next_due_ms = 0
         self.record = record
         self._owner = owner
         self.parts = parts
@@ -56,6 +56,7 @@ class Pump:
         self.under_way = 0  # exchanges
         self._started_at = 0.0  # monotonic, of the youngest
         self._wanted = 0  # how many were last asked for
+        self._guess = _LEAST_AHEAD * topic.chunk  # how many there may be: asking for many that are not there costs too
         self._low = 0  # with more than this ahead there is no need to think of leasing
         self._run_s = 0.0  # how long exchanges take, a moving average; 0: none has ended yet
         self._job_bytes = 1.0  # how large jobs are: as the largest of late
@@ -65,8 +66,7 @@ class Pump:
         self._timer_set = False
         self._preparing = False
         self._loop = gevent.get_hub().loop
-        self._look_for_due = True
-        self._due_timer: gevent.Greenlet | None = None
+        self.due = Due(self.name, lane.storage, parts.clock, self.wake)
         self.was_closed = False
         self.was_paused = False
         self._hungry = Event()
@@ -83,12 +83,9 @@ class Pump:
         self.turn()
 
     def pushed(self) -> None:
-        """Something was pushed, or became due, or may have: look into the storage."""
-        self._look_for_due = True
+        """Something was pushed, at once or for later, or may have been: look into the storage."""
+        self.due.look()  # also while nothing may start: who counts the waiting shall see it as ready
         self.wake()
-        if not self._leasing and not self.draining and self.lane.healthy:
-            self._leasing = True  # delayed jobs must be seen even while nothing may start
-            self._hungry.set()
 
     def turn(self) -> None:
         """Start what may start, then see that enough is leased ahead."""
@@ -139,7 +136,7 @@ class Pump:
         self._low = room // 2
         if room and held <= self._low:
             self._leasing = True
-            if not held or self._look_for_due or not self.lane.lease_along(self):
+            if not held or not self.lane.lease_along(self):
                 self._hungry.set()
 
     def _room(self) -> int:
@@ -186,9 +183,7 @@ class Pump:
             self._received(leased)
 
     def _lease(self) -> list[Leased]:
-        """As many jobs as there is room for, of those that are ready or due."""
-        if self._look_for_due:
-            self._promote()
+        """As many jobs as there is room for, of those that are ready."""
         wanted = self.wanted()
         return self._count(self.lane.storage.lease(self.name, wanted, self._owner)) if wanted else []
 
@@ -196,7 +191,7 @@ class Pump:
         """How many jobs to lease now. The lane asks too, for `leased`."""
         if not self._startable():
             return 0
-        self._wanted = max(0, self._room() - self._ahead.held)
+        self._wanted = min(self._guess, max(0, self._room() - self._ahead.held))
         if self._wanted:
             self._may_hold_more = False  # a push from here on says so again
         return self._wanted
@@ -211,7 +206,11 @@ class Pump:
 
     def _count(self, leased: list[Leased]) -> list[Leased]:
         """Learn from what came how much more there may be, and how large jobs are."""
-        self._may_hold_more |= len(leased) >= self._wanted
+        if len(leased) >= self._wanted:
+            self._may_hold_more = True
+            self._guess = min(self._guess * 2, max(_MOST_AHEAD, _LEAST_AHEAD * self.topic.chunk))
+        else:
+            self._guess = max(2 * len(leased), _LEAST_AHEAD * self.topic.chunk)
         if leased:
             largest = max([len(one.body) for one in leased])
             self._job_bytes = max(largest, self._job_bytes + (largest - self._job_bytes) * 0.1)
@@ -228,28 +227,6 @@ class Pump:
             self.turn()
         if not self._ahead.held and not self.under_way:
             self.idle.set()
-
-    def _promote(self) -> None:
-        """Make due jobs ready, and know when to look again."""
-        self._look_for_due = False
-        moved, self.next_due_ms = self.lane.storage.promote(self.name, self.parts.clock.now_ms())
-        if moved:
-            self._may_hold_more = True
-        self._set_due_timer()
-
-    def _set_due_timer(self) -> None:
-        if self._due_timer is not None:
-            self._due_timer.kill()
-            self._due_timer = None
-        if self.next_due_ms:
-            wait_s = max(0.0, (self.next_due_ms - self.parts.clock.now_ms()) / 1000)
-            self._due_timer = gevent.spawn_later(min(wait_s, 3600.0), self.pushed)
-
-    def due_at(self, due_ms: int) -> None:
-        """A job of this topic becomes due then: look into the storage at that time."""
-        if not self.next_due_ms or due_ms < self.next_due_ms:
-            self.next_due_ms = due_ms
-            self._set_due_timer()
 
     # -- exchanges ---------------------------------------------------------------------------------------------------
 

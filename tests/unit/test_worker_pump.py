@@ -99,7 +99,7 @@ class Stage:
             self.storage.push([Push(number, Job(number, "t", content, now_ms).encode(), (NAME,))])
         self.pump.pushed()
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 3.0) -> None:
+    def wait(self, condition: Callable[[], Any], seconds: float = 20.0) -> None:
         until = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < until, self.storage.depth(NAME)
@@ -346,3 +346,48 @@ def test_what_is_answered_while_the_storage_is_away_is_in_the_journal_when_it_is
     away[0] = False
     stage.wait(lambda: stage.storage.depth(NAME) == (0, 0, 0, 0, 0))
     assert len([row for path in files(tmp_path) for row in read(path.read_bytes())]) == 2
+
+
+def test_many_pushes_are_few_looks_for_due_jobs_and_none_is_missed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    promote = stage.storage.promote
+
+    def counted(topic: str, now_ms: int, n: int = 1000) -> tuple[int, int]:
+        looks.append(now_ms)
+        return promote(topic, now_ms, n)
+
+    monkeypatch.setattr(stage.storage, "promote", counted)
+    stage.push()
+    stage.wait(lambda: stage.consumer.waiting)
+    began = time.monotonic()
+    for _ in range(300):
+        stage.pump.pushed()
+        gevent.sleep(0)
+    assert len(looks) <= 2 + (time.monotonic() - began) / 0.05, "one at once, and one a while after each"
+    now_ms, number = stage.clock.now_ms(), stage.ids.next()
+    body = Job(number, "t", b"later", now_ms).encode()
+    stage.storage.push([Push(number, body, (NAME,), due_ms=now_ms + 100)])
+    stage.pump.pushed()
+    stage.wait(lambda: len(stage.consumer.waiting) == 2)
+    assert stage.clock.now_ms() >= now_ms + 100
+
+
+def test_as_many_jobs_are_asked_for_as_there_may_be(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    lease = stage.storage.lease
+
+    def noted(topic: str, n: int, owner: str) -> list[Leased]:
+        asked.append(n)
+        return lease(topic, n, owner)
+
+    monkeypatch.setattr(stage.storage, "lease", noted)
+    stage.pump._run_s = 0.0001  # quick jobs: as much room as there ever is
+    stage.push()
+    stage.wait(lambda: stage.consumer.waiting)
+    assert set(asked) == {4}
+    asked.clear()
+    stage.push(60)
+    stage.wait(lambda: stage.storage.depth(NAME).ready == 0)
+    assert asked[:4] == [4, 8, 16, 32], "more and more while they come"
