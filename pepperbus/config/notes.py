@@ -105,6 +105,8 @@ def _node(config: Config) -> Iterator[str]:
         if len({q.workers for q in groups.get(queue.group, [])}) > 1:
             yield f"{queue.name}: the queues of process_group {queue.group} name different numbers of workers"
         for topic in queue.topics.values():
+            if topic.kept and topic.feed == "none" and len(queue.topics) > 1:
+                yield f"{topic.full_name}: feed = none takes no jobs, and each push is copied to it; give it its own queue"
             if config.bus.consumer and topic.consumer and not topic.pulled and not config.consumes(topic):
                 yield f"{topic.full_name}: this node has none of its tags ({', '.join(topic.tags)}) and does not feed it"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 #: Seconds between two looks, as the ticker takes them.
-LOOK_S = 5.0
+LOOK_S = 3.0
 #: A backlog that is gone within this time needs nothing.
 CLEAR_S = 10.0
 #: A trial is judged by the mean of so many looks, the first after the change not among them.
@@ -20,7 +20,7 @@ _GAIN, _STAYS = 0.35, 0.93
 #: Attempts that take so many times as long as at best: are they more than the target stands, or longer by nature?
 _SLOW = 2.0
 #: Looks with less than half in use before one step down.
-_CALM_LOOKS = 6
+_CALM_LOOKS = 10
 #: What did not help is not tried again for the first time, doubling up to the last (s).
 _HOLD_S = (60.0, 3600.0)
 
@@ -107,7 +107,7 @@ def _learn(stand: Stand, seen: Seen) -> Stand:
 def _more(stand: Stand, seen: Seen, least: int, most: int, now: float) -> Stand:
     wait = clears_in(seen)
     text = f"{seen.waiting} wait, " + (f"{wait:.0f} s to clear" if wait < 1e6 else "nothing ends")
-    if stand.lowered and now - stand.lowered < 12 * LOOK_S and stand.floor <= stand.limit:
+    if stand.lowered and now - stand.lowered < 20 * LOOK_S and stand.floor <= stand.limit:
         stand = _too_low(stand, now)
     held = stand.knee if now < stand.knee_until else 0
     if held and stand.limit >= held:

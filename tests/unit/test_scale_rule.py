@@ -88,7 +88,7 @@ def test_a_peak_is_followed_up_and_down() -> None:
 
 def test_refusals_are_heard_at_once() -> None:
     limits = play(Target(lambda now: 100, refuses=5), 720, lambda now: ALWAYS)
-    assert all(3 <= limit <= 6 for limit in limits[30:])
+    assert all(3 <= limit <= 6 for limit in limits[60:])
     assert sum(limit > 5 for limit in limits[240:]) <= 8
 
 
@@ -121,7 +121,7 @@ def test_workers_follow_the_processor() -> None:
     assert workers(2, 1, 4, 500, 1.9, 0.1, 0)[0] == 2  # nothing to be had
     assert workers(4, 1, 4, 500, 3.9, 2.0, 0)[0] == 4
     assert workers(1, 1, 4, 500, 0.3, 2.0, 0)[0] == 1  # the target is what is slow
-    for _ in range(11):
+    for _ in range(19):
         now, calm, why = workers(now, 1, 4, 0, 0.2, 2.0, calm)
         assert now == 2
     assert workers(now, 1, 4, 0, 0.2, 2.0, calm)[0] == 1
