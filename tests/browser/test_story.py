@@ -41,8 +41,8 @@ def test_an_order_was_not_mailed(buses: Any, fpm: Any, browser: Any, look: tuple
     wait(page, "document.querySelector('#preview .diff')?.textContent.includes('open = loopback')")
     assert page.inner_text("#f-main--attempts-wrong") == ""
     page.click("#save")
-    page.wait_for_url("**/queues?q=orders/", timeout=PATIENT)
-    page.click("text=orders/mail")
+    page.wait_for_selector("#push-shell:has-text('lpush orders')", timeout=PATIENT)
+    page.click("a:has-text('orders/mail')")
 
     _push(bus, '{"order": 1}')
     wait(page, "document.querySelector('#live').textContent.match(/" + words.get("done", "done") + "\\s*1\\b/)")

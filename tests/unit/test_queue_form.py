@@ -112,7 +112,11 @@ def test_a_new_queue_may_have_two_topics(place: Place) -> None:
     form |= {"name:+": "second", "key:+/run": "http", "key:+/url": "http://127.0.0.1:9/b"}
     _status, text = post(place, "/queues/preview", form)
     assert "would be refused" not in text, text
-    post(place, "/queues/save", form)
+    _status, text = post(place, "/queues/save", form)
+    made = re.search(r'<code id="secret">([0-9a-f]{32})</code>', text)
+    assert made, "the password that was made is shown once"
+    assert f"password = {made[1]}\n" in file_of(place, "fresh")
+    assert made[1] not in place.text("/queues/fresh/edit")
     assert "[[main]]" in file_of(place, "fresh")
     assert "[[second]]" in file_of(place, "fresh")
 

@@ -34,6 +34,7 @@ def did(text: str, back: str = "", *, good: bool = True, go: bool = False) -> Re
     response = Response(status=204)
     if go:
         response.headers["HX-Redirect"] = back
+        response.headers["HX-Trigger"] = json.dumps({"said": {"text": text, "kind": "good" if good else "bad"}})
     else:
         toast = {"text": text, "kind": "good" if good else "bad"}
         response.headers["HX-Trigger"] = json.dumps({"toast": toast, "done": True})

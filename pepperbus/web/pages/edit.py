@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 
 from flask import Blueprint, Response, make_response, render_template, request
 
@@ -128,13 +129,30 @@ def _save(desk: Desk, name: str) -> Response:
     office = desk.office
     try:
         wanted, new, settings, unset = form.asked(desk, name)
+        if new and "password" not in settings and settings.get("open", "no") == "no":
+            settings = {"password": secrets.token_hex(16), **settings}  # made here, so that it can be shown this once
         done = queues.add(office, wanted, settings) if new else queues.change(office, wanted, settings, unset)
     except PepperbusError as failure:
         return fragment("dialogs/refused.html", 409, text=trouble(failure))
     desk.monitor.forget()
     if done.refused:
         return fragment("dialogs/refused.html", 409, text=done.reload)
+    if new:
+        return _made(desk, wanted, settings.get("password", ""), bool(done.reload and not done.reloaded))
     return did(_("{name} is saved and in force", name=wanted), f"/queues?q={wanted}/", go=True)
+
+
+def _made(desk: Desk, name: str, password: str, waits: bool) -> Response:
+    """What somebody who has just made a queue needs next: its password, this once, and how to push. `waits`: no bus runs."""
+    host, _colon, port = next((one for one in desk.base.config.gateway.listen if ":" in one), ":12017").rpartition(":")
+    if host in ("", "0.0.0.0", "[::]"):
+        host = request.host.rpartition(":")[0] or request.host
+    facts = {"host": host.strip("[]"), "port": port.partition("?")[0], "first": next(iter(form.topics().values()), "")}
+    response = make_response(render_template("made.html", name=name, password=password, waits=waits, **facts))
+    response.headers["HX-Retarget"] = response.headers["HX-Reselect"] = "#content"
+    response.headers["HX-Reswap"] = "outerHTML show:window:top"
+    response.headers["HX-Push-Url"] = f"/queues/{name}/edit"
+    return response
 
 
 def _ask_delete(desk: Desk, name: str) -> Response:

@@ -129,6 +129,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   }
 });
 document.addEventListener("htmx:sendError", () => banner("gone"));
+document.addEventListener("said", (event) => sessionStorage.setItem("said", JSON.stringify(event.detail))); // for the next page
 document.addEventListener("toast", (event) => toast(event.detail.text, event.detail.kind));
 document.addEventListener("done", () => { byId("dialog").close(); refresh(); });
 document.addEventListener("htmx:afterSwap", (event) => {
@@ -272,4 +273,7 @@ document.addEventListener("click", (event) => {
   area.focus();
 });
 
+const said = JSON.parse(sessionStorage.getItem("said") || "null");
+sessionStorage.removeItem("said");
+if (said) toast(said.text, said.kind);
 listen();
