@@ -366,6 +366,7 @@ class Connection:
         self.closed = True
         if self._blocked is not None:
             self._blocked.stop()
+        self.session.left = True
         self.session.gone()
         if self._again is not None:
             self._again.stop()

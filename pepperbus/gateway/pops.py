@@ -7,7 +7,8 @@ merely closes gives it back with an attempt spent, as a killed process closes it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import gevent
 
@@ -17,6 +18,7 @@ from pepperbus.gateway.handout import Place
 from pepperbus.gateway.pushes import NOAUTH
 from pepperbus.gateway.routes import Target
 from pepperbus.gateway.session import Answer, Block, Later, Session, Wait
+from pepperbus.gateway.taken import Taken
 from pepperbus.gateway.waiting import Waiter
 from pepperbus.ids import parse_id
 from pepperbus.job import Job, job_json
@@ -155,7 +157,7 @@ def _why_not(target: Target) -> str:
 class _Pop:
     """One pop of one connection: what it had is settled, what comes next is leased."""
 
-    __slots__ = ("_arrive", "_jobs", "_n", "_place", "_places", "_reply", "_seconds", "_session", "_waiter")
+    __slots__ = ("_arrive", "_jobs", "_n", "_place", "_places", "_reply", "_seconds", "_session", "_stopped", "_waiter")
 
     def __init__(
         self,
@@ -174,6 +176,7 @@ class _Pop:
         self._place: Place | None = None
         self._jobs: Jobs = []
         self._waiter: Waiter | None = None
+        self._stopped = False
 
     def now(self) -> bytes:
         """For RPOP: what there is. Blocks while the storage is asked."""
@@ -193,7 +196,7 @@ class _Pop:
         reply = self.now()
         if reply.startswith(b"-"):
             gevent.sleep(CALM_S)
-        elif not self._jobs:
+        elif not (self._jobs or self._stopped):
             self._waiter = Waiter([place for _, place in self._places], self._n, self._seconds, self._received)
             handout.waiting.wait(self._waiter, seen)
             return None
@@ -205,30 +208,39 @@ class _Pop:
 
     def _look(self) -> bytes:
         """Settle what the connection has, then take what there is; b"" when there is nothing."""
+        handout = self._session.front.handout
+        first = self._places[0][1]
+        jobs = self._settle_and_take(first) if self._session.holding else handout.lease(first, self._n)
+        if jobs:
+            return self._got(first, jobs)
+        for _, place in self._places[1:]:
+            if jobs := handout.lease(place, self._n):
+                return self._got(place, jobs)
+        return b""
+
+    def _settle_and_take(self, place: Place) -> Jobs:
+        """What it had is done; in the same trip the next, where both lie in one storage."""
         session = self._session
         handout = session.front.handout
-        for number, (_, place) in enumerate(self._places):
-            had = session.holding
-            if had and not number and had[0].place.lane is place.lane:
-                jobs = handout.settle_and_lease(place, self._n, [one.done() for one in had])
-                settled(session)
-                if jobs is None:
-                    jobs = handout.lease(place, self._n)
+        with let_go(session, session.holding) as had:
+            ends = [one.done() for one in had]
+            if had[0].place.lane is place.lane:
+                jobs = handout.settle_and_lease(place, self._n, ends)
             else:
-                if had:
-                    had[0].place.lane.storage.settle(session.front.owner, [one.done() for one in had])
-                    settled(session)
-                jobs = handout.lease(place, self._n)
-            if jobs:
-                self._place, self._jobs = place, jobs
-                return self._answer(place, jobs)
-        return b""
+                had[0].place.lane.storage.settle(session.front.owner, ends)
+                jobs = None
+        return handout.lease(place, self._n) if jobs is None else jobs
+
+    def _got(self, place: Place, jobs: Jobs) -> bytes:
+        self._place, self._jobs = place, jobs
+        return self._answer(place, jobs)
 
     def _answer(self, place: Place, jobs: Jobs) -> bytes:
         return self._reply(next(key for key, one in self._places if one is place), jobs)
 
     def stop(self) -> None:
         """The client has gone while it waited."""
+        self._stopped = True
         if self._waiter is not None:
             self._waiter.stop()
 
@@ -244,9 +256,17 @@ class _Pop:
             handout.untake(self._place, self._jobs)
 
 
-def settled(session: Session) -> None:
-    """What the connection had is done, and the storage knows."""
-    had, session.holding = session.holding, []
+@contextmanager
+def let_go(session: Session, had: list[Taken]) -> Iterator[list[Taken]]:
+    """Around storing that `had` is done: it is out of the connection's hands, and back in them when that fails."""
+    session.holding = [one for one in session.holding if one not in had]
+    try:
+        yield had
+    except StorageError:
+        session.holding += had
+        if session.left:
+            session.gone()
+        raise
     session.front.handout.remember_done(had)
 
 
@@ -294,11 +314,10 @@ def _mine(session: Session, key: bytes, word: bytes) -> list[int]:
 def _done(session: Session, indexes: Sequence[int]) -> bytes:
     one = session.holding[indexes[0]]
     try:
-        one.place.lane.storage.settle(session.front.owner, [one.done()])
+        with let_go(session, [one]):
+            one.place.lane.storage.settle(session.front.owner, [one.done()])
     except StorageUnavailable:
         return resp.error("TRYAGAIN storage unavailable")
     except StorageError as error:
         return resp.error(f"UNKNOWN {error}")
-    session.holding = [other for other in session.holding if other is not one]
-    session.front.handout.remember_done([one])
     return resp.integer(1)

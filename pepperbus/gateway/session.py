@@ -123,6 +123,7 @@ class Session:
         "front",
         "granted",
         "holding",
+        "left",
         "local",
         "name",
         "number",
@@ -151,6 +152,7 @@ class Session:
         self.granted: QueueRoute | None = None  # the queue this client was last allowed to push to
         self.express: Express | None = None  # the quick way to where it last pushed
         self.holding: list[Taken] = []  # what it popped and has not said to be done
+        self.left = False  # its connection is closed
         self.unacked = 0  # what it read and nobody has acknowledged
         self.stamp = Stamp(trace_tail, self.client)
         self.one_job = replies.one_job_form(trace_tail)

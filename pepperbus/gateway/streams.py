@@ -173,13 +173,14 @@ def _number(word: bytes) -> int | None:
 class _Read:
     """One XREADGROUP."""
 
-    __slots__ = ("_arrive", "_new", "_session", "_waiter", "_wish")
+    __slots__ = ("_arrive", "_new", "_session", "_stopped", "_waiter", "_wish")
 
     def __init__(self, session: Session, wish: _Wish) -> None:
         self._session = session
         self._wish = wish
         self._new: list[tuple[Place, Jobs]] = []  # leased, not yet in the client's hands
         self._waiter: Waiter | None = None
+        self._stopped = False
 
     def now(self) -> bytes:
         """What there is. Blocks while the storage is asked."""
@@ -194,7 +195,7 @@ class _Read:
         reply = self.now()
         if reply.startswith(b"-"):
             gevent.sleep(CALM_S)
-        elif not self._new:
+        elif not (self._new or self._stopped):
             self._waiter = Waiter(places, wish.count, wish.block_ms / 1000, self._received)
             handout.waiting.wait(self._waiter, seen)
             return None
@@ -230,6 +231,7 @@ class _Read:
 
     def stop(self) -> None:
         """The client has gone while it waited."""
+        self._stopped = True
         if self._waiter is not None:
             self._waiter.stop()
 
@@ -298,16 +300,20 @@ def xack(session: Session, args: resp.Command) -> Answer:
 def _acknowledge(session: Session, place: Place, jobs: Sequence[int]) -> bytes:
     front, group = session.front, place.group
     storage = place.lane.storage
-    mine = [job_id for job_id in jobs if group.get(job_id) is not None]
-    others = [found for job_id in jobs if job_id and job_id not in mine for found in _read_elsewhere(place, job_id)]
-    settles = [Settle(place.name, job_id, Outcome.DONE) for job_id in (*mine, *(one.job_id for one in others))]
+    mine = [pending for job_id in jobs if (pending := group.get(job_id)) is not None]
+    known = {pending.taken.leased.job_id for pending in mine}
+    others = [found for job_id in jobs if job_id and job_id not in known for found in _read_elsewhere(place, job_id)]
+    settles = [Settle(place.name, job_id, Outcome.DONE) for job_id in (*known, *(one.job_id for one in others))]
     if not settles:
         return resp.integer(0)
-    count = storage.settle(front.owner, settles)
-    for job_id in mine:
-        pending = group.drop(job_id)
-        if pending is not None:
-            front.handout.remember_done([pending.taken])
+    done = group.drop_all(mine)  # while this is being stored their leases must not end
+    try:
+        count = storage.settle(front.owner, settles)
+    except StorageError:
+        for pending in mine:
+            group.redeliver(pending, pending.consumer, pending.session, pending.delivered_ms, front.clock.monotonic())
+        raise
+    front.handout.remember_done(done)
     for stored in others:
         remember_elsewhere(front, place, stored, f"acknowledged by {session.client.decode()}")
     return resp.integer(count)

@@ -47,10 +47,6 @@ class Taken:
     def done(self) -> Settle:
         return Settle(self.leased.topic, self.leased.job_id, Outcome.DONE)
 
-    def untouched(self) -> Settle:
-        """Nobody saw it: as if it had never been leased."""
-        return Settle(self.leased.topic, self.leased.job_id, Outcome.BACK, spent=False)
-
     def failed(self, reason: str, now_ms: int) -> Settle:
         """An attempt was spent and nobody said that it is done: tried again by the topic's schedule, or dead."""
         verdict = Verdict(Act.RETRY, TargetEffect.NEUTRAL, True, 0, reason=reason)
@@ -65,15 +61,17 @@ def take(front: Front, place: Place, leased: Leased, job: Job, client: str) -> T
     return Taken(place, leased, job, client, trace, front.clock.now_ms(), front.clock.monotonic())
 
 
+def forget(taken: Taken) -> None:
+    """Somebody else's account of it is the right one."""
+    taken.place.in_hand -= 1
+    taken.place.record.add("in_flight", -1)
+
+
 def remember(front: Front, taken: Taken, settle: Settle, reason: str) -> None:
     """The attempt has ended as `settle` says and the storage knows: count it, write it down."""
     place, leased, job = taken.place, taken.leased, taken.job
     ran_s = front.clock.monotonic() - taken.taken
     place.in_hand -= 1
-    if settle.outcome is Outcome.BACK:
-        place.record.add("in_flight", -1)
-        count_outcome(place.record, settle)
-        return
     place.record.ended(taken.waited_ms / 1000, ran_s)
     count_outcome(place.record, settle)
     row = Row(
@@ -120,7 +118,8 @@ def settle_surely(front: Front, lane: Lane, ends: list[tuple[Taken, Settle, str]
     wait = _AGAIN_S
     while not lane.closed:
         try:
-            lane.storage.settle(front.owner, [settle for _, settle, _ in ends])
+            count = lane.storage.settle(front.owner, [settle for _, settle, _ in ends])
+            lost = _done_elsewhere(lane, ends) if count < len(ends) else set()
         except StorageError as error:
             if wait == _AGAIN_S:
                 front.log.warning("settle_failed", str(error), storage=lane.config.name, jobs=len(ends))
@@ -128,7 +127,19 @@ def settle_surely(front: Front, lane: Lane, ends: list[tuple[Taken, Settle, str]
             wait = min(_LONGEST_S, wait * 2)
         else:
             for taken, settle, reason in ends:
-                remember(front, taken, settle, reason)
-                taken.place.given_back(settle)
+                if taken in lost:
+                    forget(taken)
+                else:
+                    remember(front, taken, settle, reason)
+                    taken.place.given_back(settle)
             return
     # What is left then is still leased to this process, and comes back when its end is noticed.
+
+
+def _done_elsewhere(lane: Lane, ends: list[tuple[Taken, Settle, str]]) -> set[Taken]:
+    """Those that another gateway was told are done: its account of them is the right one."""
+    return {
+        taken
+        for taken, settle, _ in ends
+        if settle.outcome is not Outcome.DONE and not lane.storage.find(settle.job_id, [settle.topic])
+    }

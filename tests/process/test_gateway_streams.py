@@ -16,7 +16,7 @@ import redis
 
 from tests.fixtures.redis import Redis
 from tests.process.gateway_running import Running, Wire, running, spec
-from tests.process.test_gateway_pops import facts, until
+from tests.process.test_gateway_pops import counted, facts, until
 
 PULL = {"run": "pull", "backoff": 0.05, "attempts": 4}
 QUEUES = {
@@ -283,3 +283,5 @@ def test_leaving_gives_back_and_any_gateway_takes_the_acknowledgement(tmp_path: 
             until(lambda: facts(back, "q/t")["delayed"] == "1")
             assert back.ask("XACK", "q/t", "t", second) == b":1\r\n"
             assert back.ask("XLEN", "q/t") == b":0\r\n"
+            until(lambda: counted(two, "q/t")["done"] == 2)
+            assert counted(two, "q/t")["failed"] == 1, "what another gateway heard to be done did not fail"
