@@ -149,4 +149,3 @@ class Verdict:
     zombie: bool = False  # the script may still run: keep the slot, no retry before zombie_grace
     pause: bool = False  # the consumer asked to pause the topic (X-Pepperbus-Verdict: pause)
     failed_ids: frozenset[int] = frozenset()  # with chunk: only these failed
-    may_have_run: bool = False

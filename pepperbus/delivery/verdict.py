@@ -121,14 +121,19 @@ def cut(case: Case) -> Verdict | None:
     if case.answer.transport is not Transport.CUT:
         return None
     reason = "; ".join(filter(None, (case.answer.detail or "cut after sending", php.fatal(case.answer.stderr))))
-    return Verdict(Act.RETRY, TargetEffect.STRAINED, True, 502, reason=php.one_line(reason), may_have_run=True)
+    return Verdict(Act.RETRY, TargetEffect.STRAINED, True, 502, reason=_may_have_run(php.one_line(reason)))
+
+
+def _may_have_run(reason: str) -> str:
+    """What whoever reads of the failure must know before running the job again."""
+    return f"{reason}; may have run"
 
 
 def timeout(case: Case) -> Verdict | None:
     if case.answer.transport is not Transport.TIMEOUT:
         return None
     reason = case.answer.detail or f"no answer within {case.request.deadline_s:g} s"
-    return Verdict(Act.RETRY, TargetEffect.STRAINED, True, 504, reason=reason, zombie=True, may_have_run=True)
+    return Verdict(Act.RETRY, TargetEffect.STRAINED, True, 504, reason=_may_have_run(reason), zombie=True)
 
 
 def of_command(case: Case) -> Verdict | None:
@@ -137,7 +142,7 @@ def of_command(case: Case) -> Verdict | None:
         return None
     if case.answer.transport is Transport.TIMEOUT:
         reason = case.answer.detail
-        return Verdict(Act.RETRY, TargetEffect.STRAINED, True, 504, reason=reason, may_have_run=True)
+        return Verdict(Act.RETRY, TargetEffect.STRAINED, True, 504, reason=_may_have_run(reason))
     if case.answer.transport is not Transport.ANSWERED:
         return None
     if case.answer.status == 503:  # the job's own word, not the target's: others go on
