@@ -42,7 +42,7 @@ _EXAMPLES = {
     "tail": "pepperbus tail orders --failed",
     "queue": "pepperbus queue add orders mail/run=fastcgi mail/pool=php mail/script=/data/app/consume.php\n"
     "pepperbus queue set orders mail/concurrency=8 --unset mail/timeout",
-    "replay": "pepperbus replay orders/mail --error timeout --sample 5% --stop-at-errors 10%\n"
+    "replay": "pepperbus replay orders/mail --error timeout --gray 5% --stop-at-errors 10%\n"
     "pepperbus replay orders/mail --error timeout --rate 100/s --yes",
     "purge": "pepperbus purge orders/mail --since 1d --dry-run",
     "send": "pepperbus send orders/mail '{\"id\": 7}'",
