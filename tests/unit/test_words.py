@@ -34,6 +34,7 @@ def texts() -> Iterator[str]:
 def shown() -> set[str]:
     """What is translated by a variable: states, outcomes, times, the help of the fields that come first."""
     processes = {"answers", "open", "failed", "starting", "draining", "waiting", "error", "detached", "ready"}
+    firings = {"late", "manual", "missed", "overlap", "full"}
     people = {*Role, "active", "disabled", *audit.RESULTS, *audit.DEED_WORDS.values()}
     return {
         *STATES,
@@ -50,6 +51,7 @@ def shown() -> set[str]:
         "canary",
         *processes,
         *people,
+        *firings,
         *(edit.hint(option) for part in schema() if part in edit.FIRST for option in edit.options(part, True)),
     }
 
