@@ -19,6 +19,7 @@ from typing import Any
 
 from pepperbus.accounts.model import EVERYWHERE, Right
 from pepperbus.alarms.rules import RULES
+from pepperbus.config.canary import Canary
 from pepperbus.config.joboptions import Halt, Quiet, Rate, Unique
 from pepperbus.config.limits import spell
 from pepperbus.config.load import load_queue_text, queue_file
@@ -269,7 +270,7 @@ def _plain(value: Any) -> Any:
             return "***" if value else ""
         case Backoff():
             return f"{value.kind} {', '.join(f'{step:g}s' for step in value.steps)}{' jitter' if value.jitter else ''}"
-        case Path() | Unique() | Rate() | Quiet() | Halt():
+        case Path() | Unique() | Rate() | Quiet() | Halt() | Canary():
             return str(value)
         case Schedule():
             return f"{value.timing.expression} {value.timing.zone}".strip()
