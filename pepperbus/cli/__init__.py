@@ -44,6 +44,7 @@ COMMANDS = {
     "jobs": _Entry("inspect", "List the jobs of a topic by state, error and time.", True),
     "tail": _Entry("inspect", "Show attempts as they happen.", True),
     "find": _Entry("search", "Find jobs by id, trace, field or text.", True),
+    "storage": _Entry("storage", "Storages: how they are; move a queue to another one.", True),
     "mark": _Entry("mark", "Set a mark on the charts: what was deployed when.", True),
     "queue": _Entry("queues", "Show, add, change and remove queues.", True),
     "schedule": _Entry("schedule", "Jobs at given times: list, show, run now, pause, resume.", True),

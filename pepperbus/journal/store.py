@@ -164,14 +164,19 @@ def _used(connection: apsw.Connection) -> int:
 
 
 def _delete_oldest(connection: apsw.Connection, condition: str, value: int) -> int:
-    """A row without fields ends with an empty list, so only those that have some are read."""
-    oldest = f"SELECT rowid FROM rows ORDER BY rowid LIMIT {_DELETE_ROWS}"
-    chosen = f"rowid IN ({oldest}) AND {condition}"
-    with connection:  # one transaction for both
-        indexed = connection.execute(
-            f"SELECT rowid, data FROM rows WHERE {chosen} AND substr(data, -1) <> x'90'", (value,)
-        )
-        keys = [(key_of(field), line) for line, data in indexed for field in _decode(data).fields]
+    """Looks before it begins to write: a transaction that looked first cannot write once somebody else has.
+
+    A row without fields ends with an empty list, so only those that have some are read.
+    """
+    last = connection.execute(
+        f"SELECT max(rowid) FROM (SELECT rowid FROM rows ORDER BY rowid LIMIT {_DELETE_ROWS})"
+    ).get
+    chosen = f"rowid <= ? AND {condition}"
+    indexed = connection.execute(
+        f"SELECT rowid, data FROM rows WHERE {chosen} AND substr(data, -1) <> x'90'", (last, value)
+    )
+    keys = [(key_of(field), line) for line, data in indexed for field in _decode(data).fields]
+    with connection:
         connection.executemany("DELETE FROM fields WHERE key = ? AND line = ?", keys)
-        connection.execute(f"DELETE FROM rows WHERE {chosen}", (value,))
+        connection.execute(f"DELETE FROM rows WHERE {chosen}", (last, value))
     return int(connection.changes())

@@ -32,6 +32,7 @@ from pepperbus.operations.queue_text import as_text, edited, filled, is_secret, 
 from pepperbus.operations.results import QueueFile, QueueInfo, TopicInfo
 from pepperbus.operations.rights import may, note, operation, require
 from pepperbus.operations.steer import trouble
+from pepperbus.storage import drains
 
 _HIDDEN = ("name", "queue", "topics", "file")
 
@@ -177,9 +178,25 @@ def _write(office: Office, name: str, file: Path, text: str) -> None:
     before, after = office.config.queues.get(name), load_queue_text(text, name, office.config)
     if after.system != (before.system if before else ""):
         require(office, Right.ADMIN, after.system or EVERYWHERE, f"move {name} there")
+    if before is not None:
+        _check_stranded(office, before, after)
     _note(before, after)
     versions.keep(office, name, file)
     put_text(file, text, office.config.bus)
+
+
+def _check_stranded(office: Office, before: Queue, after: Queue) -> None:
+    """Another storage in the file would leave behind what lies in the old one. Raises PepperbusError unless it is a drain."""
+    known = drains.read(office.config.bus.data_dir)
+    for topic in after.topics.values():
+        old, moving = before.topics.get(topic.name), known.get(topic.full_name)
+        if old is None or old.storage == topic.storage or (moving and moving.target == topic.storage):
+            continue
+        if lies := sum(office.storage(old.storage).depth(topic.full_name)[:4]):
+            raise PepperbusError(
+                f"{lies} jobs of {topic.full_name} lie in {old.storage} and would stay there; "
+                f"`pepperbus storage drain {topic.full_name} {topic.storage}` moves them, and producers notice nothing"
+            )
 
 
 def put_text(file: Path, text: str, bus: Bus) -> None:

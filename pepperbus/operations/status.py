@@ -29,6 +29,7 @@ from pepperbus.operations.results import (
     TopicStatus,
 )
 from pepperbus.operations.rights import may, operation
+from pepperbus.storage import drains
 from pepperbus.storage.contract import Depth
 from pepperbus.worker.canary import counted_as
 
@@ -43,7 +44,6 @@ class StatusReader:
     def __init__(self, office: Office) -> None:
         self._office = office
         self._before: Totals = {}
-        self._operations: dict[str, int] = {}  # of each storage, at the reading before
         self._at = 0.0
         self._operations: dict[str, int] = {}  # of each storage, at the reading before
         self._staff: dict[str, list[dict[str, Any]]] = {}  # topic -> the processes of its command, of each worker
@@ -65,19 +65,19 @@ class StatusReader:
             status.queues.append(self._queue(queue, view, states))
             if number % _AT_ONCE == 0:
                 gevent.sleep(0)  # many queues take a while; others of this process have their turn
-        self._count_operations(status.storages)
         status.storages = view.health()
+        self._count_operations(status.storages)
         status.detached = view.detached()
         self._before, self._at = self._totals, now
         status.problems += problems(status)
         return status
+
     def _count_operations(self, storages: list[StorageStatus]) -> None:
         for storage in storages:
             before = self._operations.get(storage.name, storage.operations)
             if self._seconds and storage.operations > before:
                 storage.ops_s = (storage.operations - before) / self._seconds
             self._operations[storage.name] = storage.operations
-
 
     def _ask_master(self, status: Status) -> dict[str, str]:
         """Fill in the processes; why a topic's target is closed, as its worker says."""
@@ -209,6 +209,8 @@ class _StorageView:
     def detached(self) -> list[TopicStatus]:
         """Topics with jobs that the configuration does not put where they lie."""
         placed = {(topic.storage, topic.full_name) for topic in self._office.topics()}
+        moving = drains.read(self._office.config.bus.data_dir).values()
+        placed |= {(one.source, one.topic) for one in moving if one.state == "moving"}  # on their way, not forgotten
         found = []
         for name in self._office.config.storages:
             try:

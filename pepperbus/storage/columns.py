@@ -12,11 +12,11 @@ def as_lines(batch: Sequence[Push]) -> Sequence[Line]:
     if isinstance(batch, Lines):
         return batch.lines
     lines: dict[tuple[str, ...], Line] = {}
-    for job_id, body, topics, due_ms, front, dead in batch:
+    for job_id, body, topics, due_ms, front, dead, past in batch:
         line = lines.get(topics)
         if line is None:
             line = lines[topics] = Line(topics, [], [])
-        if due_ms or front or dead or (line.ids and job_id <= line.ids[-1]):
+        if due_ms or front or dead or past or (line.ids and job_id <= line.ids[-1]):
             return ()
         line.ids.append(job_id)
         line.bodies.append(body)

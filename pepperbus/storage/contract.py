@@ -31,10 +31,19 @@ LEVELS = (MEMORY, PROCESS, POWER)
 CRASH_LIMIT = 3
 
 
+class Past(NamedTuple):
+    """What a job has behind it when it comes from another storage: attempts spent, crashes, when it was first due."""
+
+    attempts: int = 0
+    crashes: int = 0
+    first_due_ms: int = 0
+
+
 class Push(NamedTuple):
     """One job for `topics` (all in this storage). `due_ms` > 0: not before then. `front`: ahead of all waiting jobs.
 
-    `dead`: the reason it comes in as a dead one, brought along from elsewhere; `limits` do not count it.
+    `dead`: the reason it comes in as a dead one, brought along from elsewhere; `limits` do not count it. `past`: it was
+    tried elsewhere; its budget goes on from there.
     """
 
     job_id: int
@@ -43,6 +52,7 @@ class Push(NamedTuple):
     due_ms: int = 0
     front: bool = False
     dead: str = ""
+    past: Past | None = None
 
 
 class Once(NamedTuple):
@@ -152,6 +162,7 @@ class Stored(NamedTuple):
     reason: str = ""
     dead_ms: int = 0
     owner: str = ""
+    first_due_ms: int = 0
 
 
 class Page(NamedTuple):

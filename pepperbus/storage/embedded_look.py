@@ -166,6 +166,7 @@ class Look:
             reason=dead_reason(value) if state == DEAD else "",
             dead_ms=position if state == DEAD else 0,
             owner=holder,
+            first_due_ms=track.first_due_ms,
         )
 
     def peek(self, topic: str, state: State, cursor: str, n: int) -> Page:

@@ -16,7 +16,6 @@ from pepperbus.storage.embedded_layout import (
     HELD,
     JOB,
     LINE,
-    NEW,
     NUMBER,
     PLACE,
     READY,
@@ -103,7 +102,7 @@ class Work(Leases):
                 number = self._topic_numbers.get(topic) or self._topic(topic)
                 if not put(JOB.pack(number, job_id), record, overwrite=False, db=bodies):
                     continue
-                if push.due_ms or push.front or push.dead:
+                if push.due_ms or push.front or push.dead or push.past:
                     self._enter(number, push)
                 else:
                     self._put_line(number, READY, self._tail_rank(number, job_id), job_id, b"")
@@ -119,13 +118,15 @@ class Work(Leases):
 
     def _enter(self, number: int, push: Push) -> None:
         """Enter a job that does not just join the line."""
+        track = Track(*push.past) if push.past else Track(first_due_ms=push.due_ms)
         if push.dead:
-            self._bury(number, push.job_id, Track(first_due_ms=push.due_ms), push.dead)
+            self._bury(number, push.job_id, track, push.dead)
         elif push.due_ms:
-            track = Track(first_due_ms=push.due_ms)
             self._put_line(number, DELAYED, push.due_ms, push.job_id, track.pack())
+        elif push.front:
+            self._to_front(number, [(push.job_id, track)])
         else:
-            self._to_front(number, [(push.job_id, NEW)])
+            self._to_tail(number, push.job_id, track)
 
     def push_once(self, batch: Sequence[Once], limits: Mapping[str, int] | None) -> list[int]:
         return [self._push_once(one, limits) for one in batch]

@@ -27,6 +27,7 @@ from pepperbus.storage.contract import (
     Once,
     Outcome,
     Page,
+    Past,
     Push,
     Released,
     Settle,
@@ -128,7 +129,8 @@ class MemoryStorage:
         )
 
     def _store(self, topic: _Topic, push: Push) -> None:
-        job = _Job(push.job_id, bytes(push.body), State.READY, 0, first_due_ms=push.due_ms)
+        past = push.past or Past(first_due_ms=push.due_ms)
+        job = _Job(push.job_id, bytes(push.body), State.READY, 0, past.attempts, past.crashes, past.first_due_ms)
         if push.dead:
             self._bury(topic, job, push.dead)
         elif push.due_ms:
@@ -320,6 +322,7 @@ class MemoryStorage:
             reason=job.reason if job.state is State.DEAD else "",
             dead_ms=job.place if job.state is State.DEAD else 0,
             owner=job.owner,
+            first_due_ms=job.first_due_ms,
         )
 
     def replay(self, topic: str, job_ids: Sequence[int]) -> int:

@@ -89,6 +89,7 @@ def _one(
         reason=(reason or b"").decode(errors="replace") if state is State.DEAD else "",
         dead_ms=score if state is State.DEAD else 0,
         owner=owner,
+        first_due_ms=record.first_due_ms,
     )
 
 

@@ -53,12 +53,14 @@ class Batch:
         job_field, found = field(push.job_id), pointer(push.job_id, self.nonce)
         self.bodies.append((b"HSETNX", keys.job, job_field, self.nonce + push.body))
         removal: Command
+        past = Record(*push.past) if push.past else Record(first_due_ms=push.due_ms)
+        if push.past or (push.due_ms and not push.dead):
+            self.records.append((b"HSETNX", keys.att, job_field, past.encode()))
         if push.dead:
             self.records.append((b"HSETNX", keys.why, job_field, push.dead.encode(errors="replace")))
             self.records.append((b"ZADD", keys.dead, time.time_ns() // 1_000_000, found))
             removal = (b"ZREM", keys.dead, found)
         elif push.due_ms:
-            self.records.append((b"HSETNX", keys.att, job_field, Record(first_due_ms=push.due_ms).encode()))
             self.records.append((b"ZADD", keys.delay, push.due_ms, found))
             removal = (b"ZREM", keys.delay, found)
         else:

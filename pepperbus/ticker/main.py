@@ -28,6 +28,7 @@ from pepperbus.storage import open_storage
 from pepperbus.storage.contract import Storage
 from pepperbus.ticker.alarms import Alarms
 from pepperbus.ticker.deploys import Marks
+from pepperbus.ticker.drains import Drains
 from pepperbus.ticker.history import History
 from pepperbus.ticker.intakes import Intakes
 from pepperbus.ticker.maker import Maker
@@ -65,6 +66,14 @@ class Ticker:
         self._opening: set[str] = set()
         self._leaving = Event()
         self._marks = Marks(self.clock, child.log)
+        self._drains = Drains(
+            lambda: self._config,
+            self._storages,
+            self.clock,
+            child.log,
+            child.owner,
+            lambda topic: self._wake_workers(topic),
+        )
         self._failing: dict[str, tuple[str, float]] = {}  # chore -> (what was said of its failure, when)
         self._journal = LogWriter(child.config.bus.data_dir / "journal", child.name, child.config.journal.content)
         self._alarms = Alarms(child, self.clock, lambda: self._config, self._storages, lambda: self._schedules.late())
@@ -85,6 +94,8 @@ class Ticker:
             gevent.spawn(self._every, _INGEST_S, self._ingest),
             gevent.spawn(self._every, _RETENTION_S, self._retain),
             gevent.spawn(self._every, _RETENTION_S, self._keep_up),
+            gevent.spawn(self._every, growth.EVERY_S, self._measure),
+            gevent.spawn(self._drains.run),
             gevent.spawn(History(lambda: self._config, self._storages, self._in_thread).run, self.child.log),
             gevent.spawn(self._alarms.run),
             gevent.spawn(self._every, LOOK_S, self._scaling.look),
@@ -136,6 +147,7 @@ class Ticker:
 
     def _open_missing(self) -> None:
         used = {topic.storage for queue in self._config.queues.values() for topic in queue.topics.values()}
+        used |= self._drains.sources() & self._config.storages.keys()
         for name in used - self._storages.keys() - self._opening:
             self._opening.add(name)
             gevent.spawn(self._open, name)
@@ -221,10 +233,6 @@ class Ticker:
         for owner in tables(self._config.bus.run_dir):
             if owner not in held and owner not in self._family.values():
                 forget(self._config.bus.run_dir, owner)
-
-    def _keep_up(self) -> None:
-        for storage in list(self._storages.values()):
-            storage.upkeep()
 
     def _measure(self) -> None:
         """How full the storages are, for "days left"."""

@@ -170,6 +170,13 @@ class MarkBody(msgspec.Struct, forbid_unknown_fields=True):
     system: str = ""
 
 
+class DrainBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`to`: a storage. `alone`: other nodes that share one have been seen to."""
+
+    to: str
+    alone: bool = False
+
+
 class SampleBody(msgspec.Struct, forbid_unknown_fields=True):
     """`encoding`: "" or base64."""
 

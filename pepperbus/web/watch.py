@@ -1,14 +1,15 @@
-"""Routes of the API for those who watch and try: marks on the time line, saved samples. Floor 5; part of routes.py's table."""
+"""Routes of the API for marks, saved samples, storages and drains. Floor 5; part of routes.py's table."""
 
 from __future__ import annotations
 
 import base64
 
 from pepperbus.errors import UsageError
-from pepperbus.operations import deploys, samples
+from pepperbus.operations import deploys, drain, samples, storages
+from pepperbus.operations.results import QueueFile
 from pepperbus.web.table import Call, Route
 from pepperbus.web.table import Needs as N
-from pepperbus.web.takes import MarkBody, MarksQuery, SampleBody
+from pepperbus.web.takes import DrainBody, MarkBody, MarksQuery, SampleBody
 
 
 def list_marks(call: Call) -> list[deploys.DeployMark]:
@@ -36,11 +37,39 @@ def remove_sample(call: Call) -> samples.Sample:
     return samples.forget(call.desk.office, call.topic, call.names["sample"])
 
 
+def list_growth(call: Call) -> list[storages.Growth]:
+    return storages.growth(call.desk.office)
+
+
+def list_drains(call: Call) -> list[drain.DrainStatus]:
+    return drain.drains(call.desk.office)
+
+
+def drain_queue(call: Call) -> QueueFile:
+    return drain.drain(call.desk.office, call.names["queue"], call.body.to, alone=call.body.alone)
+
+
+def drain_topic(call: Call) -> QueueFile:
+    return drain.drain(call.desk.office, call.topic, call.body.to, alone=call.body.alone)
+
+
 _SAMPLES = "/topics/{queue}/{topic}/samples"
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/marks", N.LOGIN, list_marks, list[deploys.DeployMark], "What was deployed when.", query=MarksQuery),
     Route("POST", "/marks", N.OPERATE, set_mark, deploys.DeployMark, "Set a mark on the time line.", body=MarkBody),
+    Route("GET", "/storages/growth", N.LOGIN, list_growth, list[storages.Growth], "How fast each storage fills."),
+    Route("GET", "/drains", N.LOGIN, list_drains, list[drain.DrainStatus], "What moves from storage to storage."),
+    Route(
+        "POST",
+        "/queues/{queue}/drain",
+        N.ADMIN,
+        drain_queue,
+        QueueFile,
+        "All of it to another storage.",
+        body=DrainBody,
+    ),
+    Route("POST", "/topics/{queue}/{topic}/drain", N.ADMIN, drain_topic, QueueFile, "One topic.", body=DrainBody),
     Route("GET", _SAMPLES, N.VIEW, list_samples, list[samples.Sample], "Contents saved for the test console."),
     Route("PUT", _SAMPLES + "/{sample}", N.OPERATE, save_sample, samples.Sample, "Save one.", body=SampleBody),
     Route("DELETE", _SAMPLES + "/{sample}", N.OPERATE, remove_sample, samples.Sample, "Delete one."),

@@ -6,7 +6,7 @@ import pytest
 
 from pepperbus.errors import StorageRefused
 from pepperbus.job import Job, State
-from pepperbus.storage.contract import CRASH_LIMIT, LEVELS, Depth, Line, Lines, Outcome, Push, Settle, Storage
+from pepperbus.storage.contract import CRASH_LIMIT, LEVELS, Depth, Line, Lines, Outcome, Past, Push, Settle, Storage
 from tests.contract.rig import Producer, Rig
 
 A, B = "orders/mail", "orders/stock"
@@ -602,3 +602,40 @@ def test_a_job_for_no_topic_of_the_limits_passes(storage: Storage, producer: Pro
     batch: list[Push] = producer.several(3, A)
     assert not storage.push(batch, {B: 1})
     assert storage.depth(A).ready == 3
+
+
+# -- from another storage ----------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_was_tried_elsewhere_goes_on_from_there(storage: Storage, producer: Producer, rig: Rig) -> None:
+    now = rig.clock.now_ms()
+    waits, later, gone, fresh = producer.several(4, A)
+    batch = [
+        waits._replace(past=Past(2, 1, now - 5000)),
+        later._replace(due_ms=now + 60_000, past=Past(3, 0, now - 9000)),
+        gone._replace(dead="boom", past=Past(20, 2, now - 7000)),
+        fresh,
+    ]
+    for _ in range(2):  # repeating it changes nothing
+        assert list(storage.push(batch)) == []
+    assert storage.depth(A)[:4] == (2, 1, 0, 1)
+    assert line(storage) == [waits.job_id, fresh.job_id]
+    told = {one.job_id: one for push in batch for one in storage.find(push.job_id, [A])}
+    for push in batch[:3]:
+        one = told[push.job_id]
+        assert (one.attempts, one.crashes, one.first_due_ms) == push.past
+        assert one.body == push.body
+    assert told[later.job_id].due_ms == now + 60_000
+    assert told[gone.job_id].reason == "boom"
+    assert (told[fresh.job_id].attempts, told[fresh.job_id].first_due_ms) == (0, 0)
+    leased = {one.job_id: one for one in storage.lease(A, 10, ME)}
+    assert (leased[waits.job_id].attempt, leased[waits.job_id].crashes) == (3, 1)
+    assert leased[waits.job_id].first_due_ms == now - 5000
+    assert leased[fresh.job_id].attempt == 1
+    storage.settle(ME, [done(waits.job_id), done(fresh.job_id)])
+    assert storage.promote(A, now + 60_000)[0] == 1
+    (one,) = storage.lease(A, 10, ME)
+    assert (one.attempt, one.crashes, one.first_due_ms) == (4, 0, now - 9000)
+    storage.settle(ME, [done(one.job_id)])
+    assert storage.replay(A, [gone.job_id]) == 1
+    assert storage.lease(A, 10, ME)[0].attempt == 1, "a replay starts a fresh budget"

@@ -33,6 +33,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "PushBody": {"contents": ["x"]},
     "ScaleBody": {"change": 1},
     "SampleBody": {"content": "{}"},
+    "DrainBody": {"to": "elsewhere"},
     "MarkBody": {"text": "deployed", "system": "shop"},
     "UserBody": {"roles": {"shop": "viewer"}},
     "PasswordBody": {"old": "not it", "new": "something longer"},

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from pepperbus.accounts.model import EVERYWHERE, Right
-from pepperbus.operations import consumers, steer, storages
+from pepperbus.operations import consumers, drain, steer, storages
 from pepperbus.operations.rights import require
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
@@ -29,7 +29,23 @@ def _storages(desk: Desk) -> dict[str, Any]:
         topics[topic.storage].append(topic)
     found = {one.name: one for one in storages.growth(desk.office)}
     sparks = {name: sparkline([float(used) for used in one.course]) for name, one in found.items()}
-    return {"status": status, "topics": topics, "growth": found, "sparks": sparks}
+    names = {topic.name for queue in status.queues for topic in queue.topics}
+    return {
+        "status": status,
+        "topics": topics,
+        "growth": found,
+        "sparks": sparks,
+        "drains": drain.drains(desk.office)[:20],
+        "movable": sorted(names | {name.partition("/")[0] for name in names}),
+    }
+
+
+def _drain(desk: Desk) -> Response:
+    name, to = request.form.get("name", "").strip(), request.form.get("to", "")
+    done = drain.drain(desk.office, name, to, alone=bool(request.form.get("alone")))
+    desk.monitor.forget()
+    text = _("{name} moves to {to}; pushes go there already", name=name, to=to)
+    return did(text if not done.reload else f"{text}: {done.reload}", "/storage", good=not done.reload)
 
 
 def _consumers(desk: Desk) -> dict[str, Any]:
@@ -48,6 +64,10 @@ def register(pages: Blueprint, desk: Desk) -> None:
     @pages.get("/storage")
     def storage() -> Response:
         return frame.show("storage.html", lambda: _storages(desk), shared=True)
+
+    @pages.post("/storage/drain")
+    def storage_drain() -> Response:
+        return _drain(desk)
 
     @pages.get("/consumers")
     def consumers_page() -> Response:

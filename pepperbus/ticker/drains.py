@@ -1,0 +1,189 @@
+"""Moves what lies in a topic's old storage into its new one, in small steps, each safe at any moment. Floor 4.
+
+Ready jobs are leased before they are copied, so that no other node starts them meanwhile; delayed and dead ones nobody takes.
+The ids of a step become a text of the new storage in the same transaction that stores the jobs (`Storage.swap`): a ticker that
+died between copying and removing finds there what was copied, and removes it, whatever has become of the jobs since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import gevent
+import msgspec
+
+from pepperbus.clock import Clock
+from pepperbus.config.model import Config
+from pepperbus.errors import PepperbusError, StorageError
+from pepperbus.job import State
+from pepperbus.log import Log
+from pepperbus.names import split_owner
+from pepperbus.storage import drains
+from pepperbus.storage.contract import Leased, Outcome, Past, Push, Settle, Storage, Stored
+from pepperbus.storage.drains import Drain
+
+_STEP = 100
+_BUSY_S, _IDLE_S = 0.01, 1.0
+#: So long (ms) after it began a drain is not over, however empty the old storage: gateways take a reload one by one.
+_LEAST_MS = 10_000
+_NOTE_EVERY = 20  # steps between two notes of how far it is
+
+
+class Wrong(PepperbusError):
+    """The drain cannot go on as things are."""
+
+
+class Drains:
+    """The ticker's. Storages are those it has open."""
+
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        storages: Mapping[str, Storage],
+        clock: Clock,
+        log: Log,
+        owner: str,
+        wake: Callable[[str], None],
+    ) -> None:
+        self._config, self._storages, self._clock, self._log = config, storages, clock, log
+        self._owner, self._wake = owner, wake
+        self._movers: dict[tuple[str, int], Mover] = {}
+
+    def sources(self) -> set[str]:
+        """Storages that no topic may name any more, and that are still needed."""
+        return {one.source for one in self._moving()}
+
+    def run(self) -> None:
+        while True:
+            gevent.sleep(_BUSY_S if self.round() else _IDLE_S)
+
+    def round(self) -> int:
+        """One step of every drain; how many jobs moved."""
+        return sum(self._step(drain) for drain in self._moving())
+
+    def _moving(self) -> list[Drain]:
+        return [one for one in drains.read(self._config().bus.data_dir).values() if one.state == "moving"]
+
+    def _step(self, drain: Drain) -> int:
+        try:
+            mover = self._mover(drain)
+            moved = mover.step()
+        except (StorageError, Wrong) as error:
+            self._movers.pop((drain.topic, drain.since_ms), None)  # what is known of the last step is asked anew
+            if str(error) != drain.trouble:
+                self._log.warning("drain_stands", str(error), topic=drain.topic)
+                self._note(drain, trouble=str(error))
+            return 0
+        if moved:
+            self._wake(drain.topic)
+        over = not moved and not mover.left and self._clock.now_ms() - drain.since_ms > _LEAST_MS
+        if over:
+            mover.end()
+            self._note(drain, trouble="", moved=mover.taken(), left=0, state="done", ended_ms=self._clock.now_ms())
+            self._log.info("drain_done", topic=drain.topic, source=drain.source, target=drain.target)
+        elif mover.steps % _NOTE_EVERY == 1 or drain.trouble or (not moved and drain.left != mover.left):
+            self._note(drain, trouble="", moved=mover.taken(), left=mover.left)
+        return moved
+
+    def _mover(self, drain: Drain) -> Mover:
+        topic = self._config().topic(drain.topic)
+        if topic is None or topic.storage != drain.target:
+            named = f"names {topic.storage}" if topic else "is gone"
+            raise Wrong(f"{drain.topic} was to move to {drain.target}, but its file {named}")
+        for name in (drain.source, drain.target):
+            if name not in self._storages:
+                raise Wrong(f"storage {name} is not open")
+        key = drain.topic, drain.since_ms
+        if key not in self._movers:
+            places = self._storages[drain.source], self._storages[drain.target]
+            self._movers[key] = Mover(drain, *places, self._owner)
+        return self._movers[key]
+
+    def _note(self, drain: Drain, moved: int = 0, **facts: object) -> None:
+        def change(known: dict[str, Drain]) -> None:
+            mine = known.get(drain.topic)
+            if mine is not None and mine.since_ms == drain.since_ms:
+                known[drain.topic] = msgspec.structs.replace(mine, moved=mine.moved + moved, **facts)
+
+        drains.update(self._config().bus.data_dir, change)
+
+
+class Mover:
+    """One topic's way from `source` to `target`. Steps raise StorageError; the next one begins where things stand."""
+
+    def __init__(self, drain: Drain, source: Storage, target: Storage, owner: str) -> None:
+        self.topic, self.steps, self.left = drain.topic, 0, 0
+        self._source, self._target, self._owner = source, target, owner
+        self._name = f"drain:{drain.topic}:{drain.since_ms}"
+        self._taken = 0
+        self._release()
+        self._last = target.recall(self._name)
+        self._remove(_ids_of(self._last))
+
+    def taken(self) -> int:
+        """How many moved since this was asked last."""
+        taken, self._taken = self._taken, 0
+        return taken
+
+    def step(self) -> int:
+        """Move some jobs; how many. 0: there are none to move now, `left` says how many are still with workers."""
+        self.steps += 1
+        for take in (self._ready, partial(self._lying, State.DELAYED), partial(self._lying, State.DEAD)):
+            if batch := take():
+                self._store(batch)
+                self._remove([push.job_id for push in batch])
+                self._taken += len(batch)
+                self.left = sum(self._source.depth(self.topic)[:4])
+                return len(batch)
+        self.left = sum(self._source.depth(self.topic)[:4])
+        return 0
+
+    def end(self) -> None:
+        """Nothing is left, so nothing needs to be remembered."""
+        self._target.swap(self._name, self._last, "")
+
+    def _store(self, batch: list[Push]) -> None:
+        text = f"{self.steps}:{self._owner}:" + ",".join(str(push.job_id) for push in batch)
+        if self._target.swap(self._name, self._last, text, batch) != text:
+            raise Wrong(f"{self.topic}: another node drains it too")
+        self._last = text
+
+    def _remove(self, ids: list[int]) -> None:
+        if ids:
+            self._source.remove(self.topic, ids)
+            self._source.settle(self._owner, [Settle(self.topic, job_id, Outcome.DONE) for job_id in ids])
+
+    def _ready(self) -> list[Push]:
+        return [_from_lease(one) for one in self._source.lease(self.topic, _STEP, self._owner)]
+
+    def _lying(self, state: State) -> list[Push]:
+        return [_from_stored(one) for one in self._source.peek(self.topic, state, "", _STEP).jobs]
+
+    def _release(self) -> None:
+        """What a ticker before us had leased to move it never ran: it must not count as a crash."""
+        node, name, _ = split_owner(self._owner)
+        for owner in self._source.owners():
+            if owner != self._owner and split_owner(owner)[:2] == (node, name):
+                self._source.release(owner, frozenset())
+        held = self._source.peek(self.topic, State.LEASED, "", 10 * _STEP).jobs
+        mine = [Settle(self.topic, one.job_id, Outcome.BACK, spent=False) for one in held if one.owner == self._owner]
+        if mine:  # a step of ours that failed
+            self._source.settle(self._owner, mine)
+
+
+def _from_lease(job: Leased) -> Push:
+    past = Past(job.attempt - 1, job.crashes, job.first_due_ms)
+    return Push(job.job_id, job.body, (job.topic,), past=past if any(past) else None)
+
+
+def _from_stored(job: Stored) -> Push:
+    past = Past(job.attempts, job.crashes, job.first_due_ms)
+    dead = (job.reason or "died before it was moved here") if job.state is State.DEAD else ""
+    return Push(
+        job.job_id, job.body, (job.topic,), 0 if dead else job.due_ms, dead=dead, past=past if any(past) else None
+    )
+
+
+def _ids_of(text: str) -> list[int]:
+    return [int(word) for word in text.rpartition(":")[2].split(",") if word]
