@@ -125,23 +125,23 @@ class QueueStatus(Result):
 
 
 class StorageStatus(Result):
-    name: str
-    type: str
     """`used`, `limit` in bytes. `operations`: so far; `ops_s` of the last interval: commands of a Redis, commits of an
     embedded one; `clients`: who has it open; `latency_ms`: how long it took to say all this."""
 
+    name: str
+    type: str
     alive: bool
     version: str = ""
     durability: str = ""
     used: int = 0
     limit: int = 0
     detail: str = ""
-
-
     operations: int = 0
     clients: int = 0
     ops_s: float = 0.0
     latency_ms: float = 0.0
+
+
 class Status(Result):
     """A node at one moment. `running`: its master answered; `processes` as the master tells. `problems`: first things
     first, empty when all is well. `detached`: topics with jobs that no queue file names."""
