@@ -14,6 +14,7 @@ import gevent
 from pepperbus import __version__
 from pepperbus.gateway import keyspace, pops, pushes, reads, stream_looks, streams
 from pepperbus.gateway.logins import TOO_MANY, log_in, log_in_slowly, needs_time
+from pepperbus.gateway.popping import CALM_S
 from pepperbus.gateway.session import Answer, Goodbye, Later, Session, Wait
 from pepperbus.wire import resp
 
@@ -142,7 +143,8 @@ def reset(session: Session, args: resp.Command) -> Answer:
 
 def quit_(session: Session, args: resp.Command) -> Answer:
     """The job that it had is done: who merely closes has not said so."""
-    had, session.holding = session.holding, []
+    had = [one for one in session.holding if not one.kept]
+    session.holding = [one for one in session.holding if one.kept]  # closing gives these back
     session.front.handout.end(had, f"{session.client.decode()} left with QUIT")
     return Goodbye(resp.OK)
 
@@ -221,7 +223,7 @@ def info(session: Session, args: resp.Command) -> Answer:
 def blocking(session: Session, args: resp.Command) -> Answer:
     """Never at once: a loop around a refused blocking pop would spin thousands of times a second."""
     text = f"NOPERM {_typed(args)} is not offered: this bus brings jobs to their consumer"
-    return Wait(pops.CALM_S, resp.error(text if session.trusted else f"NOAUTH {pushes.NOAUTH}"))
+    return Wait(CALM_S, resp.error(text if session.trusted else f"NOAUTH {pushes.NOAUTH}"))
 
 
 def no_database(session: Session, args: resp.Command) -> Answer:
@@ -251,6 +253,8 @@ _TABLE: dict[bytes, _Function] = {
     b"LPOP": pops.lpop,
     b"BRPOP": pops.brpop,
     b"BLPOP": pops.brpop,
+    **dict.fromkeys((b"RPOPLPUSH", b"LMOVE"), pops.rpoplpush),
+    **dict.fromkeys((b"BRPOPLPUSH", b"BLMOVE"), pops.brpoplpush),
     b"LLEN": reads.llen,
     b"LREM": pops.lrem,
     b"LRANGE": reads.lrange,
@@ -282,7 +286,7 @@ _TABLE: dict[bytes, _Function] = {
     ),
     **dict.fromkeys((b"MODULE", b"SLOWLOG"), keyspace.nothing),
     **dict.fromkeys(
-        (b"BRPOPLPUSH", b"RPOPLPUSH", b"BLMOVE", b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"XREAD"),
+        (b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"XREAD"),
         blocking,
     ),
 }

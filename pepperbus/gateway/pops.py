@@ -1,34 +1,29 @@
-"""Pops that lease (`pop = leased`): RPOP, LPOP, BRPOP, BLPOP, and what settles the job that a connection has.
+"""Pops that lease (`pop = leased`): RPOP, LPOP, BRPOP, BLPOP and (B)RPOPLPUSH, and what settles the job that a connection has.
 
-A job belongs to the connection that popped it. Its next pop, QUIT, or LREM of that job says that it is done; a connection that
-merely closes gives it back with an attempt spent, as a killed process closes its socket too. Knows sessions and the handout.
+A job belongs to the connection that popped it. Its next pop, QUIT, or LREM of that job says that it is done (LREM alone for
+what was moved to another list); a connection that merely closes gives it back with an attempt spent, as a killed process closes
+its socket too. Knows sessions; the way of a job is `popping`'s.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-
-import gevent
+from collections.abc import Callable, Sequence
 
 from pepperbus.errors import StorageError, StorageUnavailable
 from pepperbus.gateway import reads
 from pepperbus.gateway.handout import Place
+from pepperbus.gateway.popping import CALM_S, Jobs, Pop, let_go
 from pepperbus.gateway.pushes import NOAUTH
 from pepperbus.gateway.routes import Target
 from pepperbus.gateway.session import Answer, Block, Later, Session, Wait
-from pepperbus.gateway.taken import Taken
-from pepperbus.gateway.waiting import Waiter
 from pepperbus.ids import parse_id
 from pepperbus.job import Job, job_json
 from pepperbus.storage.contract import Leased
 from pepperbus.wire import resp
 
-CALM_S = 1.0  # before a blocking command is refused, so that a loop around it does not spin
 MOST = 100  # jobs of one RPOP key count
-
-Jobs = list[tuple[Leased, Job]]
+MOST_KEPT, MOST_BYTES = 1000, 64 << 20  # what one connection may have by (B)RPOPLPUSH
 
 
 def rpop(session: Session, args: resp.Command) -> Answer:
@@ -51,7 +46,7 @@ def _pop_now(session: Session, args: resp.Command, place: Place) -> Answer:
     count = _count(args)
     if isinstance(count, bytes):
         return count
-    pop = _Pop(session, [(args[1], place)], max(count, 1), lambda key, jobs: _reply(session, target, jobs, count))
+    pop = Pop(session, [(args[1], place)], max(count, 1), lambda key, jobs: _reply(session, target, jobs, count))
     return Later(pop.now, pop.after)
 
 
@@ -84,8 +79,48 @@ def brpop(session: Session, args: resp.Command) -> Answer:
             return nothing(session)
         return resp.array((resp.bulk(key), _one(session.front.routes.target(key), jobs[0])))
 
-    pop = _Pop(session, places, 1, reply, seconds)
+    pop = Pop(session, places, 1, reply, seconds)
     return Block(pop.wait, pop.stop, pop.after)
+
+
+def rpoplpush(session: Session, args: resp.Command) -> Answer:
+    """RPOPLPUSH and LMOVE: leased until LREM of the second list, whatever its name; the list itself is not needed."""
+    if len(args) != (5 if _moves(args) else 3):
+        return _arity(args)
+    found = _room(session, args[1])
+    if isinstance(found, bytes):
+        return Wait(CALM_S, found)
+    pop = Pop(session, [(args[1], found)], 1, _bare(session), kept=True)
+    return Later(pop.now, pop.after)
+
+
+def brpoplpush(session: Session, args: resp.Command) -> Answer:
+    """BRPOPLPUSH and BLMOVE: the same, waiting for a job."""
+    seconds = _seconds(args[-1]) if len(args) == (6 if _moves(args) else 4) else _arity(args)
+    if isinstance(seconds, bytes):
+        return Wait(CALM_S, seconds)
+    found = _room(session, args[1])
+    if isinstance(found, bytes):
+        return Wait(CALM_S, found)
+    pop = Pop(session, [(args[1], found)], 1, _bare(session), seconds, kept=True)
+    return Block(pop.wait, pop.stop, pop.after)
+
+
+def _room(session: Session, key: bytes) -> Place | bytes:
+    """The topic that `key` means, unless this connection has too much that it did not say to be done."""
+    kept = session.holding
+    if len(kept) >= MOST_KEPT or sum(len(one.job.content) for one in kept) >= MOST_BYTES:
+        return resp.error("OOM this connection has too many jobs that are not done: LREM some first")
+    return _place(session, key)
+
+
+def _moves(args: resp.Command) -> bool:
+    return args[0].upper().endswith(b"MOVE")
+
+
+def _bare(session: Session) -> Callable[[bytes, Jobs], bytes]:
+    """The content alone: who moves between lists compares it with LREM."""
+    return lambda key, jobs: resp.bulk(jobs[0][1].content) if jobs else resp.null(session.protocol)
 
 
 def _seconds(word: bytes) -> float | bytes:
@@ -151,125 +186,6 @@ def _why_not(target: Target) -> str:
     return f"NOPERM this bus brings the jobs of {target.key} to their consumer; to pop them, set pop = leased in {name}"
 
 
-# -- the pop itself ------------------------------------------------------------------------------------------------
-
-
-class _Pop:
-    """One pop of one connection: what it had is settled, what comes next is leased."""
-
-    __slots__ = ("_arrive", "_jobs", "_n", "_place", "_places", "_reply", "_seconds", "_session", "_stopped", "_waiter")
-
-    def __init__(
-        self,
-        session: Session,
-        places: list[tuple[bytes, Place]],
-        n: int,
-        reply: Callable[[bytes, Jobs], bytes],
-        seconds: float = 0.0,
-    ) -> None:
-        """`reply` makes the answer from the key and the jobs that came from it."""
-        self._session = session
-        self._places = places
-        self._n = n
-        self._reply = reply
-        self._seconds = seconds
-        self._place: Place | None = None
-        self._jobs: Jobs = []
-        self._waiter: Waiter | None = None
-        self._stopped = False
-
-    def now(self) -> bytes:
-        """For RPOP: what there is. Blocks while the storage is asked."""
-        try:
-            found = self._look()
-        except StorageUnavailable:
-            return resp.error("TRYAGAIN storage unavailable")
-        except StorageError as error:
-            return resp.error(f"UNKNOWN {error}")
-        return found or self._reply(self._places[0][0], [])
-
-    def wait(self, arrive: Callable[[bytes], None]) -> bytes | None:
-        """For BRPOP: what there is; None: `arrive` is called with the reply once there is something, or time is over."""
-        handout = self._session.front.handout
-        self._arrive = arrive
-        seen = [place.rings for _, place in self._places]
-        reply = self.now()
-        if reply.startswith(b"-"):
-            gevent.sleep(CALM_S)
-        elif not (self._jobs or self._stopped):
-            self._waiter = Waiter([place for _, place in self._places], self._n, self._seconds, self._received)
-            handout.waiting.wait(self._waiter, seen)
-            return None
-        return reply
-
-    def _received(self, place: Place | None, jobs: Jobs) -> None:
-        self._place, self._jobs = place, jobs
-        self._arrive(self._answer(place, jobs) if place is not None else self._reply(b"", []))
-
-    def _look(self) -> bytes:
-        """Settle what the connection has, then take what there is; b"" when there is nothing."""
-        handout = self._session.front.handout
-        first = self._places[0][1]
-        jobs = self._settle_and_take(first) if self._session.holding else handout.lease(first, self._n)
-        if jobs:
-            return self._got(first, jobs)
-        for _, place in self._places[1:]:
-            if jobs := handout.lease(place, self._n):
-                return self._got(place, jobs)
-        return b""
-
-    def _settle_and_take(self, place: Place) -> Jobs:
-        """What it had is done; in the same trip the next, where both lie in one storage."""
-        session = self._session
-        handout = session.front.handout
-        with let_go(session, session.holding) as had:
-            ends = [one.done() for one in had]
-            if had[0].place.lane is place.lane:
-                jobs = handout.settle_and_lease(place, self._n, ends)
-            else:
-                had[0].place.lane.storage.settle(session.front.owner, ends)
-                jobs = None
-        return handout.lease(place, self._n) if jobs is None else jobs
-
-    def _got(self, place: Place, jobs: Jobs) -> bytes:
-        self._place, self._jobs = place, jobs
-        return self._answer(place, jobs)
-
-    def _answer(self, place: Place, jobs: Jobs) -> bytes:
-        return self._reply(next(key for key, one in self._places if one is place), jobs)
-
-    def stop(self) -> None:
-        """The client has gone while it waited."""
-        self._stopped = True
-        if self._waiter is not None:
-            self._waiter.stop()
-
-    def after(self, written: bool) -> None:
-        """The reply is in the socket's hands, or can no longer get there."""
-        if self._place is None or not self._jobs:
-            return
-        session = self._session
-        handout = session.front.handout
-        if written:
-            session.holding = handout.take(self._place, self._jobs, session.client.decode())
-        else:
-            handout.untake(self._place, self._jobs)
-
-
-@contextmanager
-def let_go(session: Session, had: list[Taken]) -> Iterator[list[Taken]]:
-    """Around storing that `had` is done: it is out of the connection's hands, and back in them when that fails."""
-    session.holding = [one for one in session.holding if one not in had]
-    try:
-        yield had
-    except StorageError:
-        session.holding += had
-        if session.left:
-            session.gone()
-        raise
-    session.front.handout.remember_done(had)
-
-
 def _reply(session: Session, target: Target, jobs: Jobs, count: int) -> bytes:
     """RPOP's answer: one value, or with a count (> 0) an array of them."""
     if not jobs:
@@ -298,8 +214,9 @@ def lrem(session: Session, args: resp.Command) -> Answer:
 
 
 def _mine(session: Session, key: bytes, word: bytes) -> list[int]:
-    """The indexes in `holding` that are meant."""
-    place = leased_place(session, session.front.routes.target(key))
+    """The indexes in `holding` that are meant: of the topic that is named, or of what was moved to a list of that name."""
+    target = session.front.routes.target(key)
+    place = leased_place(session, target)
     try:
         number = parse_id(word.decode())
     except ValueError:
@@ -307,7 +224,8 @@ def _mine(session: Session, key: bytes, word: bytes) -> list[int]:
     return [
         index
         for index, one in enumerate(session.holding)
-        if one.place is place and (one.leased.job_id == number or one.job.content == word)
+        if (one.place is place or (one.kept and target.route is None))
+        and (one.leased.job_id == number or one.job.content == word)
     ][:1]
 
 

@@ -15,7 +15,8 @@ from pepperbus.errors import StorageError, StorageUnavailable
 from pepperbus.gateway import entries
 from pepperbus.gateway.entries import Id
 from pepperbus.gateway.handout import Place
-from pepperbus.gateway.pops import CALM_S, Jobs, may_take
+from pepperbus.gateway.popping import CALM_S, Jobs
+from pepperbus.gateway.pops import may_take
 from pepperbus.gateway.pushes import NOAUTH
 from pepperbus.gateway.routes import Target
 from pepperbus.gateway.session import Answer, Block, Later, Session, Wait

@@ -39,6 +39,7 @@ class Taken:
     trace: str
     taken_ms: int
     taken: float  # monotonic s
+    kept: bool = False  # only LREM says that it is done, not the next pop
 
     @property
     def waited_ms(self) -> float:

@@ -112,7 +112,7 @@ def test_a_plain_pop_sees_what_is_due(wire: Wire) -> None:
     wire.ask("ZADD", "once", "+0.2", "later")
     assert wire.ask("RPOP", "once/t") == b"$-1\r\n"
     until(lambda: b'"content":"later"' in wire.ask("RPOP", "once/t"))
-    assert facts(wire, "once/t")["leased"] == "0"
+    until(lambda: facts(wire, "once/t")["leased"] == "0")
 
 
 def test_first_come_first_served(gateway: Running, other: Wire) -> None:
@@ -145,6 +145,24 @@ def test_what_says_that_a_job_is_done(gateway: Running, wire: Wire, other: Wire)
     assert other.ask("RPOP", "mail") == bulk("e")
     assert other.ask("RPOP", "mail") == b"$-1\r\n"
     assert counted(gateway, "mail/t")["in_flight"] == 0
+
+
+def test_reliable_queues_of_two_lists(gateway: Running, wire: Wire, other: Wire) -> None:
+    """BRPOPLPUSH to a list of one's own, LREM there when done: several at a time, and nothing else settles them."""
+    assert wire.ask("RPOPLPUSH", "low", "low:mine") == b"$-1\r\n"
+    wire.send(pack("BRPOPLPUSH", "low", "low:mine", "0"))
+    other.ask("LPUSH", "low", "a", "b", "c")
+    assert wire.reply() == bulk("a")
+    assert wire.ask("RPOPLPUSH", "low", "low:mine") == bulk("b")
+    assert wire.ask("LMOVE", "low", "low:mine", "RIGHT", "LEFT") == bulk("c")
+    assert wire.ask("BLMOVE", "low", "low:mine", "RIGHT", "LEFT", "0.05") == b"$-1\r\n"
+    assert facts(other, "low/t")["leased"] == "3"
+    assert wire.ask("LREM", "low:mine", "1", "b") == b":1\r\n"
+    assert wire.ask("LREM", "low:mine", "1", "c") == b":1\r\n"
+    assert facts(other, "low/t")["leased"] == "1"
+    wire.ask("QUIT")
+    assert other.ask("BRPOP", "low", "20") == popped("low", "a"), "it was not said to be done"
+    assert other.ask("LREM", "low", "1", "a") == b":1\r\n"
 
 
 def test_a_closed_connection_gives_back_and_attempts_end(gateway: Running, other: Wire) -> None:
