@@ -7,6 +7,7 @@ person must be an operator of the queue's system. Neither is an operator's deed:
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -54,14 +55,17 @@ class Producer(NamedTuple):
     user: str
     password: str | None
 
-    def submit(self, office: Office, queue: str, batch: Batch) -> Submitted:
-        """Push by this login; the gateway says whether it may, and whether there is such a queue. Raises NotReachable."""
+    def submit(self, office: Office, queue: str, read: Callable[[], Batch]) -> Submitted:
+        """Push by this login; the gateway says whether it may, and whether there is such a queue. Raises NotReachable.
+
+        `read` is called once the password is known to be right: strangers' jobs are not even taken in.
+        """
         with GatewayClient(office) as client:
             if self.password is not None:
                 client.send(b"AUTH", self.user.encode(), self.password.encode())
                 if isinstance(client.reply(), hiredis.ReplyError):
                     return _failed("NOAUTH invalid password", refused=True)
-            return _push(client, queue, batch)
+            return _push(client, queue, read())
 
 
 def _push(client: GatewayClient, queue: str, batch: Batch) -> Submitted:

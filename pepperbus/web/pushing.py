@@ -96,7 +96,7 @@ class _Door:
         wait_s = self._patience.wait_s(f"push:{shown.user}", g.address) if shown.password is not None else 0.0
         if wait_s > 0:
             return _refusal(429, "too many attempts", int(wait_s) + 1)
-        told = shown.submit(self._desk.base, queue, batch_of(request, config))
+        told = shown.submit(self._desk.base, queue, lambda: batch_of(request, config))
         if told.refused:
             self._patience.failed(f"push:{shown.user}", g.address)
             self._log.warning("login_failed", client=g.address, login=shown.user[:64])
