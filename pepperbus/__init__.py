@@ -19,6 +19,7 @@ Floors; a module imports from its own or below (checked by import-linter, see se
     2 contracts  storage.contract  delivery.contract  delivery.verdict  journal.contract
     2 accounts   accounts.*: accounts, sessions, tokens, the audit log
     3 back ends  storage.{embedded,redis,memory}  delivery.{fastcgi,http}  journal.{log,store}
+    3 schedule   schedule.*: what becomes of a firing, and its record in the storage
     4 engine     child  worker.*  gateway.*  ticker.*  operations.*
     5 faces      master.*  web.*
     6 entry      cli.*  mold
