@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pepperbus.delivery.paced import paced_target
 from pepperbus.delivery.slots import CLOSED_UNTIL
 from pepperbus.delivery.target import Closed
 from pepperbus.job import State
+from pepperbus.storage.contract import Outcome, Settle
 from pepperbus.worker.inflight import InFlight
 from pepperbus.worker.lane import Lane
 from pepperbus.worker.ordered import OrderedPump
@@ -230,6 +232,32 @@ def test_the_next_leader_keeps_the_order(made: Callable[..., Optioned]) -> None:
     stage.wait(lambda: look() and len(late) == 5, 20)
     assert late[3] == failed
     other.drain()
+
+
+def test_a_new_leader_finds_who_belongs_before_the_others(tmp_path: Path) -> None:
+    """The first of a line failed and became due: behind the others in the storage, and nobody is left who knows."""
+    stage = Optioned(tmp_path, contract="status", concurrency=2)
+    stage.pump.drain()
+    stage.order(7, 7, 7, 8)
+    (first,) = stage.storage.lease(NAME, 1, "gone/w/1")
+    stage.storage.settle("gone/w/1", [Settle(NAME, first.job_id, Outcome.RETRY, 1)])
+    assert stage.storage.promote(NAME, stage.clock.now_ms())[0] == 1
+    line = [job.job_id for job in stage.storage.peek(NAME, State.READY).jobs]
+    assert line[-1] == first.job_id
+    stage.topic = replace(stage.topic, order_by="uid")
+    lane = Lane(stage.storage, OWNER, InFlight(tmp_path, OWNER), stage.parts.log, lambda: None)
+    stage.pump = stage.another(OWNER, lane, stage.consumer)
+    ran: list[int] = []
+
+    def all_ran() -> bool:
+        while stage.consumer.waiting:
+            ran.append(stage.answer())
+        return len(ran) == 4
+
+    stage.wait(all_ran, 20)
+    sevens = [job_id for job_id in ran if job_id in line[:2] or job_id == first.job_id]
+    assert sevens == sorted(sevens)
+    stage.pump.drain()
 
 
 def test_a_job_that_was_removed_by_hand_holds_nobody(made: Callable[..., Optioned]) -> None:
