@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHOWN = ROOT / "docs" / "dashboard"
 WIDTH, HEIGHT = 1280, 780
 MOST_BYTES = 1_500_000
-#: file -> address, height (0: the window's), how it looks. A name in braces is filled in by what is found on a page.
+#: file -> address, height. A name in braces is filled in by what is found on a page.
 PAGES: dict[str, tuple[str, int]] = {
     "queues": ("/queues", 560),
     "topic": ("/topics/payouts/bank?back=300", 1250),
@@ -170,6 +170,7 @@ def main() -> None:
     parser.add_argument(
         "--warm", type=float, default=60.0, help="seconds before the first picture: curves need a past (60)"
     )
+    parser.add_argument("--only", default="", help="these pictures, with commas between; all of them without")
     given = parser.parse_args()
     directory = tempfile.mkdtemp(prefix="pepperbus-screenshots-")
     demo, base, password, port = start_demo(directory)
@@ -179,7 +180,7 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
             camera = Camera(browser, base, password)
             time.sleep(given.warm)
-            shoot(camera, port)
+            shoot(camera, port, set(filter(None, given.only.split(","))))
             browser.close()
     finally:
         demo.terminate()
@@ -191,12 +192,15 @@ def main() -> None:
         raise SystemExit(f"more than {MOST_BYTES / 1000:.0f} kB: too much for a repository")
 
 
-def shoot(camera: Camera, port: int) -> None:
+def shoot(camera: Camera, port: int, only: set[str]) -> None:
     SHOWN.mkdir(exist_ok=True)
     camera.replay()
     job = camera.dead_job()
-    for name, (path, height) in PAGES.items():
+    wanted = {name: page for name, page in PAGES.items() if not only or name in only}
+    for name, (path, height) in wanted.items():
         camera.take(name, path.format(job=job, id=job.rpartition("/")[2]), height)
+    if only and "overview" not in only:
+        return
     ended = threading.Event()
     pusher = threading.Thread(target=load, args=(port, ended))
     pusher.start()
