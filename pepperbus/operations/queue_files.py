@@ -18,6 +18,13 @@ from pepperbus.operations.rights import operation, require
 MOST_BYTES = 256 << 10  # of one file
 
 
+class QueueText(Result):
+    """A queue's file, as it may be taken along."""
+
+    name: str
+    text: str
+
+
 class Trial(Result):
     """What putting a file there would do. `what`: created, changed, unchanged or refused."""
 

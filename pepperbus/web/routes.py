@@ -11,7 +11,19 @@ import binascii
 from typing import Any
 
 from pepperbus.errors import UsageError
-from pepperbus.operations import closing, consumer, life, pause, purge, push, queues, schedules, steer, tail
+from pepperbus.operations import (
+    closing,
+    consumer,
+    life,
+    pause,
+    purge,
+    push,
+    queue_files,
+    queues,
+    schedules,
+    steer,
+    tail,
+)
 from pepperbus.operations import find as finding
 from pepperbus.operations import jobs as listing
 from pepperbus.operations import results as r
@@ -30,6 +42,7 @@ from pepperbus.web.takes import (
     SettingsBody,
     StopBody,
     TailQuery,
+    TextBody,
 )
 
 
@@ -63,6 +76,15 @@ def remove_queue(call: Call) -> r.QueueFile:
 
 def remove_topic(call: Call) -> r.QueueFile:
     return queues.remove(call.desk.office, call.topic, keep_jobs=call.query.keep_jobs)
+
+
+def get_file(call: Call) -> queue_files.QueueText:
+    name = call.names["queue"]
+    return queue_files.QueueText(name, queue_files.export(call.desk.office, name))
+
+
+def put_file(call: Call) -> r.QueueFile:
+    return queues.put(call.desk.office, call.names["queue"], call.body.text)
 
 
 def push_jobs(call: Call) -> r.Pushed:
@@ -231,6 +253,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", _QUEUE, N.ADMIN, add_queue, r.QueueFile, "Add a queue; the bus reloads.", body=SettingsBody),
     Route("PUT", _QUEUE, N.ADMIN, change_queue, r.QueueFile, "Set and unset keys of a queue.", body=SettingsBody),
     Route("DELETE", _QUEUE, N.ADMIN, remove_queue, r.QueueFile, "Remove a queue that holds no jobs.", query=RemoveQuery),
+    Route("GET", _QUEUE + "/file", N.ADMIN, get_file, queue_files.QueueText, "Its file; secrets are stars."),
+    Route("PUT", _QUEUE + "/file", N.ADMIN, put_file, r.QueueFile, "Its whole file; stars stay as they are.", body=TextBody),
     Route("POST", _QUEUE + "/push", N.OPERATE, push_jobs, r.Pushed, "Push jobs through the gateway.", body=PushBody),
     Route("POST", _QUEUE + "/pause", N.OPERATE, pause_queue, r.Paused, "Feed none of its topics any more."),
     Route("POST", _QUEUE + "/resume", N.OPERATE, resume_queue, r.Paused, "Feed its topics again."),

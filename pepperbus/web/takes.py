@@ -73,6 +73,12 @@ class SettingsBody(msgspec.Struct, forbid_unknown_fields=True):
     unset: list[str] = msgspec.field(default_factory=list)
 
 
+class TextBody(msgspec.Struct, forbid_unknown_fields=True):
+    """A queue's whole file. `***` stands for the secret that stands there."""
+
+    text: str
+
+
 class SelectionBody(msgspec.Struct, forbid_unknown_fields=True):
     """These ids, or every job in `state` whose reason holds `error` and that died or came since `since_ms`."""
 

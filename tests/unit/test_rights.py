@@ -30,10 +30,11 @@ JOB = "9223372036854775809"
 #: What each body needs to be one; what is not here is fine empty.
 BODIES: dict[str, dict[str, Any]] = {
     "SettingsBody": {"settings": {"system": "shop"}},
+    "TextBody": {"text": "system = shop\nopen = loopback\n[topics]\n"},
     "PushBody": {"contents": ["x"]},
     "ScaleBody": {"change": 1},
-    "SampleBody": {"content": "{}"},
     "DrainBody": {"to": "elsewhere"},
+    "SampleBody": {"content": "{}"},
     "MarkBody": {"text": "deployed", "system": "shop"},
     "UserBody": {"roles": {"shop": "viewer"}},
     "PasswordBody": {"old": "not it", "new": "something longer"},
