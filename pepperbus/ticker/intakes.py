@@ -71,7 +71,8 @@ class Intakes:
 
     def follow(self) -> None:
         """Begin with the lists of the present configuration that are new, leave those that are no longer in it."""
-        wanted = {one: queue for queue in self._config().queues.values() for one in _lists(queue)}
+        takes = [queue for queue in self._config().queues.values() if queue.closed == "no"]
+        wanted = {one: queue for queue in takes for one in _lists(queue)}
         for one in self._taking.keys() - wanted.keys():
             self._taking.pop(one)[1].kill()
         for one in wanted.keys() - self._taking.keys():

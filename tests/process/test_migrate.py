@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from pepperbus.ids import floor_id
 from tests.fixtures.bus import ROOT, Bus, Buses
 from tests.fixtures.http import answering, raw_server
 from tests.fixtures.redis import Redis
@@ -22,6 +23,7 @@ from tests.process.bus_rig import until
 
 PAGE = (ROOT / "docs" / "MIGRATE.md").read_text()
 PHP = shutil.which("php")
+OLD = floor_id(1_600_000_000_000)  # an id of the Go system
 
 
 def block(name: str) -> str:
@@ -121,7 +123,7 @@ def test_2_a_crontab_with_five_lines(buses: Buses, tmp_path: Path) -> None:
 
 
 def element(number: int, content: str, **more: object) -> str:
-    fields = {"id": str((1 << 63) + (number << 24)), "inTraceId": f"t{number}", "content": content, "retrying": 0}
+    fields = {"id": str(OLD + number), "inTraceId": f"t{number}", "content": content, "retrying": 0}
     fields |= {"RetryTimes": 0, "RetryTime": 0, "IsRetry": False, "BeginRetry": False, "RetryResidueTime": 0}
     return json.dumps(fields | more)
 
@@ -154,7 +156,7 @@ def test_3_a_go_configuration_with_its_backlog_and_back(
         until(lambda: old.ask("LLEN", "orders::mail::list"), lambda n: n == 0, bus)
         jobs = until(lambda: [r for r in server.requests if b"type=data" in r.body], lambda seen: len(seen) == 30, bus)
         assert len(jobs) == 30
-        old_id = str((1 << 63) + (7 << 24))
+        old_id = str(OLD + 7)
         until(lambda: bus.cli("job", old_id), lambda shown: "done" in shown.stdout, bus)
         answer = bus.client("orders", "783ab0ce").execute_command("LPUSH", "orders/default", "old client")
         assert json.loads(answer)["error"] == ""
