@@ -82,6 +82,7 @@ def replays() -> None:
 def replays_list(ctx: click.Context, topic: str) -> None:
     """The newest first."""
     with office(ctx) as opened:
+        act_as_daemon(opened.config.bus)  # also who only reads a database leaves files beside it
         show(ctx, operation.listing(opened, topic), _list)
 
 
@@ -91,6 +92,7 @@ def replays_list(ctx: click.Context, topic: str) -> None:
 def replays_show(ctx: click.Context, number: int) -> None:
     """How far it came, how its jobs fared, and who did what."""
     with office(ctx) as opened:
+        act_as_daemon(opened.config.bus)
         show(ctx, operation.show(opened, number), _whole)
 
 

@@ -230,14 +230,28 @@ def _count(replay: Replay, was: Item, now: Item) -> None:
 
 def _apply(db: apsw.Connection, replay: Replay, items: Sequence[Item]) -> None:
     """The jobs as they are now; the replay's figures follow."""
-    query = f"SELECT {_COLUMNS} FROM items WHERE replay = ? AND number = ?"
+    numbers = [item.number for item in items]
+    known = _together(db, replay.id, numbers) if items else {}
     for item in items:
-        if (row := db.execute(query, (replay.id, item.number)).fetchone()) is not None:
-            _count(replay, _item(row), item)
+        if (was := known.get(item.number)) is not None:
+            _count(replay, was, item)
     db.executemany(
         "UPDATE items SET phase = ?, fate = ?, stamp = ?, at = ? WHERE replay = ? AND number = ?",
         ((item.phase, item.fate, item.stamp, item.at_ms, replay.id, item.number) for item in items),
     )
+
+
+def _together(db: apsw.Connection, number: int, items: Sequence[int]) -> dict[int, Item]:
+    """The jobs of these numbers as they are; a portion is mostly a run of them, and one question is enough."""
+    low, high = min(items), max(items)
+    if high - low <= 4 * len(items):
+        rows = db.execute(
+            f"SELECT {_COLUMNS} FROM items WHERE replay = ? AND number BETWEEN ? AND ?", (number, low, high)
+        )
+        return {item.number: item for item in map(_item, rows)}
+    query = f"SELECT {_COLUMNS} FROM items WHERE replay = ? AND number = ?"
+    found = (db.execute(query, (number, one)).fetchone() for one in items)
+    return {item.number: item for item in map(_item, (row for row in found if row is not None))}
 
 
 def _put(db: apsw.Connection, replay: Replay, now_ms: int) -> None:

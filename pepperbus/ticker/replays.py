@@ -28,8 +28,9 @@ from pepperbus.ticker import replay_moves as moves
 from pepperbus.ticker.replay_second import Second
 
 _LOOK_S = 0.5  # for replays that began
-_TURN_S, _QUIET_S = 0.1, 1.0  # between two portions; between two looks at fates only
-_BATCH = 200
+#: Between two turns: while portions are whole and nothing holds them back; while something does; with fates only to hear of.
+_AT_ONCE_S, _TURN_S, _QUIET_S = 0.005, 0.1, 1.0
+_BATCH = 1000
 _WATCHED = 100  # with `stop_at_errors`: so many jobs of unknown fate at most, or a tenth of those known
 #: A fate that the journal has not told for so long is asked of the storage, a few at a time: the job may run on another node.
 _ASK_AFTER_MS, _ASK_EVERY_S, _ASK = 10_000, 5.0, 100
@@ -125,7 +126,7 @@ class Runner:
         if replay.state in MOVING:
             replay = self._advance(replay, storage)
         if replay.state in MOVING:
-            return _TURN_S
+            return _TURN_S if replay.rate or replay.stop_at_errors else _AT_ONCE_S
         followed = self._parts.clock.now_ms() - replay.changed_ms < FOLLOWED_MS
         return _QUIET_S if self._open and followed else 0.0
 

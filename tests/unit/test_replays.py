@@ -125,7 +125,6 @@ def test_it_keeps_its_rate(works: Works, shop: Shop) -> None:  # noqa: F811
     shop.kill(*[b"x"] * 30)
     made = works.plan(rate=20.0)
     started = time.monotonic()
-    assert works.turn(made.id).replayed == 1
     while (seen := works.turn(made.id)).state == "running":
         assert seen.replayed <= 2 + (time.monotonic() - started) * 20
         time.sleep(0.02)
@@ -171,18 +170,18 @@ def test_a_first_share_then_somebody_decides(works: Works, shop: Shop) -> None: 
 
 
 def test_paused_and_cancelled(works: Works, shop: Shop) -> None:  # noqa: F811
-    shop.kill(*[b"x"] * 300)
+    shop.kill(*[b"x"] * 1100)
     made = works.plan()
     works.turn(made.id)
     replays.steer(works.office, made.id, "pause")
     moved = works.turn(made.id).replayed
-    assert moved == 200
+    assert moved == 1000
     with pytest.raises(UsageError, match="is paused: go means nothing now; one can resume, cancel"):
         replays.steer(works.office, made.id, "go")
     purge.purge(works.office, select(MAIL, state="dead"))
     replays.steer(works.office, made.id, "resume")
     seen = works.ended(made.id)
-    assert (seen.state, seen.replayed, seen.gone) == ("done", 200, 100)
+    assert (seen.state, seen.replayed, seen.gone) == ("done", 1000, 100)
     with pytest.raises(UsageError, match="is done"):
         replays.steer(works.office, made.id, "cancel")
     with pytest.raises(NotFound):
