@@ -179,11 +179,14 @@ def _place(session: Session, key: bytes) -> Place | bytes:
 def _why_not(target: Target) -> str:
     if target.route is None or (target.topic and target.topic not in target.route.queue.topics):
         return f"NOQUEUE queue or Topic not exist {target.key}"
-    leased = [name for name, topic in target.route.queue.topics.items() if topic.pop == "leased"]
+    topics = target.route.queue.topics
+    leased = [name for name, topic in topics.items() if topic.pop == "leased"]
     if len(leased) > 1 and not target.topic:
         return f"ERR {target.key} has several topics to pop from: name one, such as {target.queue}/{leased[0]}"
     name = f"topic {target.topic}" if target.topic else "its topic"
-    return f"NOPERM this bus brings the jobs of {target.key} to their consumer; to pop them, set pop = leased in {name}"
+    pulled = all(target.route.queue.topics[topic].pulled for topic in ([target.topic] if target.topic else topics))
+    way = "are read as a stream" if pulled else "are brought to their consumer"
+    return f"NOPERM the jobs of {target.key} {way}; to pop them, set pop = leased in {name}"
 
 
 def _reply(session: Session, target: Target, jobs: Jobs, count: int) -> bytes:

@@ -192,7 +192,7 @@ def test_who_left_while_waiting_costs_nothing(gateway: Running, other: Wire) -> 
 def test_refusals_never_come_at_once(gateway: Running, wire: Wire) -> None:
     """A loop around a refused blocking pop would spin thousands of times a second."""
     cases = [
-        (("BRPOP", "fed/t", "1"), b"-NOPERM this bus brings the jobs of fed/t to their consumer; to pop them, set pop"),
+        (("BRPOP", "fed/t", "1"), b"-NOPERM the jobs of fed/t are brought to their consumer; to pop them, set pop"),
         (("BRPOP", "none", "1"), b"-NOQUEUE queue or Topic not exist none"),
         (("BRPOP", "two", "1"), b"-ERR two has several topics to pop from: name one, such as two/a"),
         (("BRPOP", "shut", "1"), b"-NOPERM to take jobs log in as AUTH shut/t:password"),
