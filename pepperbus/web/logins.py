@@ -28,6 +28,10 @@ OPEN_PATHS = ("/healthz", "/readyz", "/login", oidc.START, oidc.BACK, "/setup", 
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _FORWARDED = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via", "X-Forwarded-Host")
 _MOST_WAITING = 8
+WRONG = logins.WRONG
+NO_DIRECTORY = "the directory does not answer; see the log"
+WRONG_CODE = "the code is wrong; it stands in the log (action=web_setup)"
+DIFFER = "the two passwords differ"
 
 
 def install(app: Flask, desk: Desk, log: Log) -> None:
@@ -209,7 +213,7 @@ class _Door:
             return _form("login.html", 401, next=back, name=name, error=str(error))
         except PepperbusError as error:
             self._log.warning("web_login_failed", str(error), account=name[:128], address=g.address)
-            return _form("login.html", 503, next=back, name=name, error="the directory does not answer; see the log")
+            return _form("login.html", 503, next=back, name=name, error=NO_DIRECTORY)
         return with_session(redirect(back, 303), secret)
 
     def oidc(self) -> AnyResponse:
@@ -231,9 +235,9 @@ class _Door:
         if request.method == "GET":
             return _form("setup.html", **given)
         if needs_code and not self._is_code(request.form.get("code", "")):
-            return _form("setup.html", 403, error="the code is wrong; it stands in the log (action=web_setup)", **given)
+            return _form("setup.html", 403, error=WRONG_CODE, **given)
         if request.form.get("password", "") != request.form.get("again", ""):
-            return _form("setup.html", 400, error="the two passwords differ", **given)
+            return _form("setup.html", 400, error=DIFFER, **given)
         try:
             secret = self._hashed(lambda: logins.setup(self._desk.base, name, request.form["password"], g.address))
         except PepperbusError as error:

@@ -40,6 +40,7 @@ def shown() -> set[str]:
         *STATES,
         *marks.STATES,
         *(title for *_, title in answers._ERRORS),
+        *answers.SAID,
         *(label for lines in topic.CHARTS.values() for *_, label, _colour in lines if not label.startswith("p")),
         *search.OUTCOMES,
         *jobs.STATES,

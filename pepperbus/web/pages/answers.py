@@ -11,6 +11,7 @@ from flask import Blueprint, Response, redirect, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from pepperbus import errors
+from pepperbus.web import logins
 from pepperbus.web.logins import local_path
 from pepperbus.web.words import _
 
@@ -20,6 +21,18 @@ _ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.UsageError, 400, "This did not work"),
     (errors.Forbidden, 403, "This is not for you"),
     (errors.PepperbusError, 409, "This did not work"),
+)
+
+
+#: What operations and the login say to people word by word; anything else is shown as it is.
+SAID = (
+    logins.WRONG,
+    logins.NO_DIRECTORY,
+    logins.WRONG_CODE,
+    logins.DIFFER,
+    "a password has 10 to 1024 characters",
+    "the old password is wrong",
+    "this is the last account with the role admin: give another one that role first",
 )
 
 
@@ -49,8 +62,8 @@ def fragment(template: str, status: int = 200, **facts: object) -> Response:
 
 
 def trouble(failure: errors.PepperbusError) -> str:
-    """An error for a person: ConfigError's mistakes each on a line."""
-    return "\n".join(failure.mistakes) if isinstance(failure, errors.ConfigError) else str(failure)
+    """An error for a person: ConfigError's mistakes each on a line. In their language where it is one of SAID."""
+    return "\n".join(failure.mistakes) if isinstance(failure, errors.ConfigError) else _(str(failure))
 
 
 def status_of(failure: errors.PepperbusError) -> int:
