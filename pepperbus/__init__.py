@@ -8,7 +8,7 @@ Processes (`pepperbus serve`)
     mold            patched by gevent, everything imported, frozen; forks the others on request (`mold.py`)
     gateway.N       the RESP front door (`gateway/`)
     worker.GROUP.N  lease, deliver, settle for the queues of a group (`worker/`)
-    ticker          heartbeats, journal database and retention, leases nobody serves (`ticker/`)
+    ticker          heartbeats, journal database and retention, leases nobody serves, intakes (`ticker/`)
     web             Flask sidecar: health, metrics, JSON API, dashboard (`web/`)
 
 Floors; a module imports from its own or below (checked by import-linter, see setup.cfg)

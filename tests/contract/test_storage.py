@@ -142,6 +142,18 @@ def test_front_pushes_go_ahead(storage: Storage, producer: Producer) -> None:
     assert ids(storage.lease(A, 9, ME)) == ids([second, first, *normal, late])
 
 
+def test_a_push_may_bring_in_a_dead_job(storage: Storage, producer: Producer) -> None:
+    """What failed elsewhere: nobody runs it until it is replayed, and it takes nobody's room."""
+    normal, died = producer.push(A), producer.push(A)._replace(dead="failed elsewhere")
+    for _ in range(2):
+        assert not storage.push([died, normal], {A: 1})
+    assert ids(storage.lease(A, 9, ME)) == ids([normal])
+    assert [(job.job_id, job.reason) for job in storage.peek(A, State.DEAD).jobs] == [(died.job_id, "failed elsewhere")]
+    assert storage.depth(A).dead == 1
+    assert storage.replay(A, [died.job_id]) == 1
+    assert ids(storage.lease(A, 9, ME)) == ids([died])
+
+
 def test_push_order_counts_not_the_id(storage: Storage, producer: Producer) -> None:
     """Two gateways, or a clock that went back: a smaller id may come later."""
     early, late = producer.push(A), producer.push(A)
