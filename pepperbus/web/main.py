@@ -77,7 +77,7 @@ def main(child: Child) -> None:
     for server in servers:
         server.start()
     child.start()
-    chores = [gevent.spawn(desk.monitor.run), gevent.spawn(closing.run, desk, child.log)]
+    chores: list[Any] = [gevent.spawn(desk.monitor.run), gevent.spawn(closing.run, desk, child.log)]
     leaving.wait()
     gevent.killall(chores)
     # Even without a grace the answer to "stop" itself must get out; a reader of events must not hold up the end.
