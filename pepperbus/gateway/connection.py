@@ -344,6 +344,9 @@ class Connection:
         """Take no more commands; close when those already read are answered."""
         if self.session.holding or self.session.unacked:
             return  # it may say until the end that it is done
+        if self._blocked is not None:
+            self._closing = True  # what it waits for is answered at once now; there is no next time
+            return
         if self.idle:
             self.close()
         elif not (self._todo or self.parser.ready or self._held):
