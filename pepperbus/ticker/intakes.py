@@ -35,6 +35,7 @@ _ASK_AGAIN_S = 3.0  # whether the other taker is still there
 _LOOK_S = 2.0  # between looks at how much waits
 _SAY_AGAIN_S = 60.0
 _RATE_S = 10.0
+_LEAVE_S = 3.0
 
 
 class _List(NamedTuple):
@@ -74,16 +75,17 @@ class Intakes:
         takes = [queue for queue in self._config().queues.values() if queue.closed == "no"]
         wanted = {one: queue for queue in takes for one in _lists(queue)}
         for one in self._taking.keys() - wanted.keys():
-            self._taking.pop(one)[1].kill()
+            self._taking.pop(one)[1].kill(block=False)
         for one in wanted.keys() - self._taking.keys():
             taking = _Taking(one, self._child, self._maker, self._storages, self._config)
             self._taking[one] = taking, gevent.spawn(taking.run)
 
     def stop(self) -> None:
         """Leave all lists; what is under way is finished by whoever comes next."""
-        for _, greenlet in self._taking.values():
-            greenlet.kill()
+        greenlets = [greenlet for _, greenlet in self._taking.values()]
         self._taking.clear()
+        gevent.killall(greenlets, block=False)
+        gevent.joinall(greenlets, timeout=_LEAVE_S)  # they say that they leave; one whose Redis hangs is not waited for
 
     def report(self) -> list[dict[str, Any]]:
         """How each list goes, as the status shows it."""

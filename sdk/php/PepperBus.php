@@ -252,6 +252,11 @@ class Dead extends Exception
 {
 }
 
+/** Throw it in a handler: the job goes back unspent, and the topic pauses until somebody resumes it. */
+class Pause extends Exception
+{
+}
+
 /** Throw it in a handler: try again, not before this many seconds. */
 class Later extends Exception
 {
@@ -290,6 +295,8 @@ class Consumer
             $this->handle();
         } catch (Dead $dead) {
             $this->fail($dead, 'dead');
+        } catch (Pause $pause) {
+            $this->fail($pause, 'pause');
         } catch (Later $later) {
             header('Retry-After: ' . $later->seconds);
             $this->fail($later, 'retry');
@@ -478,6 +485,8 @@ class Worker
             return array('verdict' => 'done');
         } catch (Dead $dead) {
             return $this->failed($dead, 'dead');
+        } catch (Pause $pause) {
+            return $this->failed($pause, 'pause');
         } catch (Later $later) {
             return $this->failed($later, 'retry') + array('after' => $later->seconds);
         } catch (\Throwable $error) {

@@ -28,6 +28,7 @@ HANDLERS = {
     "exits": "exit(0);",
     "dead": "throw new Pepperbus\\Dead('never');",
     "later": "throw new Pepperbus\\Later(90);",
+    "pause": "throw new Pepperbus\\Pause('no database');",
     "second": "if ($job->content === 'b') throw new Exception('b is bad');",
 }
 
@@ -74,6 +75,7 @@ def test_binary_content_is_decoded(php: Fpm) -> None:
         ("exits", Act.RETRY, "exit()"),
         ("dead", Act.DEAD, "never"),
         ("later", Act.RETRY, "later"),
+        ("pause", Act.BACK, "no database"),
     ],
 )
 def test_what_a_handler_does_is_what_becomes_of_the_job(php: Fpm, handler: str, act: Act, word: str) -> None:
