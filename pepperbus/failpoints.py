@@ -40,8 +40,8 @@ class Injected(Exception):
 class Step:
     """`places`: "before", "after" or "halfway" (through the bytes it is given), and the function as "module:Class.name".
 
-    `within`: only while one of these runs. `only`: calls whose second argument has one of this `outcome`, or "found":
-    those that return something.
+    `within`: only while one of these runs. `only`: calls of a storage's settle with one of this `outcome`, or "found":
+    calls that return something.
     """
 
     roles: tuple[str, ...]
@@ -65,7 +65,7 @@ _ALONG = _storage("settle_and_lease", "after")
 _GATEWAY, _WORKER, _BOTH, _MASTER = ("gateway",), ("worker",), ("worker", "ticker"), ("master",)
 _READ = "pepperbus.gateway.connection:Connection.received"
 _SEND = "pepperbus.delivery.fastcgi_exchange:Exchange._write"
-_BEGIN, _SETTLE = "pepperbus.worker.inflight:InFlight.begin", "pepperbus.worker.lane:Lane.settle"
+_BEGIN = "pepperbus.worker.inflight:InFlight.begin"
 _JUDGE, _BORN = "pepperbus.worker.exchange:judge", "pepperbus.master.births:Births.start"
 _EXEC, _RESUME = "pepperbus.master.upgrade:_take_over", "pepperbus.master.upgrade:resume"
 _REPLACED = "pepperbus.master.replacing:Replacing._finish"
@@ -88,7 +88,12 @@ STEPS: dict[str, Step] = {
     "worker.sending": Step(_WORKER, (f"halfway {_SEND}",), "half of a request is sent"),
     "worker.waiting": Step(_WORKER, (f"after {_SEND}",), "a request is sent"),
     "worker.answered": Step(_WORKER, (f"before {_JUDGE}",), "answered, nothing of it stored"),
-    "worker.failed": Step(_WORKER, (f"before {_SETTLE}",), "failed, the retry not stored", only="retry"),
+    "worker.failed": Step(
+        _WORKER,
+        _storage("settle", "before") + _storage("settle_and_lease", "before"),
+        "failed, the retry not stored",
+        only="retry",
+    ),
     "worker.settling": Step(
         _WORKER,
         _INSIDE,
@@ -220,7 +225,7 @@ def _wrap(step: Step, point: Failpoint) -> None:
 def _with_point(step: Step, at: str, point: Failpoint, depth: _Depth, real: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(real)
     def before(*args: Any, **more: Any) -> Any:
-        if (not step.within or depth.now) and (not step.only or _any_outcome(args[1], step.only)):
+        if (not step.within or depth.now) and (not step.only or _any_outcome(args[2], step.only)):
             point.pass_by()
         return real(*args, **more)
 

@@ -34,6 +34,7 @@ SHORT = {
     "gateway.storing kill redis",
     "gateway.stored hang embedded",
     "worker.claimed raise embedded",
+    "worker.failed kill redis",
     "reclaim.storing kill embedded",
 }
 #: At which passing it strikes, where the first one is before there is load: a bus is five births.
