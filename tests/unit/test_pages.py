@@ -23,6 +23,7 @@ PATHS = (
         "/replays",
         "/console",
     ),
+    *("/schedules", "/schedules/orders/tick"),
     *("/storage", "/consumers", "/nodes", "/topics/orders/mail/points/rates?back=300"),
 )
 
@@ -108,3 +109,21 @@ def test_without_the_front_end_files_the_pages_are_whole(
     assert "vendor" not in text
     assert 'src=""' not in text
     assert 'href=""' not in text
+
+
+def test_a_schedule_in_words_paused_and_resumed(place: Place) -> None:  # noqa: F811
+    client = log_in(place.app.test_client(), place.desk, "otto", shop="operator")
+    html = {"Accept": "text/html"}
+    form = {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin"}
+    client.get("/look?language=zh&back=/")
+    for path in ("/schedules", "/schedules/orders/tick"):
+        text = client.get(path, headers=html).get_data(as_text=True)
+        assert "1 月 1 日 00:00" in text
+        assert "下一次" in text or "接下来几次" in text
+    for deed, paused in (("pause", True), ("resume", False)):
+        answer = client.post(f"/schedules/orders/tick/{deed}", headers=form)
+        assert answer.status_code == 303, answer.get_data(as_text=True)
+        found = client.get("/api/v1/schedules/orders/tick").get_json()
+        assert (found["paused"], found["paused_by"]) == (paused, "otto" if paused else "")
+    assert [entry.what for entry in place.office.audit.search().entries] == ["schedule.resume", "schedule.pause"]
+    assert client.post("/schedules/orders/tick/burn", headers=form).status_code == 404
