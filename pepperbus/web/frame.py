@@ -47,6 +47,9 @@ _MOST_STREAMS = 200
 _STREAM_S = 600.0
 _EVERY_S = 2.0
 _QUIET_S = 14.0
+_LIVE_SHARE = 0.25  # of a core, for all live pages together
+_LONGEST_S = 0.5
+_KEPT_S = 60.0
 _KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".json": "application/json"}
 
 
@@ -126,22 +129,54 @@ def _live(template: str, build: Build, every: float, key: str) -> Iterator[str]:
 
 
 _rendered: dict[str, tuple[float, str]] = {}
+_renderers: dict[str, gevent.lock.RLock] = {}
 
 
 def _event(template: str, build: Build, every: float, key: str) -> str:
-    now = time.monotonic()
-    if key in _rendered and now - _rendered[key][0] < every * 0.9:
-        return _rendered[key][1]
+    """The live part, rendered once for all who share it."""
+    if not key:
+        return _pace.render(template, build)
+    with _renderers.setdefault(key, gevent.lock.RLock()):
+        at, text = _rendered.get(key, (0.0, ""))
+        if text and time.monotonic() - at < every * 0.9:
+            return text
+        event = _pace.render(template, build)
+        _rendered[key] = time.monotonic(), event
+        for old in [name for name, (then, _text) in _rendered.items() if time.monotonic() - then > _KEPT_S]:
+            del _rendered[old]
+            _renderers.pop(old, None)
+        return event
+
+
+class _Pace:
+    """All live pages together take a share of this process, however many are open and however dear they are: they come
+    less often then, and the heartbeat and whoever clicks are not held up.
+    """
+
+    def __init__(self) -> None:
+        self._free_at = 0.0
+
+    def render(self, template: str, build: Build) -> str:
+        while (early := self._free_at - time.monotonic()) > 0:
+            gevent.sleep(early)
+        began = time.thread_time()
+        event = _render(template, build)
+        busy = min(
+            time.thread_time() - began, _LONGEST_S
+        )  # what others did while we waited counts too: so it is bounded
+        self._free_at = max(self._free_at, time.monotonic()) + busy * (1 / _LIVE_SHARE - 1)
+        return event
+
+
+_pace = _Pace()
+
+
+def _render(template: str, build: Build) -> str:
     page = current_app.jinja_env.get_template(template)
     # Without the session's token: what is shared must not hold one, and app.js adds it to whatever it sends.
     text = "".join(page.blocks["live"](page.new_context({**build(), "csrf_token": None})))
     lines = text.replace("\r\n", "\n").replace("\r", "&#13;").split("\n")
-    event = "".join(f"data: {line}\n" for line in lines) + "\n"
-    if key:
-        for old in [name for name, (at, _text) in _rendered.items() if now - at > 2 * every]:
-            del _rendered[old]
-        _rendered[key] = now, event
-    return event
+    return "".join(f"data: {line}\n" for line in lines) + "\n"
 
 
 def theme() -> str:

@@ -10,9 +10,10 @@ import os
 from collections.abc import Iterator
 from time import monotonic
 
+import gevent
 import psutil
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric, UntypedMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric, UntypedMetricFamily
 
 from pepperbus import stats
 from pepperbus.alarms.rules import RULES
@@ -21,10 +22,11 @@ from pepperbus.errors import PepperbusError
 from pepperbus.operations import alarms
 from pepperbus.operations import jobs as listing
 from pepperbus.operations.results import TopicStatus
+from pepperbus.web import series
 from pepperbus.web.desk import Desk
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_OCTAVES = range(8, 33)  # histogram bounds: 256 µs, doubling, to 71 minutes
+_AT_ONCE = 20  # pieces
 _SCAN_EVERY_S = 30.0
 
 
@@ -34,21 +36,27 @@ class Exposition:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._timeouts: dict[str, tuple[int, float, int]] = {}
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
 
     def text(self) -> bytes:
-        return generate_latest(self._registry)
+        """One piece after the other: many topics take a while, and others of this process have their turn in between."""
+        pieces: list[bytes] = []
+        for number, piece in enumerate(self._pieces()):
+            pieces.append(piece if isinstance(piece, bytes) else piece.encode())
+            if number % _AT_ONCE == 0:
+                gevent.sleep(0)
+        return b"".join(pieces)
 
-    def collect(self) -> Iterator[Metric]:
-        """prometheus_client calls this at every scrape."""
+    def _pieces(self) -> Iterator[str | bytes]:
         self._desk.monitor.look()
-        yield from self._counters()
-        yield self._consumed()
-        yield self._histogram(
-            "pepperbus_job_wait_seconds", "From when a job was due to the start of an attempt.", "wait"
-        )
-        yield self._histogram("pepperbus_job_run_seconds", "From the start of an attempt to its answer.", "run")
+        yield from map(_by_library, self._counters())
+        consumed = "Milliseconds from the start of an attempt to its answer."
+        yield from series.summary("pepperbus_job_consume_milliseconds", consumed, self._consumed())
+        wait, run = "From when a job was due to the start of an attempt.", "From the start of an attempt to its answer."
+        yield from series.histogram("pepperbus_job_wait_seconds", wait, self._measured("wait"))
+        yield from series.histogram("pepperbus_job_run_seconds", run, self._measured("run"))
+        yield from map(_by_library, self._others())
+
+    def _others(self) -> Iterator[Metric]:
         yield from self._lengths()
         yield from self._states()
         cpu = self._desk.monitor.cpu_percent()
@@ -78,30 +86,15 @@ class Exposition:
                 family.add_metric([topic.queue, topic.name], self._totals(topic.full_name)[counter])
             yield family
 
-    def _consumed(self) -> Metric:
-        """The old summary: quantiles of the last minute, sum and count since the bus started, in milliseconds."""
-        name = "pepperbus_job_consume_milliseconds"
-        family = Metric(name, "Milliseconds from the start of an attempt to its answer.", "summary")
+    def _consumed(self) -> Iterator[tuple[str, str, stats.Histogram, stats.Histogram]]:
+        """For the old summary: what was measured in the last minute, and since the bus started."""
         for topic in self._topics():
-            labels = {"queue": topic.queue, "topic": topic.name}
             recent = self._desk.monitor.last_minute(topic.full_name, "run")
-            total = self._totals(topic.full_name).histograms["run"]
-            for q in (0.5, 0.9, 0.99):
-                value = recent.percentile(q) * 1000 if recent.count else float("nan")
-                family.add_sample(name, labels | {"quantile": str(q)}, value)
-            family.add_sample(f"{name}_sum", labels, total.sum_micros / 1000)
-            family.add_sample(f"{name}_count", labels, total.count)
-        return family
+            yield topic.queue, topic.name, recent, self._totals(topic.full_name).histograms["run"]
 
-    def _histogram(self, metric: str, text: str, which: str) -> Metric:
-        family = HistogramMetricFamily(metric, text, labels=["queue", "topic"])
+    def _measured(self, which: str) -> Iterator[tuple[str, str, stats.Histogram]]:
         for topic in self._topics():
-            found = self._totals(topic.full_name).histograms[which]
-            bounds = [(_le(octave), sum(found.buckets[: octave * stats.PER_OCTAVE])) for octave in _OCTAVES[:-1]]
-            family.add_metric(
-                [topic.queue, topic.name], [*bounds, ("+Inf", found.count)], sum_value=found.sum_micros / 1e6
-            )
-        return family
+            yield topic.queue, topic.name, self._totals(topic.full_name).histograms[which]
 
     def _lengths(self) -> Iterator[Metric]:
         labels = ["queue", "topic"]
@@ -134,7 +127,9 @@ class Exposition:
                 oldest.add_metric(values, max(0.0, age))
         up = GaugeMetricFamily("pepperbus_storage_up", "1: the storage answers.", labels=["storage"])
         used = GaugeMetricFamily("pepperbus_storage_used_bytes", "What is used of it.", labels=["storage"])
-        limit = GaugeMetricFamily("pepperbus_storage_limit_bytes", "What it can hold; none if unknown.", labels=["storage"])
+        limit = GaugeMetricFamily(
+            "pepperbus_storage_limit_bytes", "What it can hold; none if unknown.", labels=["storage"]
+        )
         for storage in status.storages:
             up.add_metric([storage.name], storage.alive)
             if storage.alive:
@@ -168,5 +163,17 @@ class Exposition:
         return min(aged, topic.dead)
 
 
-def _le(octave: int) -> str:
-    return repr(2**octave / 1e6)
+def _by_library(family: Metric) -> bytes:
+    """Its text, as the client library makes it."""
+    return generate_latest(_One(family))
+
+
+class _One(CollectorRegistry):
+    """A registry that holds one family."""
+
+    def __init__(self, family: Metric) -> None:
+        super().__init__()
+        self._family = family
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._family

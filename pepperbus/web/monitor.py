@@ -56,8 +56,11 @@ class Monitor:
             gevent.sleep(max(1.0 - took, took / _BUSY_SHARE))
 
     def look(self) -> None:
-        """Read all counters and histograms now, between two samples."""
-        self.totals = stats.read_all(self._directory, self._names())
+        """Read all counters and histograms now, between two samples. What did not move stays the same object."""
+        names = self._names()
+        counts = {name: words for name, words in stats.read_counters(self._directory).items() if name in names}
+        known = {name: total for name, total in self.totals.items() if counts.get(name) == total.counters}
+        self.totals = {**known, **stats.read_all(self._directory, counts.keys() - known.keys())}
 
     def sample(self) -> None:
         """Remember how things are; called once a second. What did not move costs one comparison, and no memory."""
@@ -130,6 +133,8 @@ class Monitor:
         if before is now:
             return stats.Histogram()
         found = now.histograms[histogram]
+        if before and before.histograms[histogram].count == found.count:
+            return stats.Histogram()
         return found.minus(before.histograms[histogram]) if before else found
 
     def percentiles(self, name: str, histogram: str) -> Percentiles:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import resource
 import shutil
 import sys
@@ -11,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.benchmarks import growth, table
+from scripts.benchmarks import growth, table, web
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.peers import contest
 from scripts.benchmarks.rows import all_rows
@@ -34,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     began = time.monotonic()
     bench = None
     try:
+        if given.web:
+            return _web(directory, given)
         bench = Bench(directory, given.size)
         about = {**bench.about(), "rounds": given.rounds, "size": given.size}
         measure(bench, rows, given.rounds)
@@ -47,6 +51,15 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _web(directory: Path, given: argparse.Namespace) -> int:
+    """The dashboard alone: it brings a bus of its own."""
+    load = os.getloadavg()[0]
+    found = web.measure(directory, given.journal_rows, given.rounds)
+    print(f"load before {load:.1f}\n\n{web.text(found)}")
+    given.json.write_text(json.dumps({"load before": load, **web.as_dict(found)}, indent=1))
+    return 0
+
+
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     extent = parser.add_mutually_exclusive_group()
@@ -56,6 +69,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", action="store_true", help="what users would pick instead (part of --full)")
     parser.add_argument("--growth", help=f"plots, with commas or all (part of --full): {','.join(growth.PLOTS)}")
     parser.add_argument("--plots", type=Path, default=VAR / "plots", help="the directory they are drawn in")
+    parser.add_argument(
+        "--web", action="store_true", help="the dashboard: 1,000 queues, 1,000,000 journal rows, 200 live pages"
+    )
+    parser.add_argument("--journal-rows", type=int, default=web.ROWS, help="with --web")
     parser.add_argument("--engine", choices=("embedded", "redis"), help="only rows of this storage")
     parser.add_argument("--rounds", type=int, help="of each row (quick 2, full 5)")
     parser.add_argument("--size", type=float, help="how much load a round is (quick 0.25, full 1)")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from pepperbus.ids import IdGenerator
 from pepperbus.job import Job
 from pepperbus.log import Log
 from pepperbus.storage.contract import Outcome, Push, Settle
+from pepperbus.web import frame
 from pepperbus.web.app import create_app
 from pepperbus.web.desk import Desk, SharedOffice
 from pepperbus.web.formats import sparkline
@@ -402,3 +405,33 @@ def test_rates_and_percentiles_of_the_last_minute(place: Place) -> None:
 def test_a_curve_without_anything_is_no_curve() -> None:
     assert sparkline([0.0, 0.0]) == ""
     assert sparkline([0.0, 2.0]).split()[-1] == "120.0,1.0"
+
+
+# -- live pages --------------------------------------------------------------------------------------------------------
+
+
+def test_live_pages_share_a_rendering_and_keep_to_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many pages opened at once must not hold up the hub: the heartbeat of this process goes through it."""
+    rendered: list[tuple[float, float]] = []
+
+    def dear(template: str, build: Any) -> str:
+        began = time.monotonic()
+        end = time.thread_time() + 0.05
+        while time.thread_time() < end:
+            pass
+        rendered.append((began, time.monotonic()))
+        return f"data: {template}\n\n"
+
+    monkeypatch.setattr(frame, "_render", dear)
+    monkeypatch.setattr(frame, "_pace", frame._Pace())
+    pages = [f"page{n % 3}" for n in range(60)]
+    opened = [gevent.spawn(frame._event, page, dict, 60.0, f"key {page}") for page in pages]
+    beats = 0
+    while not all(one.ready() for one in opened):
+        gevent.sleep(0.005)
+        beats += 1
+    assert [one.get() for one in opened] == [f"data: {page}\n\n" for page in pages]
+    assert len(rendered) == 3
+    gaps = [later[0] - earlier[1] for earlier, later in itertools.pairwise(rendered)]
+    assert min(gaps) >= 0.12, "three times its own time is left to others"
+    assert beats > 10
