@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fixtures.bus import NODE, Bus
 from tests.fixtures.http import RawServer, Seen, answering, raw_server, read_request
+from tests.fixtures.redis import ALWAYS, running
 from tests.process.test_web import ask, bearer
 from tests.process.test_web import until as wait_until
 from tests.unit.test_alarm_files import metrics_in_dashboard, metrics_in_rules
@@ -30,8 +31,8 @@ TAKEN = b"HTTP/1.1 204 Taken\r\nContent-Length: 0\r\n\r\n"
 BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
 ALARMS = """\
 [alarms]
-    every = 1s
-    gather = 1s
+    every = 200ms
+    gather = 600ms
     dashboard = https://bus.example.com
     [[channels]]
         [[[hook]]]
@@ -201,15 +202,16 @@ def test_a_day_of_alarms(buses: Any) -> None:
         # Silenced: seen, not told. Told once the silence is over.
         silenced = alarms(bus, "silence", "other", "--rule", "backlog", "--for", "1h", "--why", "an import")
         bus.client().lpush("other", "a", "b")
-        seen = until(lambda: alarms(bus, "list"), lambda found: len(found["open"]) == 5)
+        until(lambda: ask(bus, "/api/v1/alarms")[1]["open"], lambda found: len(found) == 5)
+        seen = alarms(bus, "list")
         assert [one["subject"] for one in seen["open"] if one["silenced"]] == ["other/on"]
         assert seen["silences"][0]["why"] == "an import"
 
         # The test button goes the way of an alarm; what was silenced is not before it.
-        assert alarms(bus, "test", "hook")["channels"] == {"hook": ""}
+        assert ask(bus, "/api/v1/alarms/test", {"channel": "hook"})[1]["channels"] == {"hook": ""}
         assert told(hook)[-1]["kind"] == "test"
         assert "other/on" not in str(said(hook))
-        alarms(bus, "silence", "--end", str(silenced["id"]))
+        assert ask(bus, f"/api/v1/alarms/silences/{silenced['id']}", method="DELETE")[0] == 200
         until(lambda: said(hook), lambda found: ("begin", "backlog", "other/on") in found)
 
         # Over: each is told once.
@@ -231,4 +233,28 @@ def test_a_day_of_alarms(buses: Any) -> None:
             sample.name for family in text_string_to_metric_families(page(bus, "/metrics")) for sample in family.samples
         }
         assert (metrics_in_rules() | metrics_in_dashboard()) - exported == set()
-        bus.stop()
+
+
+def test_of_two_nodes_that_share_a_redis_one_speaks(buses: Any) -> None:
+    with running(ALWAYS) as redis, raw_server(answering(TAKEN)) as hook, mailbox() as box:
+        alarms_ = ALARMS.replace("@HOOK@", str(hook.port)).replace("@MAIL@", str(box.port))
+        shared = "[storages]\n    [[local]]\n        type = redis\n        url = " + redis.url + "\n"
+        nodes = []
+        for shard, name in ((2, "n1"), (3, "n2")):
+            text = NODE.partition("[storages]")[0].replace("node = test", f"node = {name}\n    shard = {shard}")
+            nodes.append(buses.start(text + shared + alarms_, {"later": LATER}))
+        nodes[0].client().lpush("later", "a", "b")
+
+        def seen() -> list[dict[str, Any]]:
+            return [one for bus in nodes for one in ask(bus, "/api/v1/alarms")[1]["open"]]
+
+        both = until(seen, lambda found: len(found) == 2 and all(one["told_ms"] for one in found))
+        until(lambda: said(hook), bool)
+        (speaker,) = {one["spoken_by"] for one in both} - {""}
+        assert said(hook) == [("begin", "backlog", "later/on")]
+        assert told(hook)[0]["node"] == speaker
+        assert ask(nodes[1], "/api/v1/topics/later/on/purge", {"state": "ready"})[1]["removed"] == 2
+        until(lambda: [ask(bus, "/api/v1/alarms")[1]["open"] for bus in nodes], lambda found: found == [[], []])
+        until(lambda: said(hook), lambda found: len(found) == 2)
+        assert said(hook) == [("begin", "backlog", "later/on"), ("end", "backlog", "later/on")]
+        assert {message["node"] for message in told(hook)} == {speaker}
