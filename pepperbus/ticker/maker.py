@@ -22,27 +22,34 @@ SLOT = 15
 
 
 class Maker:
-    """One a ticker. Raises BootError when another living process makes ids for the same slot."""
+    """One a ticker. The first id opens its mark on the disk: a node that makes none holds no file there.
+
+    `ids` raises BootError when another living process makes ids for the same slot.
+    """
 
     def __init__(self, child: Child, clock: Clock) -> None:
-        bus = child.config.bus
+        bus = self._bus = child.config.bus
         self._child = child
         self._clock = clock
-        self._mark = HighWater(bus.data_dir / "ids", child.name)
-        self._ids = IdGenerator(bus.shard, SLOT, clock.now_ms, self._mark.start_ms)
+        self._made: tuple[HighWater, IdGenerator] | None = None
         self._stats = Writer(bus.run_dir / "stats", child.name)
         self._bell = Bell(bus.run_dir)
         self._tail = f"-{socket.gethostname()}-{child.name}"
 
     def ids(self, n: int) -> list[int]:
         """`n` new ids, rising; none of them was or will be given out again. Up to PER_MS of them have no gap."""
+        mark, ids = self._made = self._made or self._open()
         found: list[int] = []
         while len(found) < n:
             some = min(n - len(found), PER_MS)
-            first = self._ids.take(some)
+            first = ids.take(some)
             found += range(first, first + some)
-        self._mark.raise_to(self._ids.high_water_ms)
+        mark.raise_to(ids.high_water_ms)
         return found
+
+    def _open(self) -> tuple[HighWater, IdGenerator]:
+        mark = HighWater(self._bus.data_dir / "ids", self._child.name)
+        return mark, IdGenerator(self._bus.shard, SLOT, self._clock.now_ms, mark.start_ms)
 
     def trace(self) -> str:
         """One for all jobs that are made together."""
@@ -69,5 +76,6 @@ class Maker:
                 pass
 
     def close(self) -> None:
-        self._mark.close()
+        if self._made:
+            self._made[0].close()
         self._stats.close()
