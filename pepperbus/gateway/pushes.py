@@ -111,7 +111,7 @@ def _push_any(
     topics = route.lanes[0][1] if len(route.lanes) == 1 else ()  # several storages: `_submit` fills them in
     jobs = [Push(n, body, topics, due, ahead) for n, body, due in zip(numbers, bodies, dues, strict=True)]
     if session.transaction is not None:
-        return _queue(session.transaction, route, jobs, success, size)
+        return _queue(session.transaction, route, jobs, success, size, None if target.plain else (numbers, trace))
     failure = plain_failure if target.plain else json_failure(trace)
     if route.unique:
         phrase = lambda holder: success if target.plain else job_list([holder(n) for n in numbers], trace)  # noqa: E731
