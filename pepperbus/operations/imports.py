@@ -110,7 +110,7 @@ def _read(kind: str, paths: Sequence[str], intakes: bool, system: bool) -> Draft
             else supervisor.read(found, path)
             for path, found in texts.items()
         ]
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise PepperbusError(f"{', '.join(texts)}: {error}") from error
     draft = Draft()
     for one in drafts:

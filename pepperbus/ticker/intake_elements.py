@@ -1,11 +1,13 @@
-"""What an element of a foreign list means: a content, or a job as the Go system keeps it. Floor 4; pure."""
+"""The lists an intake takes from, and what an element means: a content, or a job as the Go system keeps it. Floor 4; pure."""
 
 from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from pepperbus.config.model import Intake, Queue
 from pepperbus.ids import parse_id
 
 _STEP_MS = 30_000  # the Go system waits (attempts - 1) x 30 s after a failure
@@ -19,6 +21,27 @@ class Element(NamedTuple):
     trace: str = ""
     due_ms: int = 0
     dead: str = ""
+
+
+class Listed(NamedTuple):
+    """One list of one intake, and how its elements are read. `read` raises ValueError for what is no job."""
+
+    queue: str
+    intake: Intake
+    key: str
+    read: Callable[[bytes], Element]
+
+
+def lists_of(queue: Queue) -> list[Listed]:
+    """Every list that the queue takes from."""
+    found = []
+    for intake in queue.intakes:
+        first = read_raw if intake.format == "raw" else read_waiting
+        found.append(Listed(queue.name, intake, intake.key, first))
+        if intake.failed:
+            found.append(Listed(queue.name, intake, f"{intake.key}_retry", read_failed))
+            found.append(Listed(queue.name, intake, f"{intake.key}_timeout", read_timeout))
+    return found
 
 
 def read_raw(element: bytes) -> Element:
@@ -47,7 +70,10 @@ def read_timeout(element: bytes) -> Element:
 
 
 def _read(element: bytes) -> tuple[Element, dict[str, Any]]:
-    fields = json.loads(element)
+    try:
+        fields = json.loads(element)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if not isinstance(fields, dict) or not isinstance(fields.get("content"), str):
         raise ValueError("no job: an object with a text `content` is wanted")
     try:

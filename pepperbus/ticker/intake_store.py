@@ -7,13 +7,12 @@ batch unfinished in the list reads there whether it is stored, also when its job
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from pepperbus.config.model import Config, Queue
 from pepperbus.errors import PepperbusError, StorageUnavailable
 from pepperbus.job import Job
 from pepperbus.storage.contract import LEVELS, Push, Storage
-from pepperbus.ticker.intake_elements import Element
+from pepperbus.ticker.intake_elements import Element, Listed
 from pepperbus.ticker.maker import Maker
 
 
@@ -27,12 +26,12 @@ class Store:
     def __init__(
         self,
         name: str,
-        what: Any,
+        what: Listed,
         maker: Maker,
         storages: Mapping[str, Storage],
         config: Callable[[], Config],
     ) -> None:
-        """`name`: under which the tokens lie. `what`: the list: its queue, intake, and how an element is read."""
+        """`name`: under which the tokens lie."""
         self._name = name
         self._what = what
         self._maker = maker

@@ -12,17 +12,14 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import gevent
-import redis
 
 from pepperbus.child import Child
-from pepperbus.config.model import Config, Intake, Queue
-from pepperbus.errors import PepperbusError
+from pepperbus.config.model import Config
 from pepperbus.storage.contract import Storage
-from pepperbus.ticker import intake_elements
-from pepperbus.ticker.intake_elements import Element
+from pepperbus.ticker.intake_elements import Listed, lists_of
 from pepperbus.ticker.intake_source import Source
 from pepperbus.ticker.intake_store import Full, Store
 from pepperbus.ticker.maker import Maker
@@ -38,26 +35,6 @@ _RATE_S = 10.0
 _LEAVE_S = 3.0
 
 
-class _List(NamedTuple):
-    """One list of one intake."""
-
-    queue: str
-    intake: Intake
-    key: str
-    read: Callable[[bytes], Element]
-
-
-def _lists(queue: Queue) -> list[_List]:
-    found = []
-    for intake in queue.intakes:
-        first = intake_elements.read_raw if intake.format == "raw" else intake_elements.read_waiting
-        found.append(_List(queue.name, intake, intake.key, first))
-        if intake.failed:
-            found.append(_List(queue.name, intake, f"{intake.key}_retry", intake_elements.read_failed))
-            found.append(_List(queue.name, intake, f"{intake.key}_timeout", intake_elements.read_timeout))
-    return found
-
-
 class Intakes:
     """All of a node's. `follow` a configuration as often as there is a new one."""
 
@@ -68,12 +45,12 @@ class Intakes:
         self._maker = maker
         self._storages = storages
         self._config = config
-        self._taking: dict[_List, tuple[_Taking, Any]] = {}
+        self._taking: dict[Listed, tuple[_Taking, Any]] = {}
 
     def follow(self) -> None:
         """Begin with the lists of the present configuration that are new, leave those that are no longer in it."""
         takes = [queue for queue in self._config().queues.values() if queue.closed == "no"]
-        wanted = {one: queue for queue in takes for one in _lists(queue)}
+        wanted = {one: queue for queue in takes for one in lists_of(queue)}
         for one in self._taking.keys() - wanted.keys():
             self._taking.pop(one)[1].kill(block=False)
         for one in wanted.keys() - self._taking.keys():
@@ -97,7 +74,7 @@ class _Taking:
 
     def __init__(
         self,
-        what: _List,
+        what: Listed,
         child: Child,
         maker: Maker,
         storages: Mapping[str, Storage],
@@ -129,7 +106,7 @@ class _Taking:
                     gevent.sleep(_FIRST_WAIT_S)
                 source = Source(intake.url.reveal(), self.what.key, intake.end, intake.mode, self._me)
                 self._take_from(source)
-            except (redis.RedisError, PepperbusError, OSError, ValueError) as error:
+            except Exception as error:  # whatever it is: a list that nobody takes from any more is lost work
                 self._failed(error)
             finally:
                 if source is not None:
