@@ -20,6 +20,7 @@ Floors; a module imports from its own or below (checked by import-linter, see se
     2 accounts   accounts.*: accounts, sessions, tokens, the audit log
     3 back ends  storage.{embedded,redis,memory}  delivery.{fastcgi,http}  journal.{log,store}
     3 schedule   schedule.*: what becomes of a firing, and its record in the storage
+    3 alarms     alarms.*: rules, hysteresis, what people are told and by which channel
     4 engine     child  worker.*  gateway.*  ticker.*  operations.*
     5 faces      master.*  web.*
     6 entry      cli.*  mold
@@ -29,6 +30,7 @@ Where does … go?
     a new RESP command     one function in `gateway/` and its line in the table at the end of `gateway/commands.py`
     a new verdict rule     a function and its line in `RULES` of `delivery/verdict.py`, a case in test_verdict.py
     a new option           `config/schema.ini` (its comment is its help) and a field in `config/model.py`
+    a new alarm            a line in `RULES` of `alarms/rules.py`, its words, its measure in `ticker/watch.py`
     a new thing to do      a function in `operations/`; the CLI, the API and the pages are skins over it
 
 The life of a job

@@ -19,7 +19,7 @@ class Incident(msgspec.Struct):
 
     `value` is the last measure, `worst` the worst, `threshold` where it began. `told_ms`: when its beginning was put into a
     message (0: not yet; a silence keeps it back); `closed`: nothing is left to be told. `spoken_by`: the node that tells,
-    when another one does; `claimed`: this one put its name to it.
+    when another one does; `claimed`: this one put its name to it. `channels`: to whom the beginning was sent.
     """
 
     id: int
@@ -37,6 +37,7 @@ class Incident(msgspec.Struct):
     closed: bool = False
     spoken_by: str = ""
     claimed: bool = False
+    channels: list[str] = []
 
     @property
     def key(self) -> Key:

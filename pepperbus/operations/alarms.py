@@ -30,7 +30,8 @@ LONGEST_S = 90 * 86_400.0
 class Alarm(Result):
     """One incident. `ended_ms` 0: it goes on. Values in the rule's unit (s, jobs, a share 0 to 1); `text` says it in words.
 
-    `told_ms` 0: nobody was told, `silenced` because of a silence. `spoken_by`: the node that tells, when it is another one.
+    `told_ms` 0: not told yet, `silenced` because of a silence; `channels`: to whom. `spoken_by`: the node that tells, when it
+    is another one.
     """
 
     id: int
@@ -49,6 +50,7 @@ class Alarm(Result):
     told_ms: int = 0
     silenced: bool = False
     spoken_by: str = ""
+    channels: list[str] = []
 
 
 class SilenceInfo(Result):
@@ -220,6 +222,7 @@ def _alarm(one: Incident, silences: Iterable[Silence], language: str) -> Alarm:
         one.told_ms,
         silenced,
         one.spoken_by,
+        one.channels,
     )
 
 

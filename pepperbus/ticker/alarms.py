@@ -159,6 +159,8 @@ class Alarms:
             if mine:
                 text = message.compose(channel, config.alarms, config.bus.node, mine, now_ms, over)
                 posts.append(Waiting(0, channel.name, 0, now_ms, text))
+                for one in mine if not over else ():
+                    one.channels.append(channel.name)
         return posts
 
     def _close(self, one: Incident) -> Incident:
