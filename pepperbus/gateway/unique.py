@@ -81,7 +81,9 @@ class OnceShare(Share):
             if index not in refused:
                 self.answer.heard(push.job_id, push.job_id)
         missing = len(refused) + sum(not holder for holder in held)
-        return FULL if missing == self.jobs else UNKNOWN if missing else STORED
+        stored = len(self.pushes) - len(refused)
+        stored += sum(holder == one.push.job_id for one, holder in zip(self.once, held, strict=True))
+        return STORED if not missing else UNKNOWN if stored else FULL
 
 
 class UniqueSubmission(Submission):
