@@ -14,7 +14,6 @@ from pepperbus.config.joboptions import Halt, Quiet, Rate, Unique
 from pepperbus.config.timing import Timing
 from pepperbus.names import topic_name
 
-
 MOST_GATEWAYS = 16  # gateway processes of one node; as many as ids have slots
 
 
@@ -275,12 +274,12 @@ class Topic:
     paused: bool = False
     consumer: bool = True
     dead_on: tuple[int, ...] = (400, 413, 415, 422)
+    canary: Canary | None = None
     unique: Unique | None = None
     order_by: str = ""  # path into the job's JSON
     rate: Rate | None = None
     quiet: Quiet | None = None
     halt: Halt | None = None
-    canary: Canary | None = None
     pop: str = "once"  # once | leased
     lease: float = 60.0
     params: tuple[tuple[str, str], ...] = ()

@@ -14,8 +14,8 @@ from typing import Any
 from configobj import ConfigObj
 from configobj.validate import Validator
 
-from pepperbus.config.limits import alarm
 from pepperbus.config.checks import CHECKS
+from pepperbus.config.limits import alarm
 
 MANY = "__many__"
 LATER = "__later__"

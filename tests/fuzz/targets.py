@@ -27,7 +27,6 @@ from gevent import socket as gsocket
 from pepperbus import stats
 from pepperbus.config import checks, values
 from pepperbus.config import load as loading
-from pepperbus.config import values
 from pepperbus.config.model import Config
 from pepperbus.delivery.contract import Transport
 from pepperbus.delivery.http_connection import KEEP_BODY, Connection, Failed
