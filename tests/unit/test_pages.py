@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pepperbus.operations.results import IntakeStatus, Status
+from pepperbus.operations.status import StatusReader
 from pepperbus.web import frame
 from tests.unit.test_web import Place, log_in, place  # noqa: F401
 
@@ -127,3 +129,24 @@ def test_a_schedule_in_words_paused_and_resumed(place: Place) -> None:  # noqa: 
         assert (found["paused"], found["paused_by"]) == (paused, "otto" if paused else "")
     assert [entry.what for entry in place.office.audit.search().entries] == ["schedule.resume", "schedule.pause"]
     assert client.post("/schedules/orders/tick/burn", headers=form).status_code == 404
+
+
+def test_how_a_list_is_taken_over_is_on_the_topics_page(
+    place: Place,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [
+        IntakeStatus("legacy", "old:orders", moved=123, rate=5.0, waiting=77, refused=2, error="cannot connect <now>"),
+        IntakeStatus("other", "more", holder="node-2 host:/data orders/other"),
+    ]
+
+    def master(reader: StatusReader, status: Status) -> dict[str, str]:  # there is none here
+        reader._intakes = {"orders": found}
+        return {}
+
+    monkeypatch.setattr(StatusReader, "_ask_master", master)
+    text = place.text("/topics/orders/mail")
+    for word in ("old:orders", "123", "77", "cannot connect &lt;now&gt;", "taken by node-2", "Set aside, no jobs: 2"):
+        assert word in text
+    place.client.get("/look?language=zh&back=/")
+    assert "正由 node-2" in place.text("/topics/orders/mail")
