@@ -178,6 +178,13 @@ class Handout:
             self._keep(gevent.spawn(self._store, place, dead))
         return whole
 
+    def look_again(self, name: str) -> None:
+        """What was known of topic `name` is out of date."""
+        self._paused.clear()
+        if (place := self.places.get(name)) is not None:
+            place.promoted = 0.0
+            place.ring()
+
     def is_paused(self, place: Place) -> bool:
         """By its file or by an operator; the storage is asked once a second at most. Blocks."""
         if place.topic.paused:

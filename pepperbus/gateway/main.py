@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from typing import Any
 
 import gevent
 from gevent.event import Event
@@ -47,6 +48,7 @@ def main(child: Child) -> None:
     sys.setswitchinterval(SWITCH)
     child.on_config = gateway.reconfigure
     child.on_drain = gateway.drain
+    child.on_command = gateway.on_command
     child.title = gateway.title
     child.start()
     gateway.run()
@@ -111,6 +113,12 @@ class Gateway:
     def drain(self, grace: float) -> None:
         self._grace = grace
         self._leaving.set()
+
+    def on_command(self, command: dict[str, Any]) -> dict[str, Any]:
+        if command.get("op") != "wake":
+            return {"error": f"a gateway does not know {command.get('op')!r}"}
+        self._handout.look_again(command["topic"])  # an operator paused, resumed or replayed
+        return {"ok": True}
 
     def title(self) -> str:
         return f"{len(self._server.connections)} clients"

@@ -114,11 +114,17 @@ class Office:
         return self.storage(self.topic(topic).storage)
 
     def wake(self, topic: str) -> None:
-        """Tell this node's workers that `topic` was paused, resumed or replayed; without a bus nobody needs to know."""
-        try:
-            self.ask({"op": "tell", "role": "worker", "command": {"op": "wake", "topic": topic}, "timeout": 1})
-        except NotReachable:
-            pass
+        """Tell this node's workers, or its gateways where clients fetch, that `topic` was paused, resumed or replayed.
+
+        Without a bus nobody needs to know.
+        """
+        known = self.config.topic(topic)
+        roles = ["worker"] * (known is None or not known.pulled) + ["gateway"] * (known is not None and known.taken)
+        for role in roles:
+            try:
+                self.ask({"op": "tell", "role": role, "command": {"op": "wake", "topic": topic}, "timeout": 1})
+            except NotReachable:
+                pass
 
     def close(self) -> None:
         for storage in self._storages.values():
