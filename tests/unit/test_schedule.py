@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -24,7 +25,7 @@ from pepperbus.storage.contract import Outcome, Settle
 from pepperbus.storage.memory import MemoryStorage
 from pepperbus.ticker.maker import Maker
 from pepperbus.ticker.schedules import Schedules
-from tests.contract.flaky import FlakyStorage, lose_answer, lose_question
+from tests.contract.flaky import FlakyStorage, lose_answer, lose_question, refuse
 
 MINUTE = 60_000
 
@@ -146,6 +147,7 @@ class Stage:
         self.storage = MemoryStorage(configured(where, tick, **more).storages["local"], self.clock)
         self.flaky = FlakyStorage(self.storage)
         self.nodes = [Node(where, name, {"local": self.flaky}, self.clock, tick, **more) for name in ("a", "b")]
+        self.finished: list[int] = []
         self.look()
 
     def look(self, seconds: float = 0.0) -> list[str]:
@@ -166,6 +168,12 @@ class Stage:
     def finish(self) -> None:
         leased = self.storage.lease("orders/mail", 1000, "a/w/1")
         self.storage.settle("a/w/1", [Settle("orders/mail", one.job_id, Outcome.DONE) for one in leased])
+        self.finished += [one.job_id for one in leased]
+
+    @property
+    def pushed(self) -> int:
+        """How many jobs there ever were; one that came twice counts twice."""
+        return len(self.finished) + len(self.jobs())
 
 
 def test_of_two_nodes_one_pushes_each_firing(tmp_path: Path) -> None:
@@ -350,3 +358,22 @@ def test_check_says_when_it_fires_next(tmp_path: Path) -> None:
         "orders/tick: At 03:30 on Monday through Friday, Asia/Shanghai; next"
         " 2026-11-23 03:30:00, 2026-11-24 03:30:00, 2026-11-25 03:30:00"
     ]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_is_lost_and_whoever_sleeps_every_minute_is_pushed_once(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    stage = Stage(tmp_path, "expression = * * * * *\ncatch_up = all")
+    began = stage.clock.now_ms()
+    for _ in range(150):
+        stage.clock.advance(chance.choice([0.3, 2.0, 20.0, 61.0, 400.0]))
+        if chance.random() < 0.3:
+            stage.flaky.fail(chance.choice(["swap", "recall"]), 1, chance.choice([lose_answer, lose_question, refuse]))
+        for node in chance.sample(stage.nodes, chance.randint(0, 2)):
+            node.look()
+        if chance.random() < 0.2:
+            stage.finish()
+    stage.look(1)
+    stage.look(1)
+    minutes = (stage.clock.now_ms() // MINUTE) - began // MINUTE
+    assert stage.pushed == minutes
