@@ -12,7 +12,7 @@ from collections.abc import Callable
 import gevent
 
 from pepperbus import __version__
-from pepperbus.gateway import keyspace, pops, pushes, reads, stream_looks, streams
+from pepperbus.gateway import keyspace, pops, pushes, reads, stream_claims, stream_looks, streams
 from pepperbus.gateway.logins import TOO_MANY, log_in, log_in_slowly, needs_time
 from pepperbus.gateway.popping import CALM_S
 from pepperbus.gateway.session import Answer, Goodbye, Later, Session, Wait
@@ -261,10 +261,10 @@ _TABLE: dict[bytes, _Function] = {
     b"HGETALL": reads.hgetall,
     b"XREADGROUP": streams.xreadgroup,
     b"XACK": streams.xack,
-    b"XPENDING": stream_looks.xpending,
-    b"XCLAIM": stream_looks.xclaim,
-    b"XAUTOCLAIM": stream_looks.xautoclaim,
-    b"XGROUP": stream_looks.xgroup,
+    b"XPENDING": stream_claims.xpending,
+    b"XCLAIM": stream_claims.xclaim,
+    b"XAUTOCLAIM": stream_claims.xautoclaim,
+    b"XGROUP": stream_claims.xgroup,
     b"XINFO": stream_looks.xinfo,
     b"XLEN": stream_looks.xlen,
     b"XRANGE": stream_looks.xrange,

@@ -1,7 +1,7 @@
 """Reading a topic as a stream (`run = pull`): XREADGROUP and XACK, the way of jobs to their readers and back.
 
-Floor 4. Looking at and moving what readers have is `stream_looks`. Answers have the very shapes of Redis 7 in both protocols,
-because libraries take them apart. Knows sessions, the handout and groups.
+Floor 4. Looking is `stream_looks`, moving what readers have `stream_claims`. Answers have the very shapes of Redis 7 in
+both protocols, because libraries take them apart. Knows sessions, the handout and groups.
 """
 
 from __future__ import annotations
@@ -38,6 +38,12 @@ SYNTAX = resp.error("ERR syntax error")
 def arity(args: resp.Command) -> bytes:
     name = b"|".join(args[:2]) if args[0].upper() in (b"XINFO", b"XGROUP") else args[0]
     return resp.error(f"ERR wrong number of arguments for '{name.decode(errors='replace').lower()}' command")
+
+
+def number(word: bytes) -> int | None:
+    """A whole number as clients write it; None for anything else."""
+    digits = word.removeprefix(b"-")
+    return int(word) if digits.isdigit() and len(digits) < 19 else None
 
 
 # -- which topic, and who may ----------------------------------------------------------------------------------------
@@ -128,17 +134,17 @@ def _wish(session: Session, args: resp.Command) -> _Wish | bytes:
             return resp.error("ERR NOACK is not offered: every entry is acknowledged with XACK, or comes back")
         if words[at] not in (b"COUNT", b"BLOCK") or at + 1 >= len(args):
             return SYNTAX
-        number = _number(args[at + 1])
-        if number is None:
+        said = number(args[at + 1])
+        if said is None:
             return (
                 NOT_A_NUMBER if words[at] == b"COUNT" else resp.error("ERR timeout is not an integer or out of range")
             )
         if words[at] == b"COUNT":
-            wish.count = min(max(number, 1), MOST_AT_ONCE)
-        elif number < 0:
+            wish.count = min(max(said, 1), MOST_AT_ONCE)
+        elif said < 0:
             return resp.error("ERR timeout is negative")
         else:
-            wish.block_ms = number
+            wish.block_ms = said
         at += 2
     named = args[at + 1 :]
     if at >= len(args) or not named:
@@ -164,11 +170,6 @@ def _streams(session: Session, wish: _Wish, group: bytes, named: list[tuple[byte
             return resp.error(f"OOM too many entries of {place.name} are not acknowledged: XACK some first")
         wish.streams.append((key, place, after))
     return wish
-
-
-def _number(word: bytes) -> int | None:
-    digits = word.removeprefix(b"-")
-    return int(word) if digits.isdigit() and len(digits) < 19 else None
 
 
 class _Read:
