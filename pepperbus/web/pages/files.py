@@ -6,6 +6,7 @@ import io
 import zipfile
 from pathlib import PurePath
 
+import gevent
 from flask import Blueprint, Response, make_response, render_template, request
 from werkzeug.datastructures import FileStorage
 
@@ -17,7 +18,7 @@ from pepperbus.web.logins import may
 from pepperbus.web.pages.answers import status_of, trouble
 from pepperbus.web.words import _
 
-_MOST_FILES = 2000
+_MOST_FILES, _MOST_BYTES = 2000, 16 << 20  # of an archive, unpacked
 _ENDING = ".conf"
 
 
@@ -36,6 +37,7 @@ def _zip(desk: Desk) -> bytes:
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in _mine(desk):
             archive.writestr(f"{name}{_ENDING}", queue_files.export(desk.office, name))
+            gevent.sleep(0)  # a thousand files take seconds; others are served in between
     return packed.getvalue()
 
 
@@ -67,7 +69,7 @@ def _archived(file: FileStorage) -> dict[str, str]:
     try:
         with zipfile.ZipFile(io.BytesIO(file.read())) as archive:
             inside = [one for one in archive.infolist() if one.filename.endswith(_ENDING)]
-            if len(inside) > _MOST_FILES or any(one.file_size > queue_files.MOST_BYTES for one in inside):
+            if len(inside) > _MOST_FILES or sum(one.file_size for one in inside) > _MOST_BYTES:
                 raise UsageError(_("{name} holds more than queues' files", name=file.filename))
             for one in inside:
                 found |= _single(one.filename, archive.read(one))
@@ -79,7 +81,10 @@ def _archived(file: FileStorage) -> dict[str, str]:
 def _try(desk: Desk) -> Response:
     try:
         texts = _uploaded()
-        trials = [queue_files.trial(desk.office, name, text) for name, text in texts.items()]
+        trials = []
+        for name, text in texts.items():
+            trials.append(queue_files.trial(desk.office, name, text))
+            gevent.sleep(0)
     except PepperbusError as failure:
         return _page(desk, status_of(failure), error=trouble(failure))
     return _page(desk, trials=trials, texts=texts)
