@@ -72,11 +72,6 @@ def encode(job: Job, attempt: int) -> bytes:
     return resp.array((resp.bulk(spell(entry_of(job.id))), resp.array(flat)))
 
 
-def gone(entry: Id, protocol: int) -> bytes:
-    """An entry whose job is no longer there."""
-    return resp.array((resp.bulk(spell(entry)), b"_\r\n" if protocol == 3 else NULL_ARRAY))
-
-
 def streams(found: Iterable[tuple[bytes, Sequence[bytes]]], protocol: int) -> bytes:
     """The answer of XREADGROUP: a map in RESP3, pairs in RESP2; nothing at all is nil."""
     streams = [(key, resp.array(entries)) for key, entries in found]
