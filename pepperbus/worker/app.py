@@ -20,8 +20,7 @@ from pepperbus.config.model import Queue, Topic
 from pepperbus.delivery import make_consumer, make_staff
 from pepperbus.delivery.contract import Consumer, Staff
 from pepperbus.delivery.paced import paced_target
-from pepperbus.delivery.scaled import how_many, topic_slots
-from pepperbus.delivery.slots import Slots
+from pepperbus.delivery.scaled import how_many
 from pepperbus.delivery.target import Closed
 from pepperbus.errors import BootError, StorageError, StorageRefused
 from pepperbus.family.bell import Bell, Ear
@@ -39,6 +38,7 @@ from pepperbus.worker.canary import beside
 from pepperbus.worker.inflight import InFlight
 from pepperbus.worker.lane import Lane
 from pepperbus.worker.ordered import OrderedPump
+from pepperbus.worker.places import Places
 from pepperbus.worker.probe import probe
 from pepperbus.worker.pump import Pump
 from pepperbus.worker.reclaim import take_back
@@ -68,10 +68,9 @@ class Worker:
         self._by_queue: dict[str, list[Pump]] = {}
         self._bell = Bell(self._run_dir)
         self._ear = Ear(self._bell, [queue.name for queue in self._queues])
-        self._pools: dict[str, Slots] = {}
-        self._topic_slots: list[Slots] = []
+        self._places = Places(config, self._run_dir / "targets" / child.bus_boot)
         self._consumers: list[Consumer] = []
-        self._staffs = Staffs(self._run_dir, self._run_dir / "targets" / child.bus_boot, child.log)
+        self._staffs = Staffs(self._run_dir, self._places.directory, child.log)
         self._records: dict[str, Record] = {}
         self._stats = Writer(self._run_dir / "stats", child.name)
         self._inflight = InFlight(self._run_dir, child.owner)
@@ -111,7 +110,7 @@ class Worker:
         for topic in topics:
             if topic.kept:
                 staff = make_staff(topic, self.child.config)
-                self._staffs.employ(topic, staff, how_many(self._slots(topic)[1]))
+                self._staffs.employ(topic, staff, how_many(self._places.of(topic)[1]))
         gevent.spawn(self._open_all, [topic for topic in topics if not topic.kept])
         self._watch_wakes()
         gevent.spawn(self._sweep_loop)
@@ -201,7 +200,7 @@ class Worker:
 
     def _add_pump(self, topic: Topic, lane: Lane) -> None:
         consumer = make_consumer(topic, self.child.config)
-        pool, own = self._slots(topic)
+        pool, own = self._places.of(topic)
         target = paced_target(topic, pool, own)
         target.serves(f"{consumer.address} {topic.script}")
         record = self._stats.record(topic.full_name)
@@ -211,7 +210,7 @@ class Worker:
         if self.child.config.queues[topic.queue].history:
             parts = replace(parts, journal=self._keep_finished(parts.journal))
         if topic.canary is not None:
-            consumer = beside(consumer, topic, self.child.config, self._pool_slots, self._stats.record, parts)
+            consumer = beside(consumer, topic, self.child.config, self._places.pool, self._stats.record, parts)
         of = (topic, lane, target, consumer, record, self.child.owner, parts)
         pump = OrderedPump(*of, lock=self._order_lock(topic)) if topic.order_by else Pump(*of)
         self._consumers.append(consumer)
@@ -233,7 +232,7 @@ class Worker:
             keeping.flush()
 
     def _order_lock(self, topic: Topic) -> Path:
-        return self._run_dir / "targets" / self.child.bus_boot / f"order-{topic.queue}~{topic.name}"
+        return self._places.directory / f"order-{topic.queue}~{topic.name}"
 
     def _set_paused_by_file(self, topic: Topic, lane: Lane) -> None:
         if self._rests(topic):
@@ -242,21 +241,6 @@ class Worker:
     def _rests(self, topic: Topic) -> bool:
         """Its file says that it is not fed, always or at this hour."""
         return topic.paused or (topic.quiet is not None and topic.quiet.now(self.clock.now_ms()))
-
-    def _slots(self, topic: Topic) -> tuple[Slots, Slots]:
-        """The pool's places (shared by its topics) and the topic's own; the files are new for every start of the bus."""
-        directory = self._run_dir / "targets" / self.child.bus_boot
-        own = topic_slots(topic, directory)
-        self._topic_slots.append(own)
-        if topic.run != "fastcgi":
-            return own, own
-        return self._pool_slots(topic.pool), own
-
-    def _pool_slots(self, name: str) -> Slots:
-        if name not in self._pools:
-            directory = self._run_dir / "targets" / self.child.bus_boot
-            self._pools[name] = Slots(directory / f"pool-{name}", self.child.config.pools[name].max_connections)
-        return self._pools[name]
 
     # -- waking ----------------------------------------------------------------------------------------------------
 
@@ -322,8 +306,7 @@ class Worker:
                 self._attend(pump)
             if due:
                 pump.pushed()
-        for slots in (*self._pools.values(), *self._topic_slots):
-            slots.cool()  # also while other places are used: their jobs may run for an hour, and others want these
+        self._places.cool()
 
     def _attend(self, pump: Pump) -> None:
         record = self._records[pump.name]
@@ -392,7 +375,7 @@ class Worker:
                     }
                     for pump in self._pumps
                 }
-                | {name: {"closed": "refused", "why": why} for name, why in self._refused.items()}
+                | {name: {"closed": "refused", "why": why} for name, why in self._refused.items()},
             }
         if command.get("op") == "wake":  # an operator paused, resumed or replayed
             for lane in self._lanes.values():
