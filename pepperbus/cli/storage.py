@@ -8,7 +8,9 @@ import click
 
 from pepperbus.cli import completion, words
 from pepperbus.cli.session import act_as_daemon, confirm, office, show
+from pepperbus.errors import UsageError
 from pepperbus.operations import drain as draining
+from pepperbus.operations import storage_files as files
 from pepperbus.operations import storages
 from pepperbus.operations.results import QueueFile
 
@@ -17,7 +19,7 @@ _LOOK_S = 0.5
 
 @click.group()
 def storage() -> None:
-    """Storages: how fast they fill; a queue or topic moved from one to another."""
+    """Storages: how fast they fill, added and changed; a queue or topic moved from one to another."""
 
 
 @storage.command("list")
@@ -40,6 +42,58 @@ def _growth(found: list[storages.Growth]) -> None:
         for one in found
     ]
     words.table(("storage", "used", "grows", "full in"), rows)
+
+
+_SETTINGS = click.argument("settings", nargs=-1, metavar="KEY=VALUE...")
+
+
+@storage.command()
+@click.argument("name", metavar="NAME")
+@_SETTINGS
+@click.pass_context
+def add(ctx: click.Context, name: str, settings: tuple[str, ...]) -> None:
+    """Add the storage NAME to the node's file: `storage add far type=redis url=redis://10.0.0.7:6379/0`.
+
+    It is asked whether it is there, and the whole configuration is checked, before anything changes; then the bus reloads.
+    """
+    with office(ctx) as opened:
+        show(ctx, files.add(opened, name, _settings(settings)), _told)
+
+
+@storage.command("set")
+@click.argument("name", metavar="NAME")
+@_SETTINGS
+@click.option("--unset", multiple=True, metavar="KEY", help="Take this key out: its default holds again.")
+@click.pass_context
+def set_(ctx: click.Context, name: str, settings: tuple[str, ...], unset: tuple[str, ...]) -> None:
+    """Change the storage NAME. The jobs that lie there must lie where it then leads to."""
+    with office(ctx) as opened:
+        show(ctx, files.change(opened, name, _settings(settings), unset), _told)
+
+
+@storage.command()
+@click.argument("name", metavar="NAME")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def rm(ctx: click.Context, name: str, yes: bool) -> None:
+    """Take the storage NAME out of the node's file; refused while topics or jobs lie there."""
+    with office(ctx) as opened:
+        confirm(f"Remove storage {name}?", yes)
+        show(ctx, files.remove(opened, name), _told)
+
+
+def _settings(pairs: tuple[str, ...]) -> dict[str, str]:
+    made = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"{pair!r}: KEY=VALUE is wanted")
+        made[key] = value
+    return made
+
+
+def _told(done: QueueFile) -> None:
+    click.echo(f"storage {done.name}: {done.what}; {'the bus has taken it' if done.reloaded else done.reload}")
 
 
 @storage.command()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 
 from pepperbus.errors import UsageError
-from pepperbus.operations import deploys, drain, samples, storages
+from pepperbus.operations import deploys, drain, samples, storage_files, storages
 from pepperbus.operations.results import QueueFile
 from pepperbus.web.table import Call, Route
 from pepperbus.web.table import Needs as N
-from pepperbus.web.takes import DrainBody, MarkBody, MarksQuery, SampleBody
+from pepperbus.web.takes import DrainBody, MarkBody, MarksQuery, SampleBody, SettingsBody
 
 
 def list_marks(call: Call) -> list[deploys.DeployMark]:
@@ -41,6 +41,18 @@ def list_growth(call: Call) -> list[storages.Growth]:
     return storages.growth(call.desk.office)
 
 
+def add_storage(call: Call) -> QueueFile:
+    return storage_files.add(call.desk.office, call.names["storage"], call.body.settings)
+
+
+def change_storage(call: Call) -> QueueFile:
+    return storage_files.change(call.desk.office, call.names["storage"], call.body.settings, call.body.unset)
+
+
+def remove_storage(call: Call) -> QueueFile:
+    return storage_files.remove(call.desk.office, call.names["storage"])
+
+
 def list_drains(call: Call) -> list[drain.DrainStatus]:
     return drain.drains(call.desk.office)
 
@@ -53,12 +65,20 @@ def drain_topic(call: Call) -> QueueFile:
     return drain.drain(call.desk.office, call.topic, call.body.to, alone=call.body.alone)
 
 
+_STORAGE = "/storages/{storage}"
 _SAMPLES = "/topics/{queue}/{topic}/samples"
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/marks", N.LOGIN, list_marks, list[deploys.DeployMark], "What was deployed when.", query=MarksQuery),
     Route("POST", "/marks", N.OPERATE, set_mark, deploys.DeployMark, "Set a mark on the time line.", body=MarkBody),
     Route("GET", "/storages/growth", N.LOGIN, list_growth, list[storages.Growth], "How fast each storage fills."),
+    Route(
+        "POST", _STORAGE, N.ADMIN_NODE, add_storage, QueueFile, "Add a storage to the node's file.", body=SettingsBody
+    ),
+    Route(
+        "PUT", _STORAGE, N.ADMIN_NODE, change_storage, QueueFile, "Set and unset keys of a storage.", body=SettingsBody
+    ),
+    Route("DELETE", _STORAGE, N.ADMIN_NODE, remove_storage, QueueFile, "Take a storage out that holds nothing."),
     Route("GET", "/drains", N.LOGIN, list_drains, list[drain.DrainStatus], "What moves from storage to storage."),
     Route(
         "POST",

@@ -1,4 +1,4 @@
-"""How storages fill: lines of the ticker, days left, what the page and the status say."""
+"""How storages fill, and how they are edited: lines of the ticker, days left, the node's file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pepperbus.config.load import load
+from pepperbus.errors import ConfigError, PepperbusError, UsageError
 from pepperbus.journal import growth
-from pepperbus.operations import storages
+from pepperbus.operations import storage_files, storages
 from pepperbus.operations.status import StatusReader
 from tests.unit.test_web import Place
 
@@ -66,3 +68,33 @@ def test_the_status_counts_operations_and_who_is_there(place: Place) -> None:
     assert found.clients >= 1
     assert found.latency_ms > 0
     assert found.limit > found.used > 0
+
+
+def test_a_storage_is_added_changed_and_removed_in_the_nodes_file(place: Place) -> None:
+    office, file = place.desk.itself, place.directory / "node.conf"
+    file.write_text("# ours\n" + file.read_text())
+    done = storage_files.add(office, "spare", {"type": "embedded", "store_timeout": "5s"})
+    assert (done.what, done.reloaded) == ("created", False)
+    config = load(file, {})
+    assert config.storages["spare"].store_timeout == 5.0
+    assert file.read_text().startswith("# ours\n")
+    place.office.take(config)
+    office = place.desk.itself
+    storage_files.change(office, "spare", {}, ["store_timeout"])
+    assert load(file, {}).storages["spare"].store_timeout == 3.0
+    before = file.read_text()
+    with pytest.raises(PepperbusError, match="exists already"):
+        storage_files.add(office, "local", {"type": "embedded"})
+    with pytest.raises(UsageError, match="a storage has the keys"):
+        storage_files.add(office, "x", {"urll": "y"})
+    with pytest.raises(ConfigError, match=r"node.conf:\d+: \[storages\] \[\[x\]\]: type = redis needs a url"):
+        storage_files.add(office, "x", {"type": "redis"})
+    with pytest.raises(PepperbusError, match="nothing was changed"):
+        storage_files.add(office, "x", {"type": "redis", "url": "redis://:hush@127.0.0.1:1/0"})
+    with pytest.raises(PepperbusError, match="1 topics lie in local"):
+        storage_files.remove(office, "local")
+    assert file.read_text() == before
+    assert b"hush" not in b"".join(path.read_bytes() for path in office.audit.directory.glob("*"))
+    assert storage_files.remove(office, "spare").what == "removed"
+    assert "spare" not in load(file, {}).storages
+    assert sorted(path.name for path in place.directory.glob(".*")) == []

@@ -71,7 +71,19 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def call(client: FlaskClient, route: Route) -> Any:
-    names = {"queue": "orders", "topic": "mail", "id": JOB, "user": "anna", "token": "none", "session": "none", "process": "web", "silence": "7", "schedule": "tick", "sample": "one"}
+    names = {
+        "queue": "orders",
+        "topic": "mail",
+        "id": JOB,
+        "user": "anna",
+        "token": "none",
+        "session": "none",
+        "process": "web",
+        "silence": "7",
+        "schedule": "tick",
+        "sample": "one",
+        "storage": "far",
+    }
     path = route.path.format(**names)
     body = msgspec.json.encode(BODIES.get(route.body.__name__, {})) if route.method != "GET" else None
     answer = client.open(f"/api/v1{path}", method=route.method, data=body, headers=JSON)
@@ -176,6 +188,19 @@ def test_an_administrator_of_one_system_cannot_take_or_give_away_queues(place: P
         assert answer.status_code == 403, settings
     settings = {"open": "loopback", "system": "shop", "x/run": "http", "x/url": "http://127.0.0.1:9/"}
     assert head.post("/api/v1/queues/mine", json={"settings": settings}).status_code == 200
+
+
+def test_only_an_administrator_of_everything_lets_the_bus_run_a_command(place: Place) -> None:
+    head, chief = (log_in(place, name) for name in ("head", "chief"))
+    settings = {"system": "shop", "open": "loopback", "x/run": "command", "x/command": "php /a.php"}
+    refused = head.post("/api/v1/queues", json={"name": "mine", "settings": settings})
+    assert refused.status_code == 403
+    assert "let mine/x run a command" in refused.text
+    assert chief.post("/api/v1/queues", json={"name": "mine", "settings": settings}).status_code == 200
+    place.office.config = load(place.office.config.file)
+    assert head.put("/api/v1/queues/mine", json={"settings": {"x/children": "2"}}).status_code == 200
+    assert head.put("/api/v1/queues/mine", json={"settings": {"x/command": "php /b.php"}}).status_code == 403
+    assert head.put("/api/v1/queues/mine", json={"settings": {"x/user": "root"}}).status_code == 403
 
 
 def test_an_older_version_does_not_move_a_queue_either(place: Place) -> None:
@@ -290,7 +315,15 @@ def test_a_token_is_shown_once_and_kept_as_a_hash(place: Place) -> None:
 
 def pages(place: Place, method: str) -> Iterator[tuple[str, bool]]:
     """Every address of a page that answers `method`, with our names filled in, and whether a name was."""
-    names = {"queue": "orders", "topic": "mail", "name": "orders", "id": JOB, "job": JOB, "user": "anna", "schedule": "tick"}
+    names = {
+        "queue": "orders",
+        "topic": "mail",
+        "name": "orders",
+        "id": JOB,
+        "job": JOB,
+        "user": "anna",
+        "schedule": "tick",
+    }
     for rule in place.app.url_map.iter_rules():
         path = rule.rule
         if path.startswith(("/api/", "/static/")) or path in OPEN_PATHS or method not in (rule.methods or ()):

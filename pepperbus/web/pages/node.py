@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from pepperbus.accounts.model import EVERYWHERE, Right
-from pepperbus.operations import consumers, drain, steer, storages
+from pepperbus.operations import consumers, drain, steer, storage_files, storages
 from pepperbus.operations.rights import require
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
@@ -40,6 +40,19 @@ def _storages(desk: Desk) -> dict[str, Any]:
     }
 
 
+def _put_storage(desk: Desk) -> Response:
+    """Add one, or change one that is there; an empty field is not set, and what is there keeps its type."""
+    name = request.form.get("name", "").strip()
+    settings = {key: value for key in storage_files.KEYS if (value := request.form.get(key, "").strip())}
+    known = name in desk.base.config.storages
+    if known:
+        settings.pop("type", None)
+    done = (storage_files.change if known else storage_files.add)(desk.office, name, settings)
+    desk.monitor.forget()
+    text = _("Storage {name} is in force", name=name) if done.reloaded else f"{name}: {done.reload}"
+    return did(text, "/storage", good=done.reloaded)
+
+
 def _drain(desk: Desk) -> Response:
     name, to = request.form.get("name", "").strip(), request.form.get("to", "")
     done = drain.drain(desk.office, name, to, alone=bool(request.form.get("alone")))
@@ -64,6 +77,10 @@ def register(pages: Blueprint, desk: Desk) -> None:
     @pages.get("/storage")
     def storage() -> Response:
         return frame.show("storage.html", lambda: _storages(desk), shared=True)
+
+    @pages.post("/storage/put")
+    def storage_put() -> Response:
+        return _put_storage(desk)
 
     @pages.post("/storage/drain")
     def storage_drain() -> Response:
