@@ -129,7 +129,9 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   }
 });
 document.addEventListener("htmx:sendError", () => banner("gone"));
-document.addEventListener("said", (event) => sessionStorage.setItem("said", JSON.stringify(event.detail))); // for the next page
+document.addEventListener("said", ({ detail }) => { // on the next page
+  sessionStorage.setItem("said", JSON.stringify({ text: detail.text, kind: detail.kind }));
+});
 document.addEventListener("toast", (event) => toast(event.detail.text, event.detail.kind));
 document.addEventListener("done", () => { byId("dialog").close(); refresh(); });
 document.addEventListener("htmx:afterSwap", (event) => {
