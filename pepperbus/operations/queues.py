@@ -178,11 +178,24 @@ def _write(office: Office, name: str, file: Path, text: str) -> None:
     before, after = office.config.queues.get(name), load_queue_text(text, name, office.config)
     if after.system != (before.system if before else ""):
         require(office, Right.ADMIN, after.system or EVERYWHERE, f"move {name} there")
+    _check_commands(office, before, after)
     if before is not None:
         _check_stranded(office, before, after)
     _note(before, after)
     versions.keep(office, name, file)
     put_text(file, text, office.config.bus)
+
+
+def _check_commands(office: Office, before: Queue | None, after: Queue) -> None:
+    """A command runs as the bus' user: who is administrator of some systems only may not let it run another. Raises Forbidden."""
+    known = {name: _what_runs(topic) for name, topic in before.topics.items()} if before else {}
+    for name, topic in after.topics.items():
+        if topic.run == "command" and _what_runs(topic) != known.get(name):
+            require(office, Right.ADMIN, EVERYWHERE, f"let {topic.full_name} run a command")
+
+
+def _what_runs(topic: Topic) -> tuple[object, ...]:
+    return topic.run, topic.command, topic.feed, topic.entry, topic.user, topic.directory, topic.environment
 
 
 def _check_stranded(office: Office, before: Queue, after: Queue) -> None:
