@@ -187,7 +187,7 @@ def _write(office: Office, name: str, file: Path, text: str) -> None:
 
 
 def _check_commands(office: Office, before: Queue | None, after: Queue) -> None:
-    """A command runs as the bus' user: who is administrator of some systems only may not let it run another. Raises Forbidden."""
+    """A command runs as the bus' user: an administrator of some systems only may not say which. Raises Forbidden."""
     known = {name: _what_runs(topic) for name, topic in before.topics.items()} if before else {}
     for name, topic in after.topics.items():
         if topic.run == "command" and _what_runs(topic) != known.get(name):
