@@ -42,16 +42,13 @@ class ImportedFile(Result):
 
 
 class Imported(Result):
-    """`node`: lines that were added to the node's file. `left`: what is not in any file, a line each."""
+    """`node`: lines that were added to the node's file. `left`: what is not in any file, a line each. `names`: new queues."""
 
     files: list[ImportedFile] = msgspec.field(default_factory=list)
     node: str = ""
     left: list[str] = msgspec.field(default_factory=list)
     written: bool = False
-
-    @property
-    def names(self) -> list[str]:
-        return [one.name for one in self.files if one.what == "new"]
+    names: list[str] = msgspec.field(default_factory=list)
 
 
 @operation(Right.ADMIN, details=("kind", "paths"), tells=("names",))
@@ -88,6 +85,7 @@ def bring(
         file = queue_file(name, config)
         there = file.exists()
         made.files.append(ImportedFile(name, str(file), "there" if there else "new", text(draft.about[name], section)))
+        made.names += [] if there else [name]
     config = _tried(config, made)
     if not dry_run:
         _write(config, after if added else "", made)
