@@ -57,13 +57,16 @@ def bucket_micros(index: int) -> float:
     return float(2 ** ((index + 0.5) / PER_OCTAVE))
 
 
+_NOTHING = [0] * BUCKETS  # shared by all histograms that are empty: nobody writes into it
+
+
 class Histogram:
     """A merged histogram as a reader sees it."""
 
     __slots__ = ("buckets", "count", "sum_micros")
 
     def __init__(self, buckets: list[int] | None = None, count: int = 0, sum_micros: int = 0) -> None:
-        self.buckets = buckets or [0] * BUCKETS
+        self.buckets = buckets or _NOTHING
         self.count = count
         self.sum_micros = sum_micros
 

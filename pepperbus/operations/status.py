@@ -7,6 +7,7 @@ targets from the workers. Each source may be away; the others are shown all the 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -53,7 +54,7 @@ class StatusReader:
         """The node now. Never raises for a part that is away: it is in `problems`."""
         office, config = self._office, self._office.config
         directory = config.bus.run_dir / "stats"
-        self._totals = stats.read_all(directory)
+        self._totals = self._read(directory)
         now = time.monotonic()
         self._seconds = now - self._at if self._at else 0.0
         status = Status(config.bus.node, office.clock.now_ms(), running=True)
@@ -71,6 +72,12 @@ class StatusReader:
         self._before, self._at = self._totals, now
         status.problems += problems(status)
         return status
+
+    def _read(self, directory: Path) -> Totals:
+        """All counters and histograms; of what did not move since the reading before, the same objects."""
+        counts = stats.read_counters(directory)
+        known = {name: total for name, total in self._before.items() if counts.get(name) == total.counters}
+        return {**known, **stats.read_all(directory, counts.keys() - known.keys())}
 
     def _count_operations(self, storages: list[StorageStatus]) -> None:
         for storage in storages:
