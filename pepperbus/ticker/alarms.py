@@ -16,7 +16,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from pepperbus.alarms import channels, message
+from pepperbus.alarms import channels, message, service
 from pepperbus.alarms.board import Board, Incident
 from pepperbus.alarms.rules import concerns
 from pepperbus.alarms.store import Silence, Store, Waiting
@@ -59,6 +59,7 @@ class Alarms:
         self._looked_at = 0.0
         self._retained_at = -_RETAIN_S
         self._posted = Event()
+        service.prepare(child.config.alarms)
 
     def run(self) -> None:
         """For ever: look; what fails is said in the log, and tried again."""

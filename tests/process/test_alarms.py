@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import re
 import socket
 import socketserver
 import threading
@@ -44,6 +45,11 @@ ALARMS = """\
             security = none
             sender = bus@example.com
             to = ops@example.com, boss@example.com
+            language = zh
+        [[[chat]]]
+            type = apprise
+            url = gotify://127.0.0.1:@CHAT@/Abcdefghijklmno
+            rules = storage_left
             language = zh
     [[rules]]
         backlog = 1000 for 1m
@@ -133,6 +139,11 @@ def until(get: Any, good: Any) -> Any:
     return wait_until(get, good, 30.0)
 
 
+def alarms_to(hook: RawServer, box: Mailbox, chat: RawServer) -> str:
+    ports = {"@HOOK@": hook.port, "@MAIL@": box.port, "@CHAT@": chat.port}
+    return re.sub(r"@[A-Z]+@", lambda match: str(ports.get(match[0], match[0])), ALARMS)
+
+
 def alarms(bus: Bus, *words: str) -> Any:
     """`pepperbus alarm …`, as JSON."""
     done = bus.cli("--json", "alarm", *words)
@@ -171,8 +182,13 @@ def page(bus: Bus, path: str, language: str = "en") -> str:
 
 
 def test_a_day_of_alarms(buses: Any) -> None:
-    with raw_server(answering(FAILED)) as consumer, raw_server(busy_once) as hook, mailbox() as box:
-        node = NODE + ALARMS.replace("@HOOK@", str(hook.port)).replace("@MAIL@", str(box.port))
+    with (
+        raw_server(answering(FAILED)) as consumer,
+        raw_server(busy_once) as hook,
+        raw_server(answering(TAKEN.replace(b"204", b"200"))) as chat,
+        mailbox() as box,
+    ):
+        node = NODE + alarms_to(hook, box, chat)
         queues = {"orders": QUEUE.replace("@URL@", consumer.url), "later": LATER, "other": LATER}
         bus = buses.start(node, queues)
         begun = [("begin", "dead", f"orders/{topic}") for topic in ("audit", "mail", "stock")]
@@ -210,6 +226,8 @@ def test_a_day_of_alarms(buses: Any) -> None:
         # The test button goes the way of an alarm; what was silenced is not before it.
         assert ask(bus, "/api/v1/alarms/test", {"channel": "hook"})[1]["channels"] == {"hook": ""}
         assert told(hook)[-1]["kind"] == "test"
+        assert ask(bus, "/api/v1/alarms/test", {"channel": "chat"})[1]["channels"] == {"chat": ""}
+        assert "一切正常" in json.loads(chat.requests[0].body)["message"]
         assert "other/on" not in str(said(hook))
         assert ask(bus, f"/api/v1/alarms/silences/{silenced['id']}", method="DELETE")[0] == 200
         until(lambda: said(hook), lambda found: ("begin", "backlog", "other/on") in found)
@@ -237,7 +255,7 @@ def test_a_day_of_alarms(buses: Any) -> None:
 
 def test_of_two_nodes_that_share_a_redis_one_speaks(buses: Any) -> None:
     with running(ALWAYS) as redis, raw_server(answering(TAKEN)) as hook, mailbox() as box:
-        alarms_ = ALARMS.replace("@HOOK@", str(hook.port)).replace("@MAIL@", str(box.port))
+        alarms_ = alarms_to(hook, box, hook)
         shared = "[storages]\n    [[local]]\n        type = redis\n        url = " + redis.url + "\n"
         nodes = []
         for shard, name in ((2, "n1"), (3, "n2")):
