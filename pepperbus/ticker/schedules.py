@@ -41,7 +41,9 @@ class Schedules:
         self._clock = clock
         self._storages = storages
         self._config = config
+        self._known: Config | None = None  # the configuration that `_due` is of
         self._due: dict[Schedule, int] = {}  # when to look at it next (ms); 0: never again
+        self._soonest = 0  # of them
         self._said: dict[str, tuple[str, float]] = {}
         self._missed: set[Schedule] = set()  # whose last firing pushed nothing although it should have
 
@@ -54,10 +56,14 @@ class Schedules:
     def look(self) -> None:
         """Everything that is due."""
         config, now_ms = self._config(), self._clock.now_ms()
-        here = {one: queue for queue in config.queues.values() for one in queue.schedule.values()}
-        self._due = {one: due for one, due in self._due.items() if one in here}
-        for schedule, queue in here.items():
-            due = self._due.get(schedule, 1)
+        if config is not self._known:
+            here = [one for queue in config.queues.values() for one in queue.schedule.values()]
+            self._known, self._soonest = config, 1
+            self._due = {one: self._due.get(one, 1) for one in here}
+        if not self._soonest or self._soonest > now_ms:
+            return
+        for schedule, due in self._due.items():
+            queue = config.queues[schedule.queue]
             if due and due <= now_ms and all(name in self._storages for name in record.storages(queue)):
                 try:
                     self._due[schedule] = self._fire(schedule, queue)
@@ -66,6 +72,7 @@ class Schedules:
                     self._say(schedule, str(error))
                 except Exception as error:  # one that cannot be kept must not keep the others
                     self._say(schedule, repr(error))
+        self._soonest = min((due for due in self._due.values() if due), default=0)
 
     def late(self) -> dict[str, float]:
         """queue/name of every schedule -> how late its last due run is (s): nobody decided it yet, or it was missed."""
