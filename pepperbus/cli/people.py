@@ -226,8 +226,8 @@ def audit(
                 raise PepperbusError("the audit log is not whole")
             return
         since_ms = epoch_ms(since, opened.clock.now_ms()) if since else 0
-        found = auditing.history(opened, who=who, what=what, about=about, result=result, since_ms=since_ms, limit=limit)
-        show(ctx, found, _history)
+        page = auditing.history(opened, who=who, what=what, about=about, result=result, since_ms=since_ms, limit=limit)
+        show(ctx, page, _history)
 
 
 def _history(found: Found) -> None:
