@@ -15,6 +15,8 @@ from pepperbus.config.load import load
 from pepperbus.errors import Forbidden, UsageError
 from pepperbus.journal import deploys as store
 from pepperbus.journal import lines
+from pepperbus.journal.contract import Row
+from pepperbus.journal.log import LogWriter
 from pepperbus.operations import deploys
 from pepperbus.ticker import deploys as ticker
 from tests.unit.test_web import QUEUE, Place, log_in
@@ -93,3 +95,22 @@ def test_a_mark_reaches_chart_and_page(place: Place) -> None:
     assert mark["text"] == "shop 2.4 (hand)"
     assert "shop 2.4 (hand)" in client.get("/topics/orders/mail").get_data(as_text=True)
     assert client.post("/topics/money/mail/mark", data={"text": "x"}, headers=form).status_code == 403
+
+
+def test_errors_are_new_since_the_last_deployment(place: Place) -> None:
+    now = place.office.clock.now_ms()
+    writer = LogWriter(place.config.bus.data_dir / "journal", "worker.orders.0", 64)
+    store.add(place.config.bus.data_dir, store.Deploy(now - 60_000, "mark", "shop 2.4", "ann"))
+    for at_ms, reason in (
+        (now - 120_000, "old trouble"),
+        (now - 30_000, "old trouble"),
+        (now - 20_000, "fresh trouble"),
+    ):
+        writer.add(Row("attempt", 1 << 63, "orders/mail", at_ms, 1, outcome="dead", reason=reason))
+    writer.close()
+    text = place.text("/errors")
+    assert "1 new since shop 2.4 (ann)" in text
+    assert "old trouble" in text
+    text = place.text("/errors?new=1")
+    assert "fresh trouble" in text
+    assert "old trouble" not in text

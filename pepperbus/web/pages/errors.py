@@ -7,11 +7,12 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from pepperbus.operations import errors, marks
+from pepperbus.operations import deploys, errors, marks
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
 from pepperbus.web.formats import sparkline
 from pepperbus.web.pages.answers import did
+from pepperbus.web.pages.topic import told
 from pepperbus.web.words import _
 
 SINCE = {3600: "1 h", 86400: "24 h", 7 * 86400: "7 d"}
@@ -30,6 +31,10 @@ def _build(desk: Desk) -> dict[str, Any]:
     resolved = sum(group.state == "resolved" for group in page.groups)
     if not words.get("resolved"):
         page.groups = [group for group in page.groups if group.state != "resolved"]
+    new_ms, since_what = _new_since(desk, back)
+    new = sum(group.state == "open" and group.first_ms > new_ms for group in page.groups)
+    if words.get("new"):
+        page.groups = [group for group in page.groups if group.state == "open" and group.first_ms > new_ms]
     if words.get("sort") == "count":
         page.groups.sort(key=lambda group: -group.count)
     return {
@@ -39,8 +44,19 @@ def _build(desk: Desk) -> dict[str, Any]:
         "back": back,
         "ranges": SINCE,
         "trends": {group.key: sparkline([float(n) for n in group.trend], errors.TREND) for group in page.groups},
-        "new_ms": int((time.time() - min(back / 8, 3600)) * 1000),
+        "new_ms": new_ms,
+        "new": new,
+        "since_what": since_what,
     }
+
+
+def _new_since(desk: Desk, back: int) -> tuple[int, str]:
+    """From when on an error counts as new, and what was then: the last deployment in this time, or of late."""
+    now_ms = int(time.time() * 1000)
+    found = [mark for mark in deploys.marks(desk.office, now_ms - back * 1000) if mark.kind in ("mark", "upgrade")]
+    if found:
+        return found[-1].at_ms, told(found[-1])
+    return now_ms - int(min(back / 8, 3600)) * 1000, ""
 
 
 def register(pages: Blueprint, desk: Desk) -> None:
