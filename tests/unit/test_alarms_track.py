@@ -17,7 +17,7 @@ from pepperbus.alarms.window import Window
 from pepperbus.config.limits import alarm, spell
 from pepperbus.config.model import Limit
 from pepperbus.config.spec import schema
-from pepperbus.stats import COUNTERS, Totals
+from pepperbus.stats import BUCKETS, COUNTERS, Histogram, Totals
 
 values = st.one_of(st.none(), st.integers(0, 10).map(float))
 passed = st.integers(0, 5).map(float)
@@ -258,19 +258,18 @@ def test_a_window_forgets_and_says_when_it_reaches_back_far_enough() -> None:
 def test_percentiles_are_those_of_the_window() -> None:
     window = Window(60.0)
 
-    def timed(n: int, bucket: int) -> Totals:
+    def timed(slow: int, quick: int) -> Totals:
+        """So many in a slow bucket, and in one of 6 ms."""
+        buckets = [0] * BUCKETS
+        buckets[200], buckets[100] = slow, quick
         totals = Totals()
-        totals.histograms["wait"].buckets[bucket] = n
-        totals.histograms["wait"].count = n
+        totals.histograms["wait"] = Histogram(buckets, slow + quick)
         return totals
 
-    window.add(0.0, {"q/t": counted(5, 0)}, {"q/t": timed(100, 200)})
-    window.add(10.0, {"q/t": counted(15, 0)}, {"q/t": timed(100, 200)})
+    window.add(0.0, {"q/t": counted(5, 0)}, {"q/t": timed(100, 0)})
+    window.add(10.0, {"q/t": counted(15, 0)}, {"q/t": timed(100, 0)})
     assert window.percentile("q/t", "wait", 0.99) == (0.0, 0)
-    slow = timed(100, 200)
-    slow.histograms["wait"].buckets[100] = 10
-    slow.histograms["wait"].count += 10
-    window.add(20.0, {"q/t": counted(25, 0)}, {"q/t": slow})
+    window.add(20.0, {"q/t": counted(25, 0)}, {"q/t": timed(100, 10)})
     seconds, n = window.percentile("q/t", "wait", 0.99)
     assert n == 10
     assert 0.005 < seconds < 0.008
