@@ -171,7 +171,7 @@ def register(pages: Blueprint, desk: Desk) -> None:
     def topic_mark(queue: str, topic: str) -> Response:
         system = desk.office.queue(queue).system
         deploys.mark(desk.office, request.form.get("text", ""), system)
-        return did(_("The mark stands on the charts"), f"/topics/{queue}/{topic}")
+        return did(_("The mark stands on the charts"), f"/topics/{queue}/{topic}", go=True)
 
     @pages.post("/topics/<queue>/<topic>/reset")
     def topic_reset(queue: str, topic: str) -> Response:
