@@ -1,14 +1,17 @@
-"""A replay on a real bus: planned by the command line, carried out by a ticker that is killed, over a restart of the bus."""
+"""A replay on a real bus: steered over HTTP and from the terminal, its ticker killed, the bus restarted meanwhile."""
 
 from __future__ import annotations
 
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections import Counter
 from typing import Any
 
-from tests.fixtures.bus import Buses
+from tests.fixtures.bus import ROOT, Buses
 from tests.fixtures.http import RawServer, raw_server, read_request
 from tests.process.bus_rig import until, until_count
 from tests.process.test_web import DONE, FAILED, ask, queue
@@ -37,15 +40,23 @@ def test_a_killed_ticker_repeats_and_loses_nothing(buses: Buses) -> None:
         def seen() -> dict[str, Any]:
             return dict(ask(bus, one)[1])
 
-        done = bus.cli("--json", "replay", "orders/mail", "--gray", "20", "--rate", "60/s", "--yes")
-        assert done.returncode == 0, done.stderr
-        assert '"waiting-for-decision"' in done.stdout
+        assert ask(bus, "/api/v1/topics/orders/mail/replay", {"gray": "20", "rate": 30})[1]["state"] == "gray"
+        until(seen, lambda r: r["state"] == "waiting-for-decision", bus)
         assert until(seen, lambda r: r["succeeded"] == 20, bus)["left"] == JOBS - 20
 
-        assert ask(bus, one + "/go", {})[1]["state"] == "running"
+        watching = subprocess.Popen(
+            [sys.executable, "-m", "pepperbus.cli", "-c", str(bus.config), "replays", "go", "1", "--wait"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         until(seen, lambda r: r["replayed"] > 30, bus)
-        bus.wait_replaced("ticker", bus.kill("ticker"))
-        assert ask(bus, one + "/pause", {})[1]["state"] == "paused"
+        killed = bus.kill("ticker")
+        watching.send_signal(signal.SIGINT)
+        bus.wait_replaced("ticker", killed)
+        said = watching.communicate(timeout=20)[0]
+        assert watching.returncode == 0
+        assert "paused" in said, "Ctrl-C pauses it"
         assert bus.stop() == 0
         bus.start()
         paused = seen()
