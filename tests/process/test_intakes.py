@@ -192,6 +192,7 @@ def test_how_it_goes_is_said_everywhere(buses: Buses, legacy: Redis) -> None:
     text = queue(intake("good", legacy.tcp_url, "seen"), intake("bad", legacy.tcp_url, "no-list"))
     bus = buses.start(queues={"q": text})
     until(bus, lambda: reports(bus)["seen"]["moved"] == 2 and "WRONGTYPE" in reports(bus)["no-list"]["error"])
+    until(bus, lambda: reports(bus)["seen"]["waiting"] == 0)
     shown = bus.cli("status")
     assert shown.returncode == 1
     assert "! intake q/bad: WRONGTYPE" in shown.stdout

@@ -110,7 +110,8 @@ def test_2_a_crontab_with_five_lines(buses: Buses, tmp_path: Path) -> None:
     assert bus.cli("schedule", "run", "broken/cron").returncode == 0
     for name in names - {"broken/cron"}:  # the same by the API: a command line takes a second
         url = f"http://127.0.0.1:{bus.web_port}/api/v1/schedules/{name}/run"
-        request = urllib.request.Request(url, b"", {"Authorization": f"Bearer {bus.token()}"}, method="POST")
+        headers = {"Authorization": f"Bearer {bus.token()}", "Content-Type": "application/json"}
+        request = urllib.request.Request(url, b"{}", headers, method="POST")
         with urllib.request.urlopen(request, timeout=20) as answer:
             assert answer.status == 200
     until(lambda: lines(app / "report"), lambda seen: seen == ["--to=ops"], bus)
