@@ -74,7 +74,7 @@ def offered(place: Path, *words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["re"], ["reload", "resume", "replay", "replays"]),
+        (["re"], ["reload", "restart", "resume", "replay", "replays"]),
         (["queue", "s"], ["set", "show"]),
         (["ping", "or"], ["orders/mail"]),
         (["push", ""], ["bills", "orders"]),
