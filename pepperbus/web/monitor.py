@@ -41,6 +41,7 @@ class Monitor:
         self._reader = StatusReader(office)
         self._status: Status | None = None
         self._status_at = -_STALE_S
+        self._status_took = 0.0
         self._reading = RLock()
         self._config = office.config
         self._looking = False
@@ -149,7 +150,7 @@ class Monitor:
         age = monotonic() - self._status_at
         if self._status is None or age > _STALE_S or self._config is not self._office.config:
             return self._read(self._status_at)
-        if age > _STATUS_AGE_S and not self._looking:
+        if age > max(_STATUS_AGE_S, self._status_took / _BUSY_SHARE) and not self._looking:
             self._looking = True
             gevent.spawn(self._read, self._status_at)
         return self._status
@@ -160,10 +161,12 @@ class Monitor:
                 self._status is None or self._status_at <= known_at or self._config is not self._office.config
             ):  # nobody was quicker
                 self._config = self._office.config
+                began = monotonic()
                 try:
                     status = self._reader.read()
                 finally:
                     self._looking = False
+                    self._status_took = monotonic() - began
                 self._set_rates(status)
                 self._status, self._status_at = status, monotonic()
             return self._status
