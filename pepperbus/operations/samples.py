@@ -50,7 +50,8 @@ class Try(Result):
 
 @operation(Right.VIEW, "topic")
 def samples(office: Office, topic: str) -> list[Sample]:
-    """Those of a topic, by name."""
+    """Those of a topic, by name. Raises NotFound."""
+    office.topic(topic)  # first: a name that is no topic's is no file's either
     return sorted(_read(_of_topic(office, topic), dict[str, Sample], {}).values(), key=lambda one: one.name)
 
 
@@ -76,6 +77,7 @@ def save(office: Office, topic: str, name: str, content: bytes) -> Sample:
 @operation(Right.OPERATE, "topic", details=("name",))
 def forget(office: Office, topic: str, name: str) -> Sample:
     """Delete a sample. Raises NotFound."""
+    office.topic(topic)
     path = _of_topic(office, topic)
     with _alone(path):
         known = _read(path, dict[str, Sample], {})

@@ -130,7 +130,7 @@ _sent = st.lists(
 
 
 #: PING with words (Redis sends them back, we answer PONG to any PING): outside of what must agree.
-_OUTSIDE = re.compile(rb"(?i)ping[ \t]+[^\s]|\*2\r\n\$4\r\nping")
+_OUTSIDE = re.compile(rb"(?i)ping[ \t\r\v\f\0]+[^\s\0]|\*2\r\n\$4\r\nping")
 
 
 @pytest.mark.timeout(0 if EXAMPLES > 1000 else 120)
