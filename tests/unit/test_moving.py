@@ -54,7 +54,9 @@ consumer_disable bool = false
 @pytest.fixture
 def office(tmp_path: Path) -> Office:
     (tmp_path / "queues.d").mkdir()
-    node = "[bus]\ndata_dir = data\nrun_dir = run\n[fastcgi]  # pools\n    # ours\n    [[php]]\naddress = unix:/php.sock\n"
+    node = (
+        "[bus]\ndata_dir = data\nrun_dir = run\n[fastcgi]  # pools\n    # ours\n    [[php]]\naddress = unix:/php.sock\n"
+    )
     (tmp_path / "pepperbus.conf").write_text(node)
     return Office(load(tmp_path / "pepperbus.conf"))
 
