@@ -17,6 +17,7 @@ from pepperbus.delivery.slots import Slots
 from pepperbus.errors import StorageError
 from pepperbus.job import Job, State
 from pepperbus.names import split_owner
+from pepperbus.storage.contract import Outcome, Settle
 from pepperbus.worker.lines import Lines
 from pepperbus.worker.pump import Pump
 
@@ -25,6 +26,8 @@ _MOST_PARKED, _MOST_PARKED_BYTES = 2_000, 32 << 20
 _LEADS_MS, _RENEW_S, _ASK_S = 30_000, 5.0, 1.0
 #: Jobs that are looked for in one go because others wait for them; one may have been removed by hand.
 _LOOKED_FOR = 20
+#: What makes room for a job further down the line is back in line after this (ms).
+_ASIDE_MS = 1_000
 #: How far down the line a new leader looks: whether a job there belongs before others, because it was given back or failed.
 _MOST_READY = 20_000
 
@@ -41,6 +44,7 @@ class OrderedPump(Pump):
         self._mine = ""  # what stands in the storage while this one leads
         self._renewed = 0.0  # monotonic s
         self._looked = False  # at what lies in the storage, since this one leads
+        self._looks = 0  # for awaited jobs
         self._leader = gevent.spawn(self._lead)
 
     @property
@@ -50,9 +54,12 @@ class OrderedPump(Pump):
     def _may_start(self) -> bool:
         return self.leads and super()._may_start()
 
+    @property
+    def _is_full(self) -> bool:
+        return self._lines.parked >= _MOST_PARKED or self._lines.bytes >= _MOST_PARKED_BYTES
+
     def _room(self) -> int:
-        full = self._lines.parked >= _MOST_PARKED or self._lines.bytes >= _MOST_PARKED_BYTES
-        return 0 if full else super()._room()
+        return 0 if self._is_full else super()._room()
 
     def let_others(self) -> None:
         """Nobody else may run them."""
@@ -152,12 +159,28 @@ class OrderedPump(Pump):
         self.pushed()
 
     def _look_for_awaited(self) -> None:
-        """Who was removed, or has died elsewhere, comes back no more; who was taken back from a dead worker is in line."""
-        awaited = self._lines.awaited[:_LOOKED_FOR]
-        for job_id in awaited:
+        """Who was removed, or has died elsewhere, comes back no more; who was taken back from a dead worker is in line.
+
+        A few at a time, in turn: most may be between two attempts for hours.
+        """
+        awaited = self._lines.awaited
+        start = self._looks * _LOOKED_FOR % max(len(awaited), 1)
+        self._looks += 1
+        for job_id in (awaited[start:] + awaited[:start])[:_LOOKED_FOR]:
             found = self.lane.storage.find(job_id, (self.name,))
             if not found or found[0].state is State.DEAD:
                 self._lines.gone(job_id)
                 self.turn()
+            elif found[0].state is State.READY and self._is_full:
+                self._step_aside()
+                break
         if awaited:
             self.pushed()
+
+    def _step_aside(self) -> None:
+        """It lies in line behind all that is held, and nothing more is leased: what is held goes behind it."""
+        due_ms = self.parts.clock.now_ms() + _ASIDE_MS
+        held = self._lines.take_all()
+        self.lane.settle([Settle(self.name, one.job_id, Outcome.RETRY, due_ms, spent=False) for one in held])
+        self.due.at(due_ms)
+        self._may_hold_more = True

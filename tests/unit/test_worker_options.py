@@ -12,6 +12,7 @@ import pytest
 
 from pepperbus.clock import ManualClock
 from pepperbus.config import joboptions as options
+from pepperbus.config.model import Backoff
 from pepperbus.config.values import seconds
 from pepperbus.delivery.contract import Answer, Transport
 from pepperbus.delivery.paced import paced_target
@@ -19,6 +20,7 @@ from pepperbus.delivery.slots import CLOSED_UNTIL
 from pepperbus.delivery.target import Closed
 from pepperbus.job import State
 from pepperbus.storage.contract import Outcome, Settle
+from pepperbus.worker import ordered
 from pepperbus.worker.inflight import InFlight
 from pepperbus.worker.lane import Lane
 from pepperbus.worker.ordered import OrderedPump
@@ -267,6 +269,49 @@ def test_a_job_that_was_removed_by_hand_holds_nobody(made: Callable[..., Optione
     failed = stage.answer(FAILED)
     stage.wait(lambda: stage.storage.depth(NAME).delayed == 1)
     assert stage.storage.remove(NAME, [failed]) == 1
+    stage.wait(stage.running, 20)
+
+
+def test_a_failed_job_is_found_behind_more_than_is_held(
+    made: Callable[..., Optioned], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Due again, it joins the end of the line, and all that may be held is before it."""
+    monkeypatch.setattr(ordered, "_MOST_PARKED", 20)
+    stage = made(order_by="uid", concurrency=1)
+    stage.order(*[1] * 60)
+    stage.wait(stage.running, 20)
+    failed = stage.answer(FAILED)
+    stage.wait(lambda: stage.storage.depth(NAME).delayed == 1 and stage.pump._lines.parked >= 20, 20)
+    stage.storage.replay(NAME, [failed])  # its time has come
+    stage.pump.pushed()
+    stage.wait(stage.running, 20)
+    ran: list[int] = []
+
+    def all_ran() -> bool:
+        stage.storage.promote(NAME, stage.clock.now_ms() + 60_000)  # nobody needs to wait for them here
+        stage.pump.pushed()
+        while stage.consumer.waiting:
+            ran.append(stage.answer())
+        return len(ran) == 60
+
+    stage.wait(all_ran, 30)
+    assert ran == sorted(ran)
+    assert ran[0] == failed
+
+
+def test_whoever_waits_for_a_removed_job_is_looked_after_in_its_turn(
+    made: Callable[..., Optioned], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ordered, "_LOOKED_FOR", 1)
+    stage = made(order_by="uid", concurrency=2, backoff=Backoff("fixed", (3600.0,), False))
+    stage.order(1, 2, 1, 2)
+    stage.wait(lambda: sorted(stage.running()) == [1, 2], 20)
+    failed = [stage.answer(FAILED), stage.answer(FAILED)]
+    stage.wait(lambda: stage.storage.depth(NAME).delayed == 2)
+    stage.wait(lambda: len(stage.pump._lines.awaited) == 2)
+    last = stage.pump._lines.awaited[-1]
+    assert last in failed
+    assert stage.storage.remove(NAME, [last]) == 1
     stage.wait(stage.running, 20)
 
 
