@@ -26,7 +26,7 @@ from pepperbus.storage.drains import Drain
 _STEP = 100
 _BUSY_S, _IDLE_S = 0.01, 1.0
 #: So long (ms) after it began a drain is not over, however empty the old storage: gateways take a reload one by one.
-_LEAST_MS = 10_000
+_LEAST_MS = 5_000
 _NOTE_EVERY = 20  # steps between two notes of how far it is
 
 
