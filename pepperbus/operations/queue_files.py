@@ -9,13 +9,11 @@ from pepperbus.accounts.model import EVERYWHERE, Right
 from pepperbus.config.load import load_queue_text, queue_file
 from pepperbus.errors import ConfigError, UsageError
 from pepperbus.names import NAME_RULE, is_name
-from pepperbus.operations import drafts, versions
+from pepperbus.operations import drafts, queues, versions
 from pepperbus.operations.office import Office
 from pepperbus.operations.queue_text import filled, starred, system_in, text_of
 from pepperbus.operations.results import Result
 from pepperbus.operations.rights import operation, require
-
-MOST_BYTES = 256 << 10  # of one file
 
 
 class QueueText(Result):
@@ -47,10 +45,9 @@ def trial(office: Office, name: str, text: str) -> Trial:
     try:
         if not is_name(name):
             raise UsageError(f"{name!r} cannot name a queue: {NAME_RULE}")
-        if len(text) > MOST_BYTES:
-            raise UsageError(f"a queue's file of more than {MOST_BYTES >> 10} KiB is none")
         file = queue_file(name, office.config)
         before = file.read_text() if file.exists() else ""
+        queues.require_standing(office, name, before)
         after = filled(text, before)
         draft.diff = versions.diff(before, after)
         made = load_queue_text(after, name, office.config)

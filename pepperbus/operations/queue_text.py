@@ -19,6 +19,7 @@ from pepperbus.config.references import is_reference
 from pepperbus.errors import NotFound, UsageError
 
 STARS = "***"
+MOST_BYTES = 256 << 10  # of one file: reading more would hold up everybody
 _LISTS = ("texts", "names", "paths", "integers", "urls", "backoff", "addresses")
 #: Headers, params and variables whose values are shown to nobody: this is where a consumer's login belongs.
 _SECRET = re.compile(r"auth|cookie|token|secret|passw|key|signature|credential", re.IGNORECASE)
@@ -47,6 +48,14 @@ def text_of(file: Path, name: str) -> str:
 def parsed(text: str) -> Any:
     """ConfigObj's tree of a queue's file."""
     return ConfigObj(text.splitlines(), list_values=True, interpolation=False, write_empty_values=True)
+
+
+def parsed_or_empty(text: str) -> Any:
+    """The same; of a text that cannot be read an empty one, so that it can be put right from here."""
+    try:
+        return parsed(text)
+    except ConfigObjError:
+        return parsed("")
 
 
 def as_text(tree: Any, before: str) -> str:
@@ -116,13 +125,15 @@ def filled(text: str, before: str) -> str:
     """`text` with its stars replaced by what stands there in `before`; a new queue's password of stars is made.
 
     Text that cannot be read comes back as it is, for the parser to say why. Raises UsageError for stars that stand for
-    nothing, and for a reference that does not stand there already.
+    nothing, for a reference that does not stand there already, and for a text that is too long.
     """
+    if len(text) > MOST_BYTES:
+        raise UsageError(f"a queue's file of more than {MOST_BYTES >> 10} KiB is none")
     try:
         tree = parsed(text)
     except ConfigObjError:
         return text
-    old = parsed(before)
+    old = parsed_or_empty(before)
     standing = {path: section[key] for section, path, key in _secrets(old)}
     references = {path: value for path, value in _values(old) if is_reference(str(value))}
     for path, value in _values(tree):
@@ -138,7 +149,9 @@ def filled(text: str, before: str) -> str:
 
 
 def system_in(text: str) -> str:
-    """The system that a queue's text names; "" for none, also where it cannot be read."""
+    """The system that a queue's text names; "" for none, also where it cannot be read or is too long to be looked at."""
+    if len(text) > MOST_BYTES:
+        return ""
     try:
         return str(parsed(text).get("system", ""))
     except ConfigObjError:

@@ -11,6 +11,7 @@ import grp
 import os
 import pwd
 import secrets
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -34,6 +35,7 @@ from pepperbus.operations.rights import may, note, operation, require
 from pepperbus.operations.steer import trouble
 from pepperbus.storage import drains
 
+_PATIENCE_S, _LOOK_S = 20.0, 0.02  # for another editor
 _HIDDEN = ("name", "queue", "topics", "file")
 
 
@@ -105,6 +107,7 @@ def put(office: Office, name: str, text: str) -> QueueFile:
     file = queue_file(name, office.config)
     with _editing(file):
         before = file.read_text() if file.exists() else ""
+        require_standing(office, name, before)
         after = filled(text, before)
         if after == before:
             return QueueFile(name, str(file), "unchanged")
@@ -165,13 +168,28 @@ def _editing(file: Path) -> Iterator[None]:
     """One editor at a time in a directory of queue files. Raises PepperbusError when the file cannot be changed."""
     fd = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        _lock(fd, file)
         yield
     except OSError as error:
         raise PepperbusError(f"{error.filename or file}: {error.strerror or error}") from error
     finally:
         fcntl.flock(fd, fcntl.LOCK_UN)  # gevent's os.close closes only in the hub's next turn
         os.close(fd)
+
+
+def _lock(fd: int, file: Path) -> None:
+    """Asks again and again instead of waiting in the kernel: whoever has the lock may be a greenlet of this very process
+    that waits for a storage's answer, and would never get it.
+    """
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise PepperbusError(f"{file.parent}: somebody else is changing files there; try again") from None
+        time.sleep(_LOOK_S)
 
 
 def _write(office: Office, name: str, file: Path, text: str) -> None:
@@ -184,6 +202,15 @@ def _write(office: Office, name: str, file: Path, text: str) -> None:
     _note(before, after)
     versions.keep(office, name, file)
     put_text(file, text, office.config.bus)
+
+
+def require_standing(office: Office, name: str, before: str) -> None:
+    """A file the bus has not taken (yet, or any more) belongs to whose system it names, not to whoever replaces it.
+
+    Raises Forbidden.
+    """
+    if before and name not in office.config.queues:
+        require(office, Right.ADMIN, system_in(before) or EVERYWHERE, f"replace the file of {name}")
 
 
 def _check_commands(office: Office, before: Queue | None, after: Queue) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from pathlib import PurePath
 
 import gevent
@@ -13,12 +14,13 @@ from werkzeug.datastructures import FileStorage
 from pepperbus.accounts.model import Right
 from pepperbus.errors import PepperbusError, UsageError
 from pepperbus.operations import queue_files, queues
+from pepperbus.operations.rights import ANYWHERE, require
 from pepperbus.web.desk import Desk
 from pepperbus.web.logins import may
 from pepperbus.web.pages.answers import status_of, trouble
 from pepperbus.web.words import _
 
-_MOST_FILES, _MOST_BYTES = 2000, 16 << 20  # of an archive, unpacked
+_MOST_FILES, _MOST_BYTES = 2000, 16 << 20  # of all that comes at once, unpacked
 _ENDING = ".conf"
 
 
@@ -44,9 +46,13 @@ def _zip(desk: Desk) -> bytes:
 def _uploaded() -> dict[str, str]:
     """Queue -> text, of the files, the archives and the pasted text that came. Raises UsageError."""
     found: dict[str, str] = {}
+    left = _MOST_BYTES
     for file in request.files.getlist("files"):
         if file.filename:
-            found |= _archived(file) if file.filename.endswith(".zip") else _single(file.filename, file.read())
+            data = file.read()
+            inside = _archived(file, data, left) if file.filename.endswith(".zip") else _single(file.filename, data)
+            left -= sum(map(len, inside.values()))
+            found |= inside
     if name := request.form.get("name", "").strip():
         found[name] = request.form.get("text", "").replace("\r\n", "\n")
     if not found:
@@ -64,21 +70,23 @@ def _single(filename: str, data: bytes) -> dict[str, str]:
         raise UsageError(_("{name} is no text", name=filename)) from None
 
 
-def _archived(file: FileStorage) -> dict[str, str]:
+def _archived(file: FileStorage, data: bytes, most: int) -> dict[str, str]:
+    """Its files, `most` bytes of them together. Raises UsageError, also for one that is damaged or wants a password."""
     found: dict[str, str] = {}
     try:
-        with zipfile.ZipFile(io.BytesIO(file.read())) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             inside = [one for one in archive.infolist() if one.filename.endswith(_ENDING)]
-            if len(inside) > _MOST_FILES or sum(one.file_size for one in inside) > _MOST_BYTES:
+            if len(inside) > _MOST_FILES or sum(one.file_size for one in inside) > most:
                 raise UsageError(_("{name} holds more than queues' files", name=file.filename))
             for one in inside:
                 found |= _single(one.filename, archive.read(one))
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):  # RuntimeError: a password, a way of packing
         raise UsageError(_("{name} is no .zip", name=file.filename)) from None
     return found
 
 
 def _try(desk: Desk) -> Response:
+    require(desk.office, Right.ADMIN, ANYWHERE, "bring queues' files")  # before the work of unpacking them
     try:
         texts = _uploaded()
         trials = []

@@ -1,0 +1,128 @@
+"""What somebody with a login, or bad luck, may try: rights of another system, work that others wait for, secrets in a diff."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pepperbus.accounts.model import Actor, Role, Via
+from pepperbus.errors import Forbidden, PepperbusError, UsageError
+from pepperbus.operations import queue_files, queue_text, queues
+from pepperbus.operations.office import Office
+from tests.unit.test_rights import PEOPLE, browser
+from tests.unit.test_web import QUEUE, Place
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path)
+    yield place
+    place.office.close()
+
+
+def acting(place: Place, name: str) -> Office:
+    """The office with one of PEOPLE in it."""
+    roles = {system: Role(role) for system, role in (PEOPLE[name] or {}).items()}
+    return place.office.acting(Actor(name, Via.WEB, roles=roles))
+
+
+def packed(files: dict[str, bytes]) -> io.BytesIO:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    made.seek(0)
+    return made
+
+
+def brought(place: Place, who: str, *archives: io.BytesIO) -> Any:
+    files = [(archive, f"{n}.zip") for n, archive in enumerate(archives)]
+    headers = {"Origin": "http://localhost"}
+    return browser(place, who).post("/queues/files/try", data={"files": files}, headers=headers)
+
+
+# -- work that others wait for -----------------------------------------------------------------------------------------
+
+
+def test_nothing_is_unpacked_for_who_may_put_no_file(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("unpacked"))
+    archive = io.BytesIO(b"PK")
+    assert brought(place, "looker", archive).status_code == 403
+
+
+def test_many_archives_together_hold_no_more_than_one_may(place: Place) -> None:
+    large = b"#" * (6 << 20)
+    archives = [packed({f"q{n}.conf": large}) for n in range(3)]
+    assert brought(place, "chief", *archives).status_code == 400
+
+
+def test_an_archive_with_a_password_or_damage_is_said_to_be_none(place: Place) -> None:
+    good = packed({"orders.conf": b"x" * 500}).getvalue()
+    locked = bytearray(good)
+    locked[6] |= 1
+    locked[good.index(b"PK\x01\x02") + 8] |= 1  # flag of encryption, in both headers
+    damaged = good[:45] + bytes([good[45] ^ 0xFF, good[46] ^ 0xFF]) + good[47:]
+    for data in (bytes(locked), damaged):
+        assert brought(place, "chief", io.BytesIO(data)).status_code == 400
+
+
+def test_a_text_too_long_for_a_queue_is_not_even_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_text, "parsed", lambda text: pytest.fail("read"))
+    text = "a = 1\n" * 100_000
+    with pytest.raises(Forbidden):
+        queues.put(acting(place, "looker"), "new", text)
+    with pytest.raises(UsageError, match="more than 256 KiB"):
+        queues.put(acting(place, "chief"), "new", text)
+
+
+def test_an_editor_who_waits_for_another_gives_up_and_says_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other may be a greenlet of this process: who waited in the kernel would wait for ever."""
+    monkeypatch.setattr(queues, "_PATIENCE_S", 0.1)
+    told: list[str] = []
+
+    def edit() -> None:
+        try:
+            queues.change(acting(place, "chief"), "orders", {"system": "bank"})
+        except PepperbusError as error:
+            told.append(str(error))
+
+    fd = os.open(place.directory / "queues.d", os.O_RDONLY)
+    editor = threading.Thread(target=edit, daemon=True)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        editor.start()
+        editor.join(20)
+        assert len(told) == 1
+        assert "somebody else is changing files there" in told[0]
+    finally:
+        os.close(fd)
+        editor.join(20)
+
+
+# -- rights of another system ------------------------------------------------------------------------------------------
+
+
+def test_a_file_the_bus_has_not_taken_belongs_to_the_system_it_names(place: Place) -> None:
+    """Whoever replaced it would have its secrets put in for the stars."""
+    (place.directory / "queues.d" / "pay.conf").write_text(QUEUE.replace("system = shop", "system = bank"))
+    text = QUEUE.replace("the-secret", "***")
+    with pytest.raises(Forbidden):
+        queues.put(acting(place, "head"), "pay", text)
+    with pytest.raises(Forbidden):
+        queue_files.trial(acting(place, "head"), "pay", text)
+    queues.put(acting(place, "chief"), "pay", text)
+
+
+def test_a_file_that_cannot_be_read_can_be_put_right(place: Place) -> None:
+    file = place.directory / "queues.d" / "orders.conf"
+    file.write_text("[[[\n")
+    assert queues.put(acting(place, "chief"), "orders", QUEUE).what == "changed"
+    assert file.read_text() == QUEUE
