@@ -112,6 +112,7 @@ def run(
         for producer in producers:
             assert producer.wait(600) == 0
         stage.say("load over, waiting for rest")
+        stage.revive_fpm()
         _wait_for_rest(stage, rest_s)
         dead = {topic: listing(stage, topic, "dead") for topic in TOPICS}
         waiting = {

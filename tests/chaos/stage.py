@@ -333,6 +333,15 @@ class Stage:
             self.fpm.start()
         self.start_bus()
 
+    def revive_fpm(self) -> None:
+        """A php-fpm that has not come back from its own reload is started again, as its supervisor would."""
+        try:
+            wait_until(lambda: self.fpm.children() and self.fpm.is_listening(), 10, "php-fpm is there")
+        except AssertionError:
+            self.say("php-fpm did not come back by itself: started again")
+            self.fpm.stop()
+            self.fpm.start()
+
     def close(self) -> None:
         for process in self.family():
             with contextlib.suppress(psutil.NoSuchProcess):
