@@ -49,6 +49,7 @@ class Drains:
         self._config, self._storages, self._clock, self._log = config, storages, clock, log
         self._owner, self._wake = owner, wake
         self._movers: dict[tuple[str, int], Mover] = {}
+        self._said: dict[str, str] = {}  # topic -> what was said of a step that failed
 
     def sources(self) -> set[str]:
         """Storages that no topic may name any more, and that are still needed."""
@@ -56,11 +57,29 @@ class Drains:
 
     def run(self) -> None:
         while True:
-            gevent.sleep(_BUSY_S if self.round() else _IDLE_S)
+            try:
+                moved = self.round()
+            except OSError as error:  # the record cannot be read at the moment
+                self._log.error("drain_stands", str(error))
+                moved = 0
+            gevent.sleep(_BUSY_S if moved else _IDLE_S)
 
     def round(self) -> int:
         """One step of every drain; how many jobs moved."""
-        return sum(self._step(drain) for drain in self._moving())
+        return sum(self._tried(drain) for drain in self._moving())
+
+    def _tried(self, drain: Drain) -> int:
+        """A step; what nobody foresaw (a full disk under the record, a bug) ends neither this drain nor the others."""
+        try:
+            moved = self._step(drain)
+        except Exception as error:
+            self._movers.pop((drain.topic, drain.since_ms), None)
+            if self._said.get(drain.topic) != (text := repr(error)):
+                self._said[drain.topic] = text
+                self._log.error("drain_stands", text, topic=drain.topic)
+            return 0
+        self._said.pop(drain.topic, None)
+        return moved
 
     def _moving(self) -> list[Drain]:
         return [one for one in drains.read(self._config().bus.data_dir).values() if one.state == "moving"]
@@ -117,9 +136,11 @@ class Mover:
         self._source, self._target, self._owner = source, target, owner
         self._name = f"drain:{drain.topic}:{drain.since_ms}"
         self._taken = 0
-        self._release()
         self._last = target.recall(self._name)
-        self._remove(_ids_of(self._last))
+        self._remove(
+            _ids_of(self._last)
+        )  # before the rest of a broken step is given back: nobody may find these in line
+        self._release()
 
     def taken(self) -> int:
         """How many moved since this was asked last."""

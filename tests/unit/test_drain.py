@@ -162,6 +162,46 @@ def test_a_fault_at_any_step_loses_and_doubles_nothing(
     assert {one.crashes for one in move.new.peek(TOPIC, State.READY, "", 99).jobs} <= {0}, "a move is no crash"
 
 
+def test_what_a_dead_ticker_copied_is_never_back_in_line(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of a node that has not read the new file looks for jobs while the next ticker cleans up."""
+    move.fill()
+    move.begin()
+
+    def dies(*words: Any) -> Any:
+        raise StorageUnavailable("killed between copying and removing")
+
+    monkeypatch.setattr(move.old, "remove", dies)
+    move.ticker("test/ticker/1").round()
+    monkeypatch.undo()
+    copied = move.lies(move.new, State.READY)
+    assert copied
+    released = move.old.release
+
+    def looked_at(*words: Any) -> Any:
+        found = released(*words)
+        assert not set(copied) & {one.job_id for one in move.old.lease(TOPIC, 100, "late/worker.orders.0/1")}
+        return found
+
+    monkeypatch.setattr(move.old, "release", looked_at)
+    finish(move.ticker("test/ticker/2"))
+    assert move.lies(move.new, State.READY) == copied
+
+
+def test_a_record_that_cannot_be_written_does_not_end_the_drains(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = move.fill()
+    move.begin()
+    ticker = move.ticker()
+
+    def full(*words: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "update", full)
+    assert ticker.round() == 0
+    monkeypatch.undo()
+    finish(ticker)
+    assert move.lies(move.new, State.READY) == ids[State.READY]
+
+
 def test_a_drain_that_cannot_go_on_says_why_and_goes_on(move: Move) -> None:
     move.fill()
     move.begin()
