@@ -220,7 +220,7 @@ def _shown(path: KeyPath, value: str | list[str]) -> str:
     text = ", ".join(value) if isinstance(value, list) else value
     if "=" in text and _sounds_secret(text):  # two keys in one line
         return "***"
-    text = re.sub(r"://[^/@\s]*@", "://***@", text)
+    text = re.sub(r"://[^/\s]*@", "://***@", text)
     text = _printable(text)
     return text if len(text) <= 80 else text[:77] + "..."
 

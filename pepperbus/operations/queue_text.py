@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ _LISTS = ("texts", "names", "paths", "integers", "urls", "backoff", "addresses")
 _SECRET = re.compile(r"auth|cookie|token|secret|passw|key|signature|credential", re.IGNORECASE)
 #: Who may change a queue may not therefore read every file the bus can.
 _BY_HAND = "{path}: a reference (env:, file:) is written into the queue's file by hand"
+#: In a key, what would make something else of its line than the key and its value.
+_NO_KEY = re.compile(r"""[=\[\]"'#\x00-\x1f\x7f]""")
 _SECRET_KEYS = ("password", "sign")
 
 
@@ -34,7 +36,10 @@ def edited(text: str, settings: Mapping[str, str], unset: Iterable[str] = ()) ->
     if not text:
         tree.indent_type = "    "
     _apply(tree, settings, unset)
-    return as_text(tree, text)
+    try:
+        return as_text(tree, text)
+    except ConfigObjError as error:
+        raise UsageError(f"this cannot be written into a file: {error}") from error
 
 
 def text_of(file: Path, name: str) -> str:
@@ -81,7 +86,7 @@ def _apply(tree: Any, settings: Mapping[str, str], unset: Iterable[str]) -> None
 def _find(tree: Any, path: str, make: bool) -> tuple[Any, str]:
     """`key`, `topic/key`, `topic/params/KEY` -> (the section it stands in, its last word)."""
     words = path.split("/", 2)
-    if not all(words):
+    if not all(words) or (make and _NO_KEY.search(path)):
         raise UsageError(f"{path!r}: KEY, TOPIC/KEY or TOPIC/params/KEY is wanted")
     section = tree
     for word in ["topics", *words[:-1]] if len(words) > 1 else []:
@@ -112,12 +117,12 @@ def is_secret(name: str) -> bool:
     return _SECRET.search(name) is not None
 
 
-def starred(text: str) -> str:
+def starred(text: str, stars: Callable[[str], str] = lambda secret: STARS) -> str:
     """`text` as it may be shown and taken along: every secret is stars; references to one stay."""
     tree = parsed(text)
     for section, _path, key in _secrets(tree):
         if section[key] and not is_reference(str(section[key])):
-            section[key] = STARS
+            section[key] = stars(str(section[key]))
     return as_text(tree, text)
 
 
@@ -170,7 +175,8 @@ def _secrets(tree: Any) -> Iterator[tuple[Any, str, str]]:
         for name, extras in _sections(section):
             yield from ((extras, f"{topic}/{name}/{key}", key) for key in extras.scalars if is_secret(key))
     for name, intake in _sections(tree.get("intakes", {})):
-        if "@" in str(intake.get("url", "")):  # with a login
+        url = str(intake.get("url", ""))
+        if "@" in url or "password" in url or url == STARS:  # with a login
             yield intake, f"intakes/{name}/url", "url"
 
 

@@ -6,24 +6,26 @@ Floor 4. The kept texts hold secrets as the files do: they are the daemon's alon
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import re
 from pathlib import Path
 
 import msgspec
+from configobj import ConfigObjError
 
 from pepperbus.errors import NotFound
 from pepperbus.operations.office import Office
+from pepperbus.operations.queue_text import STARS, starred
 from pepperbus.operations.results import Result
 from pepperbus.operations.rights import Right, operation
 
 KEPT = 100  # versions of a queue
 _NAME = re.compile(r"(\d+)-(.*)\.conf")
-_SECRET = re.compile(
-    r"^(\s*[\w-]*(?:auth|cookie|token|secret|passw|key|sign|credential)[\w-]*\s*=\s*).+$", re.IGNORECASE
-)
-
-_LOGIN = re.compile(r"://[^/@\s]*@")  # in an intake's url
+#: In what cannot be read as a file, and in comments: a line that sounds like a secret, a login in a url.
+_SECRET = re.compile(r"^([^=]*(?:auth|cookie|token|secret|passw|key|sign|credential)[^=]*=\s*).+$", re.IGNORECASE)
+_LOGIN = re.compile(r"://[^/\s]*@")
+_MARKED = re.compile(r"\*\*\*[0-9a-f]{16}")
 
 
 class Version(Result):
@@ -83,8 +85,26 @@ def text_of(office: Office, name: str, at_ms: int) -> str:
 
 def diff(before: str, after: str) -> list[str]:
     """The lines that differ, with some around them; secrets are stars, a changed one is said to be changed."""
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=2)
-    return [line[:1] + _LOGIN.sub("://***@", _SECRET.sub(r"\1***", line[1:])) for line in list(lines)[2:]]
+    key = os.urandom(16)
+    texts = [_marked(text, key).splitlines() for text in (before, after)]
+    lines = difflib.unified_diff(*texts, lineterm="", n=2)
+    return [line[:1] + _hidden(line[1:]) for line in list(lines)[2:]]
+
+
+def _marked(text: str, key: bytes) -> str:
+    """`text` with something in the place of each secret that is the same only where the secret is."""
+
+    def mark(secret: str) -> str:
+        return f"{STARS}{hashlib.blake2b(secret.encode(), digest_size=8, key=key).hexdigest()}"
+
+    try:
+        return starred(text, mark)
+    except ConfigObjError:
+        return text
+
+
+def _hidden(line: str) -> str:
+    return _MARKED.sub(STARS, _LOGIN.sub(f"://{STARS}@", _SECRET.sub(rf"\1{STARS}", line)))
 
 
 def _directory(office: Office, name: str) -> Path:

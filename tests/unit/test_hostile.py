@@ -15,7 +15,7 @@ import pytest
 
 from pepperbus.accounts.model import Actor, Role, Via
 from pepperbus.errors import Forbidden, PepperbusError, UsageError
-from pepperbus.operations import queue_files, queue_text, queues
+from pepperbus.operations import queue_files, queue_text, queues, versions
 from pepperbus.operations.office import Office
 from tests.unit.test_rights import PEOPLE, browser
 from tests.unit.test_web import QUEUE, Place
@@ -126,3 +126,46 @@ def test_a_file_that_cannot_be_read_can_be_put_right(place: Place) -> None:
     file.write_text("[[[\n")
     assert queues.put(acting(place, "chief"), "orders", QUEUE).what == "changed"
     assert file.read_text() == QUEUE
+
+
+# -- secrets -----------------------------------------------------------------------------------------------------------
+
+SPELLINGS = """\
+"X-Api-Key" = hush{n}
+app.secret = hush{n}
+PRIVATE_KEY = '''hush{n}
+hush{n}'''
+"""
+TOPIC = "password = pw\n[topics]\n[[mail]]\n[[[headers]]]\n"
+INTAKES = "password = pw\n[intakes]\n[[old]]\nurl = {url}\n"
+URLS = ("redis://:hu@hush{n}@127.0.0.1/0", "unix:///run/redis.sock?password=hush{n}")
+
+
+def test_a_diff_shows_no_secret_however_it_is_written() -> None:
+    texts = [TOPIC + SPELLINGS, "[[[\n" + SPELLINGS.partition("PRIVATE")[0]]
+    texts += [INTAKES.replace("{url}", url) for url in URLS]
+    for text in texts:
+        before, after = text.replace("{n}", "1"), text.replace("{n}", "2")
+        shown = "\n".join(versions.diff(before, after))
+        assert "hush" not in shown
+        assert "\n+" in shown, "that it is another one is said"
+        assert versions.diff(before, before) == []
+
+
+def test_a_password_in_the_query_of_an_intakes_url_is_not_taken_along() -> None:
+    text = INTAKES.replace("{url}", URLS[1])
+    assert "hush" not in queue_text.starred(text)
+    assert queue_text.filled(queue_text.starred(text), text) == text
+
+
+@pytest.mark.parametrize(
+    "key", ["password=file:/etc/passwd", "mail/params/A\nB", "mail]]/run", 'mail/"run', "mail/params/#"]
+)
+def test_a_key_is_never_more_than_a_key(key: str) -> None:
+    with pytest.raises(UsageError, match="KEY"):
+        queue_text.edited("", {key: "x"})
+
+
+def test_a_value_that_no_file_can_hold_is_said() -> None:
+    with pytest.raises(UsageError, match="cannot be written"):
+        queue_text.edited("", {"password": "'''\"\"\"\n"})
