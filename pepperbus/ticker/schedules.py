@@ -14,7 +14,8 @@ import gevent
 
 from pepperbus.child import Child
 from pepperbus.clock import Clock
-from pepperbus.config.model import Config, Queue, Schedule
+from pepperbus.config.model import Config, Queue
+from pepperbus.config.timing import Schedule
 from pepperbus.errors import StorageError
 from pepperbus.job import State as JobState
 from pepperbus.schedule import state as record
@@ -25,6 +26,7 @@ from pepperbus.ticker.maker import Maker
 
 _LOOK_S = 0.25
 _SAY_AGAIN_S = 60.0
+_AT_ONCE = 1  # due (ms): its record was not read yet
 #: A storage that is new to a schedule gets the jobs of firings this young, not those of last week (ms).
 _FOLLOWED_MS = 600_000
 
@@ -58,8 +60,8 @@ class Schedules:
         config, now_ms = self._config(), self._clock.now_ms()
         if config is not self._known:
             here = [one for queue in config.queues.values() for one in queue.schedule.values()]
-            self._known, self._soonest = config, 1
-            self._due = {one: self._due.get(one, 1) for one in here}
+            self._known, self._soonest = config, _AT_ONCE
+            self._due = {one: self._due.get(one, _AT_ONCE) for one in here}
         if not self._soonest or self._soonest > now_ms:
             return
         for schedule, due in self._due.items():
@@ -80,7 +82,7 @@ class Schedules:
         found = {}
         for schedule, due in list(self._due.items()):
             queue = queues.get(schedule.queue)
-            if queue is None:
+            if queue is None or due == _AT_ONCE:  # nobody knows yet when it is due
                 continue
             slot = due if due and due < now_ms - _LOOK_S * 4000 else self._missed_slot(schedule, queue)
             found[schedule.full_name] = (now_ms - slot) / 1000 if slot else 0.0

@@ -12,9 +12,8 @@ import pytest
 from pepperbus.child import Child
 from pepperbus.clock import ManualClock
 from pepperbus.config.load import load
-from pepperbus.config.model import Schedule
 from pepperbus.config.notes import notes
-from pepperbus.config.timing import Timing, checked
+from pepperbus.config.timing import Schedule, Timing, checked
 from pepperbus.config.timing_words import words
 from pepperbus.errors import ConfigError
 from pepperbus.job import Job, State
@@ -232,6 +231,9 @@ def test_a_long_absence_is_worked_off_in_portions(tmp_path: Path) -> None:
 def test_alarms_hear_how_late_a_run_is(tmp_path: Path) -> None:
     stage = Stage(tmp_path, "expression = @hourly")
     node = stage.nodes[0].schedules
+    fresh = Node(tmp_path, "c", {}, stage.clock, "expression = @hourly").schedules
+    fresh.look()
+    assert fresh.late() == {}, "a storage that is not open yet says nothing"
     assert stage.look(3600) == ["pushed"]
     assert node.late() == {"orders/tick": 0.0}
     stage.clock.advance(5400)
