@@ -53,7 +53,14 @@ def _status(status: Status) -> None:
     words.table(head, rows)
     if any(queue.intakes for queue in status.queues):
         intakes = [
-            (f"{queue.name}/{one.name}", one.key, one.waiting, one.moved, f"{one.rate:.1f}", one.error or _taker(one.holder))
+            (
+                f"{queue.name}/{one.name}",
+                one.key,
+                one.waiting,
+                one.moved,
+                f"{one.rate:.1f}",
+                one.error or _taker(one.holder),
+            )
             for queue in status.queues
             for one in queue.intakes
         ]

@@ -10,7 +10,7 @@ from pepperbus.cli import words
 from pepperbus.cli.session import office, show
 from pepperbus.config.timing import zone
 from pepperbus.operations import schedules
-from pepperbus.operations.results import ScheduleRun, ScheduleStatus, ScheduleSteered
+from pepperbus.operations.schedule_results import ScheduleRun, ScheduleStatus, ScheduleSteered
 
 _NAME = click.argument("name", metavar="QUEUE/SCHEDULE")
 

@@ -36,7 +36,9 @@ def check(document: Document, path: KeyPath, full: Values, node: Config) -> None
         if document.value((*path, key)) is not None and full["feed"] not in feeds:
             document.mistake((*path, key), f"{key} is for feed = {' or '.join(feeds)}; this topic has {full['feed']}")
     if document.value((*path, "timeout")) is not None and full["feed"] in ("pull", "none"):
-        document.mistake((*path, "timeout"), f"with feed = {full['feed']} the bus does not see when a job begins or ends")
+        document.mistake(
+            (*path, "timeout"), f"with feed = {full['feed']} the bus does not see when a job begins or ends"
+        )
     if full["feed"] == "none" and full["children"] and full["children"].least < full["children"].most:
         text = "feed = none has no backlog that a range could follow; one number is wanted"
         document.mistake((*path, "children"), text)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pepperbus.config.backoff import DEFAULT, Backoff
 from pepperbus.config.canary import Canary
 from pepperbus.config.joboptions import Halt, Quiet, Rate, Unique
-from pepperbus.config.timing import Timing
+from pepperbus.config.timing import Schedule
 from pepperbus.names import topic_name
 
 MOST_GATEWAYS = 16  # gateway processes of one node; as many as ids have slots
@@ -216,29 +217,6 @@ class Login:
 
 
 @dataclass(frozen=True)
-class Backoff:
-    """The waiting times between attempts: `wait_s(n)` before attempt n+1 (jitter is the caller's random number)."""
-
-    kind: str = "exponential"  # exponential | linear | fixed | list
-    steps: tuple[float, ...] = (5.0,)  # exponential: (base, cap); linear: (step,); fixed: (wait,); list: all of them
-    jitter: bool = True
-
-    def wait_s(self, attempt: int, random: float = 1.0) -> float:
-        """Seconds to wait after attempt `attempt` (1 first). `random` in [0, 1): with jitter, half the wait is random."""
-        match self.kind:
-            case "exponential":
-                base, cap = self.steps
-                wait = min(cap, base * 2.0 ** min(attempt - 1, 60))
-            case "linear":
-                wait = self.steps[0] * attempt
-            case "fixed":
-                wait = self.steps[0]
-            case _:
-                wait = self.steps[min(attempt, len(self.steps)) - 1]
-        return wait / 2 + random * wait / 2 if self.jitter else wait
-
-
-@dataclass(frozen=True)
 class Span:
     """A number, or a range between whose ends the bus moves."""
 
@@ -264,7 +242,7 @@ class Topic:
     least: int = 0  # where `concurrency` is a range: its lower end, else 0
     timeout: float = 3600.0
     attempts: int = 20
-    backoff: Backoff = Backoff("exponential", (5.0, 3600.0), True)
+    backoff: Backoff = DEFAULT
     max_age: float = 3 * 86400.0
     zombie_grace: float = 60.0
     chunk: int = 1
@@ -339,25 +317,6 @@ class Intake:
     topic: str = ""  # "" = all of the queue
     failed: bool = False
     mode: str = "auto"  # auto | redis | pika
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Jobs that are pushed to `queue` at given times."""
-
-    queue: str
-    name: str
-    timing: Timing
-    payload: str = ""
-    times: int = 1
-    gap: float = 0.0
-    jitter: float = 0.0
-    catch_up: str = "skip"  # skip | once | all
-    overlap: str = "allow"  # allow | skip
-
-    @property
-    def full_name(self) -> str:
-        return f"{self.queue}/{self.name}"
 
 
 @dataclass(frozen=True)

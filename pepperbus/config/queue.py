@@ -133,7 +133,9 @@ def _check_job_options(document: Document, path: KeyPath, full: Values) -> None:
     fetched = full["run"] == "pull" or (full["run"] == "command" and full["feed"] in ("pull", "none"))
     for key in ("rate", "quiet", "halt", "order_by"):
         if fetched and full[key] and document.value((*path, key)) is not None:
-            document.mistake((*path, key), f"{key} is for topics that the bus feeds; here the consumer fetches its jobs")
+            document.mistake(
+                (*path, key), f"{key} is for topics that the bus feeds; here the consumer fetches its jobs"
+            )
     if full["order_by"]:
         where = (*path, "order_by") if document.value((*path, "order_by")) is not None else ("order_by",)
         if full["chunk"] > 1:

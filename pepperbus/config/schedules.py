@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pepperbus.config.check import Values, complete
-from pepperbus.config.model import Schedule
 from pepperbus.config.source import Document
 from pepperbus.config.spec import schema
-from pepperbus.config.timing import Timing
+from pepperbus.config.timing import Schedule, Timing
 from pepperbus.names import NAME_RULE, is_name
 
 

@@ -140,3 +140,22 @@ def _local() -> tzinfo:
         return ZoneInfo(local_name() or "UTC")
     except (LookupError, OSError, ValueError):
         return ZoneInfo("UTC")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Jobs that are pushed to `queue` at given times."""
+
+    queue: str
+    name: str
+    timing: Timing
+    payload: str = ""
+    times: int = 1
+    gap: float = 0.0
+    jitter: float = 0.0
+    catch_up: str = "skip"  # skip | once | all
+    overlap: str = "allow"  # allow | skip
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.queue}/{self.name}"

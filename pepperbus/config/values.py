@@ -13,7 +13,8 @@ from base64 import b64decode
 from importlib.metadata import entry_points
 from urllib.parse import parse_qs, urlsplit
 
-from pepperbus.config.model import Backoff, Login, Secret, Span
+from pepperbus.config.backoff import Backoff
+from pepperbus.config.model import Login, Secret, Span
 from pepperbus.config.reach import place
 from pepperbus.names import NAME_RULE, is_name
 
@@ -125,7 +126,7 @@ def command(value: Raw) -> tuple[str, ...]:
     except ValueError as error:
         raise ValueError(f"cannot be split into words: {error}") from None
     if words and set(words) & {"|", "||", "&", "&&", ">", ">>", "<", ";"}:
-        raise ValueError("no shell reads this; for pipes and redirections write sh -c \"…\" (the whole value in quotes)")
+        raise ValueError('no shell reads this; for pipes and redirections write sh -c "…" (the whole value in quotes)')
     return words
 
 

@@ -20,11 +20,13 @@ from typing import Any
 
 from pepperbus.accounts.model import EVERYWHERE, Right
 from pepperbus.alarms.rules import RULES
+from pepperbus.config.backoff import Backoff
 from pepperbus.config.canary import Canary
 from pepperbus.config.joboptions import Halt, Quiet, Rate, Unique
 from pepperbus.config.limits import spell
 from pepperbus.config.load import load_queue_text, queue_file
-from pepperbus.config.model import Backoff, Bus, Intake, Queue, Schedule, Secret, Topic
+from pepperbus.config.model import Bus, Intake, Queue, Secret, Topic
+from pepperbus.config.timing import Schedule
 from pepperbus.errors import NotFound, NotReachable, PepperbusError, UsageError
 from pepperbus.names import NAME_RULE, is_name
 from pepperbus.operations import versions

@@ -9,15 +9,16 @@ from collections.abc import Sequence
 from itertools import islice
 
 from pepperbus.accounts.model import Right
-from pepperbus.config.model import Queue, Schedule
-from pepperbus.config.timing import local_name
+from pepperbus.config.model import Queue
+from pepperbus.config.timing import Schedule, local_name
 from pepperbus.config.timing_words import words
 from pepperbus.errors import NotFound, PepperbusError, StorageError, StorageRefused
 from pepperbus.job import State as JobState
 from pepperbus.operations import push
 from pepperbus.operations.office import Office, did_you_mean
-from pepperbus.operations.results import Pushed, ScheduleRun, ScheduleStatus, ScheduleSteered
+from pepperbus.operations.results import Pushed
 from pepperbus.operations.rights import may, operation
+from pepperbus.operations.schedule_results import ScheduleRun, ScheduleStatus, ScheduleSteered
 from pepperbus.schedule import state as record
 from pepperbus.storage.contract import Push
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pepperbus.config.model import Schedule
+from pepperbus.config.timing import Schedule
 from pepperbus.schedule.state import Run, State
 
 _LEAST_GRACE_MS, _MOST_GRACE_MS = 5_000, 60_000

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from pepperbus.config.model import Queue, Schedule
+from pepperbus.config.model import Queue
+from pepperbus.config.timing import Schedule
 from pepperbus.storage.contract import Push, Storage
 
 #: Runs that are remembered.

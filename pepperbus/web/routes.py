@@ -27,6 +27,7 @@ from pepperbus.operations import (
 from pepperbus.operations import find as finding
 from pepperbus.operations import jobs as listing
 from pepperbus.operations import results as r
+from pepperbus.operations import schedule_results as sr
 from pepperbus.web import alarms, people, replays, watch
 from pepperbus.web.table import Call, Route
 from pepperbus.web.table import Needs as N
@@ -164,23 +165,23 @@ def resume_topic(call: Call) -> r.Paused:
     return pause.resume(call.desk.office, call.topic)
 
 
-def list_schedules(call: Call) -> list[r.ScheduleStatus]:
+def list_schedules(call: Call) -> list[sr.ScheduleStatus]:
     return schedules.listing(call.desk.office)
 
 
-def get_schedule(call: Call) -> r.ScheduleStatus:
+def get_schedule(call: Call) -> sr.ScheduleStatus:
     return schedules.show(call.desk.office, _schedule(call))
 
 
-def run_schedule(call: Call) -> r.ScheduleSteered:
+def run_schedule(call: Call) -> sr.ScheduleSteered:
     return schedules.run(call.desk.office, _schedule(call))
 
 
-def pause_schedule(call: Call) -> r.ScheduleSteered:
+def pause_schedule(call: Call) -> sr.ScheduleSteered:
     return schedules.pause(call.desk.office, _schedule(call))
 
 
-def resume_schedule(call: Call) -> r.ScheduleSteered:
+def resume_schedule(call: Call) -> sr.ScheduleSteered:
     return schedules.resume(call.desk.office, _schedule(call))
 
 
@@ -267,11 +268,11 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", _TOPIC + "/ping", N.OPERATE, ping_consumer, r.Pinged, "Ask the consumer whether it knows the topic."),
     Route("POST", _TOPIC + "/send", N.OPERATE, send_job, r.Sent, "One job straight to the consumer.", body=SendBody),
     Route("POST", _TOPIC + "/purge", N.OPERATE, purge_jobs, r.Purged, "Delete jobs for good.", body=SelectionBody),
-    Route("GET", "/schedules", N.LOGIN, list_schedules, list[r.ScheduleStatus], "Every schedule: next times, last runs."),
-    Route("GET", _SCHEDULE, N.VIEW, get_schedule, r.ScheduleStatus, "One schedule."),
-    Route("POST", _SCHEDULE + "/run", N.OPERATE, run_schedule, r.ScheduleSteered, "Push its jobs now."),
-    Route("POST", _SCHEDULE + "/pause", N.OPERATE, pause_schedule, r.ScheduleSteered, "It pushes nothing any more."),
-    Route("POST", _SCHEDULE + "/resume", N.OPERATE, resume_schedule, r.ScheduleSteered, "It pushes again."),
+    Route("GET", "/schedules", N.LOGIN, list_schedules, list[sr.ScheduleStatus], "Every schedule: next times, last runs."),
+    Route("GET", _SCHEDULE, N.VIEW, get_schedule, sr.ScheduleStatus, "One schedule."),
+    Route("POST", _SCHEDULE + "/run", N.OPERATE, run_schedule, sr.ScheduleSteered, "Push its jobs now."),
+    Route("POST", _SCHEDULE + "/pause", N.OPERATE, pause_schedule, sr.ScheduleSteered, "It pushes nothing any more."),
+    Route("POST", _SCHEDULE + "/resume", N.OPERATE, resume_schedule, sr.ScheduleSteered, "It pushes again."),
     Route("GET", "/jobs/{id}", N.LOGIN, get_job, r.Life, "The whole life of one job."),
     Route("GET", "/events", N.LOGIN, find_events, r.EventPage, "What the journal holds, newest first.", query=EventsQuery),
     Route("GET", "/find", N.LOGIN, find_jobs, finding.Finding, "Jobs by whatever one knows of them.", query=FindQuery),

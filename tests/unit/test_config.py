@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pepperbus.config import reference
+from pepperbus.config.backoff import Backoff
 from pepperbus.config.load import find, load, load_queue_text, notes, queue_file, spec
-from pepperbus.config.model import Backoff, Config
+from pepperbus.config.model import Config
 from pepperbus.config.notes import span, timetable
 from pepperbus.config.source import Document, read
 from pepperbus.errors import ConfigError

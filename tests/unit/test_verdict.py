@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pepperbus.config.model import Backoff, Topic
+from pepperbus.config.backoff import Backoff
+from pepperbus.config.model import Topic
 from pepperbus.delivery.contract import Act, Answer, Delivered, Request, TargetEffect, Transport
 from pepperbus.delivery.verdict import NO_CODE, RULES, Case, judge, judge_by_rules, judge_ping
 from pepperbus.job import Job

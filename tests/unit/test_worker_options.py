@@ -12,7 +12,7 @@ import pytest
 
 from pepperbus.clock import ManualClock
 from pepperbus.config import joboptions as options
-from pepperbus.config.model import Backoff
+from pepperbus.config.backoff import Backoff
 from pepperbus.config.values import seconds
 from pepperbus.delivery.contract import Answer, Transport
 from pepperbus.delivery.paced import paced_target

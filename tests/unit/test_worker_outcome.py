@@ -2,7 +2,8 @@
 
 import pytest
 
-from pepperbus.config.model import Backoff, Topic
+from pepperbus.config.backoff import Backoff
+from pepperbus.config.model import Topic
 from pepperbus.delivery.contract import Act, TargetEffect, Verdict
 from pepperbus.storage.contract import Leased, Outcome
 from pepperbus.worker.outcome import decide

@@ -10,7 +10,7 @@ from flask import Blueprint, Response
 from pepperbus.config.timing import zone
 from pepperbus.errors import NotFound
 from pepperbus.operations import schedules
-from pepperbus.operations.results import ScheduleStatus
+from pepperbus.operations.schedule_results import ScheduleStatus
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
 from pepperbus.web.pages.answers import did
