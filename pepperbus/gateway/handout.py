@@ -76,6 +76,10 @@ class Place:
             self.rung = True
             self._handout.waiting.look(self)
 
+    def lane_of(self, storage: str) -> Lane:
+        """The way to a storage that jobs of this topic were taken from; it may lie in another one by now."""
+        return self._handout.lanes.get(storage, self.lane)
+
     def show(self) -> None:
         """For the status: whether anybody is there for its jobs."""
         self.record.set("state", _SERVING if self.waiters or self.in_hand else 0)
@@ -94,6 +98,7 @@ class Handout:
         self.front: Front  # whose part this is; set once it is there
         self.places: dict[str, Place] = {}
         self.by_queue: dict[str, list[Place]] = {}
+        self.lanes: Mapping[str, Lane] = {}  # of every storage there is
         self.waiting = Waiting(self, neighbours)
         self._stats = stats
         self._paused: dict[str, tuple[float, set[str]]] = {}  # storage -> when asked (monotonic s), what it said
@@ -107,6 +112,7 @@ class Handout:
             for topic in queue.queue.topics.values()
             if topic.taken
         }
+        self.lanes = lanes
         for name in self.places.keys() - topics.keys():
             gone = self.places.pop(name)
             for waiter in list(gone.waiters):
@@ -175,7 +181,7 @@ class Handout:
                 dead.append(Settle(leased.topic, leased.job_id, Outcome.DEAD, reason=reason, spent=False))
         if dead:
             self.front.log.error("job_damaged", topic=place.name, jobs=len(dead))
-            self._keep(gevent.spawn(self._store, place, dead))
+            self._keep(gevent.spawn(self._store, place, place.lane.config.name, dead))
         return whole
 
     def look_again(self, name: str) -> None:
@@ -205,12 +211,12 @@ class Handout:
         """Nobody got them after all."""
         settles = [Settle(place.name, leased.job_id, Outcome.BACK, spent=False) for leased, _ in jobs]
         if settles:
-            self._keep(gevent.spawn(self._store, place, settles))
+            self._keep(gevent.spawn(self._store, place, place.lane.config.name, settles))
 
-    def _store(self, place: Place, settles: list[Settle]) -> None:
-        while not place.lane.closed:
+    def _store(self, place: Place, storage: str, settles: list[Settle]) -> None:
+        while not (lane := place.lane_of(storage)).closed:
             try:
-                place.lane.storage.settle(self.front.owner, settles)
+                lane.storage.settle(self.front.owner, settles)
             except StorageError:
                 gevent.sleep(_AGAIN_S)
             else:
@@ -227,11 +233,11 @@ class Handout:
         self._settle(taken, lambda one: one.failed(reason, now_ms), reason)
 
     def _settle(self, taken: Sequence[Taken], fate: Callable[[Taken], Settle], reason: str) -> None:
-        by_lane: dict[Lane, list[tuple[Taken, Settle, str]]] = {}
+        by_storage: dict[str, list[tuple[Taken, Settle, str]]] = {}
         for one in taken:
-            by_lane.setdefault(one.place.lane, []).append((one, fate(one), reason))
-        for lane, ends in by_lane.items():
-            self._keep(gevent.spawn(settle_surely, self.front, lane, ends))
+            by_storage.setdefault(one.storage, []).append((one, fate(one), reason))
+        for ends in by_storage.values():
+            self._keep(gevent.spawn(settle_surely, self.front, ends))
 
     def _keep(self, greenlet: gevent.Greenlet) -> None:
         self._settling.add(greenlet)

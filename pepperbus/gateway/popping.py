@@ -109,10 +109,10 @@ class Pop:
         handout = session.front.handout
         with let_go(session, had):
             ends = [one.done() for one in had]
-            if had[0].place.lane is place.lane:
+            if had[0].lane is place.lane:
                 jobs = handout.settle_and_lease(place, self._n, ends)
             else:
-                had[0].place.lane.storage.settle(session.front.owner, ends)
+                had[0].lane.storage.settle(session.front.owner, ends)
                 jobs = None
         return handout.lease(place, self._n) if jobs is None else jobs
 

@@ -236,7 +236,7 @@ def _done(session: Session, indexes: Sequence[int]) -> bytes:
     one = session.holding[indexes[0]]
     try:
         with let_go(session, [one]):
-            one.place.lane.storage.settle(session.front.owner, [one.done()])
+            one.lane.storage.settle(session.front.owner, [one.done()])
     except StorageUnavailable:
         return resp.error("TRYAGAIN storage unavailable")
     except StorageError as error:

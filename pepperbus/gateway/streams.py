@@ -301,16 +301,19 @@ def xack(session: Session, args: resp.Command) -> Answer:
 
 def _acknowledge(session: Session, place: Place, jobs: Sequence[int]) -> bytes:
     front, group = session.front, place.group
-    storage = place.lane.storage
     mine = [pending for job_id in jobs if (pending := group.get(job_id)) is not None]
     known = {pending.taken.leased.job_id for pending in mine}
     others = [found for job_id in jobs if job_id and job_id not in known for found in _read_elsewhere(place, job_id)]
-    settles = [Settle(place.name, job_id, Outcome.DONE) for job_id in (*known, *(one.job_id for one in others))]
-    if not settles:
+    lying = [(place.lane, one.job_id) for one in others]
+    lying += [(one.taken.lane, one.taken.leased.job_id) for one in mine]
+    if not lying:
         return resp.integer(0)
     done = group.drop_all(mine)  # while this is being stored their leases must not end
     try:
-        count = storage.settle(front.owner, settles)
+        count = 0
+        for lane in dict.fromkeys(lane for lane, _ in lying):
+            settles = [Settle(place.name, job_id, Outcome.DONE) for where, job_id in lying if where is lane]
+            count += lane.storage.settle(front.owner, settles)
     except StorageError:
         for pending in mine:
             group.redeliver(pending, pending.consumer, pending.session, pending.delivered_ms, front.clock.monotonic())

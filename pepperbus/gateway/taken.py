@@ -39,7 +39,13 @@ class Taken:
     trace: str
     taken_ms: int
     taken: float  # monotonic s
+    storage: str  # that it was leased from: its topic may move to another one meanwhile
     kept: bool = False  # only LREM says that it is done, not the next pop
+
+    @property
+    def lane(self) -> Lane:
+        """The way to where its end is to be stored."""
+        return self.place.lane_of(self.storage)
 
     @property
     def waited_ms(self) -> float:
@@ -59,7 +65,8 @@ def take(front: Front, place: Place, leased: Leased, job: Job, client: str) -> T
     place.record.add("in_flight")
     place.in_hand += 1
     trace = f"{front.ids.next()}-{front.node_process}"
-    return Taken(place, leased, job, client, trace, front.clock.now_ms(), front.clock.monotonic())
+    now_ms, now, storage = front.clock.now_ms(), front.clock.monotonic(), place.lane.config.name
+    return Taken(place, leased, job, client, trace, now_ms, now, storage)
 
 
 def forget(taken: Taken) -> None:
@@ -114,10 +121,13 @@ def remember_elsewhere(front: Front, place: Place, stored: Stored, reason: str) 
     front.journal.add(row)
 
 
-def settle_surely(front: Front, lane: Lane, ends: list[tuple[Taken, Settle, str]]) -> None:
-    """A greenlet's work: store ends of attempts (each with its reason), repeated until the storage says yes."""
+def settle_surely(front: Front, ends: list[tuple[Taken, Settle, str]]) -> None:
+    """A greenlet's work: store ends of attempts (each with its reason), repeated until the storage says yes.
+
+    All are of jobs from one storage.
+    """
     wait = _AGAIN_S
-    while not lane.closed:
+    while not (lane := ends[0][0].lane).closed:
         try:
             count = lane.storage.settle(front.owner, [settle for _, settle, _ in ends])
             lost = _done_elsewhere(lane, ends) if count < len(ends) else set()
