@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SWEEP_S = 0.5
 _AT_A_SWEEP = 50  # topics that are looked into without a sign that there is anything
 _MOST = 64  # jobs of one look
+_AGAIN_S = 0.05  # until the next look for a job that was due and not to be had
 
 #: Called once, in the hub: with jobs and where they are from, or with none when the time is over.
 Receive = Callable[["Place | None", list[tuple[Leased, Job]]], None]
@@ -133,7 +134,9 @@ class Waiting:
             place.due_timer.close()
             place.due_timer = None
         if place.waiters and place.next_due_ms:
-            seconds = max((place.next_due_ms - self._handout.front.clock.now_ms()) / 1000, 0.001)
+            seconds = (place.next_due_ms - self._handout.front.clock.now_ms()) / 1000
+            if seconds <= 0:  # and yet nobody got it: the topic is paused, or its storage away
+                seconds = _AGAIN_S
             place.due_timer = gevent.get_hub().loop.timer(min(seconds, 3600.0))
             place.due_timer.start(place.ring)
 
