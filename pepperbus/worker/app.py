@@ -21,7 +21,6 @@ from pepperbus.delivery import make_consumer, make_staff
 from pepperbus.delivery.contract import Consumer, Staff
 from pepperbus.delivery.paced import paced_target
 from pepperbus.delivery.scaled import how_many
-from pepperbus.delivery.target import Closed
 from pepperbus.errors import BootError, StorageError, StorageRefused
 from pepperbus.family.bell import Bell, Ear
 from pepperbus.ids import IdGenerator
@@ -30,16 +29,16 @@ from pepperbus.journal.fields import Indexing
 from pepperbus.journal.finished import Keeping
 from pepperbus.journal.log import LogWriter
 from pepperbus.names import split_owner, split_topic
-from pepperbus.stats import Record, Writer
+from pepperbus.stats import Writer
 from pepperbus.storage import open_storage
 from pepperbus.storage.contract import LEVELS, Storage
 from pepperbus.worker.attempt import Parts
+from pepperbus.worker.attendance import Attendance
 from pepperbus.worker.canary import beside
 from pepperbus.worker.inflight import InFlight
 from pepperbus.worker.lane import Lane
 from pepperbus.worker.ordered import OrderedPump
 from pepperbus.worker.places import Places
-from pepperbus.worker.probe import probe
 from pepperbus.worker.pump import Pump
 from pepperbus.worker.reclaim import take_back
 from pepperbus.worker.staff import Staffs
@@ -71,7 +70,6 @@ class Worker:
         self._places = Places(config, self._run_dir / "targets" / child.bus_boot)
         self._consumers: list[Consumer] = []
         self._staffs = Staffs(self._run_dir, self._places.directory, child.log)
-        self._records: dict[str, Record] = {}
         self._stats = Writer(self._run_dir / "stats", child.name)
         self._inflight = InFlight(self._run_dir, child.owner)
         self.journal = LogWriter(config.bus.data_dir / "journal", child.name, config.journal.content)
@@ -89,7 +87,7 @@ class Worker:
         self._leaving = Event()
         self._leave_by = float("inf")  # monotonic s; a later, shorter grace wins
         self._asking_paused: set[str] = set()
-        self._probing: set[str] = set()
+        self._attendance = Attendance(child.log, self.clock)
         self._refused: dict[str, str] = {}  # topics that are not fed, and why
         self._turns = 0
         self._next_look = 0
@@ -216,11 +214,10 @@ class Worker:
         self._consumers.append(consumer)
         if isinstance(consumer, Staff):
             self._staffs.employ(topic, consumer, lambda: topic.least or topic.concurrency)
-        self._records[topic.full_name] = record
         self._pumps.append(pump)
         self._by_queue.setdefault(topic.queue, []).append(pump)
         self._set_paused_by_file(topic, lane)
-        self._attend(pump)
+        self._attendance.look(pump)
         pump.wake()
 
     def _keep_finished(self, journal: JournalWriter) -> JournalWriter:
@@ -303,36 +300,10 @@ class Worker:
         for number, pump in enumerate(self._pumps):
             due = number % slices == self._turns % slices
             if due or not pump.resting:  # of 1,000 queues nearly all rest; looking closely at each cost 5 % of a core
-                self._attend(pump)
+                self._attendance.look(pump)
             if due:
                 pump.pushed()
         self._places.cool()
-
-    def _attend(self, pump: Pump) -> None:
-        record = self._records[pump.name]
-        record.set("state", pump.state())
-        pump.was_paused = pump.paused
-        record.set("window", min(pump.target.pool.window, pump.target.topic.window))
-        closed = pump.target.closed()
-        if closed in (Closed.OPEN, Closed.BUSY):
-            pump.let_others()
-            if pump.was_closed:
-                pump.was_closed = False
-                pump.wake()
-            return
-        pump.was_closed = True
-        pump.return_ahead()
-        if pump.name not in self._probing and pump.target.probe_in() <= 0 and not pump.draining:
-            self._probing.add(pump.name)
-            gevent.spawn(self._probe, pump)
-
-    def _probe(self, pump: Pump) -> None:
-        try:
-            probe(pump, self.child.log, self.clock.now_ms())
-        finally:
-            self._probing.discard(pump.name)
-        if pump.target.closed() not in (Closed.OPEN, Closed.BUSY) and not pump.draining:
-            gevent.spawn_later(max(pump.target.probe_in(), 0.02), self._attend, pump)
 
     def _see_paused(self, lane: Lane) -> None:
         if lane.storage.name in self._asking_paused:

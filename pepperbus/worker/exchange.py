@@ -147,7 +147,9 @@ class Exchange:
                 verdict = self._once_more(leased.job_id, verdict)
             else:
                 pump.second_chance.discard(leased.job_id)
-            if verdict.spent and pump.target.halted:  # the consumer fails whatever it gets: that is not this job's fault
+            if (
+                verdict.spent and pump.target.halted
+            ):  # the consumer fails whatever it gets: that is not this job's fault
                 verdict = replace(verdict, act=Act.RETRY, spent=False)
             settle = decide(pump.topic, leased, delivered.job.accepted_ms, verdict, now_ms, random.random())
             if settle.outcome is Outcome.RETRY:
