@@ -33,7 +33,7 @@ class Patience:
         self._known: OrderedDict[tuple[str, str], _Failures] = OrderedDict()
 
     def wait_s(self, account: str, address: str) -> float:
-        """How long before this account may be tried again from this address; 0: now."""
+        """How long before this account may be tried again from this address; 0: now. Address "": the account alone counts."""
         waits = [
             failures.last + min(2.0 ** (failures.count - FREE), most) - self._clock.monotonic()
             for key, most in _keys(account, address)
@@ -60,10 +60,11 @@ class Patience:
 
 
 def _keys(account: str, address: str) -> list[tuple[tuple[str, str], float]]:
-    return [(("account", account), ACCOUNT_S), (("address", _network(address)), ADDRESS_S)]
+    whose = [(("account", account), ACCOUNT_S)]
+    return [*whose, (("address", network(address)), ADDRESS_S)] if address else whose
 
 
-def _network(address: str) -> str:
+def network(address: str) -> str:
     """An IPv6 user has a whole /64 to come from."""
     try:
         parsed = ipaddress.ip_address(address)

@@ -241,7 +241,7 @@ def _sees_subject(office: Office, subject: str) -> bool:
 def _rules(office: Office, topic: str, language: str) -> list[RuleInfo]:
     """Every rule as it holds everywhere (or for `topic`), and where it is different."""
     config = office.config
-    known = config.topic(topic) if topic else None
+    known = config.topic(topic) if topic and may(office, Right.VIEW, topic) else None
     found = []
     for rule in RULES.values():
         if topic and rule.about is not About.TOPIC:

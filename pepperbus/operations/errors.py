@@ -73,7 +73,7 @@ def groups(office: Office, topic: str = "", since_ms: int = 0, text: str = "") -
         _count(made, row, begin, now_ms)
     known = marks.read(office)
     for group in made.values():
-        _mark(group, known.get(group.key))
+        _mark(group, known.get(marks.name(group.topic, group.key)))
     return ErrorPage(list(made.values()), len(rows), complete, begin)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from pepperbus.operations.rights import Right, operation
 
 STATES = ("open", "acknowledged", "resolved")
 _KEPT_MS = 90 * 86_400_000
+_MOST = 5000  # marks; the oldest go first
+_KEY = re.compile(r"[0-9a-f]{16}\Z")
 
 
 class Mark(Result):
@@ -32,24 +35,36 @@ class Mark(Result):
 
 @operation(Right.OPERATE, "topic", details=("key", "state"))
 def mark(office: Office, topic: str, key: str, state: str) -> Mark:
-    """Decide about the error `key` (see `errors.groups`) of a topic. Raises UsageError for another state than STATES."""
+    """Decide about the error `key` (see `errors.groups`) of a topic; of no other's, whatever the key.
+
+    Raises UsageError for another state than STATES and for what is no key.
+    """
     if state not in STATES:
         raise UsageError(f"state: {state!r} must be one of {', '.join(STATES)}")
+    if not _KEY.match(key):
+        raise UsageError(f"{key[:40]!r} is no error's key")
     made = Mark(state, office.clock.now_ms(), office.actor.name)
     path = _path(office)
     with _alone(path):
-        marks = {k: m for k, m in read(office).items() if made.at_ms - m.at_ms < _KEPT_MS and k != key}
+        which = name(topic, key)
+        marks = {k: m for k, m in read(office).items() if made.at_ms - m.at_ms < _KEPT_MS and k != which}
         if state != "open":
-            marks[key] = made
+            marks[which] = made
+        marks = dict(sorted(marks.items(), key=lambda one: one[1].at_ms)[-_MOST:])
         new = path.with_suffix(".new")
         new.write_bytes(msgspec.json.encode(marks))
         os.replace(new, path)
     return made
 
 
+def name(topic: str, key: str) -> str:
+    """Under which a topic's mark is kept: whoever may mark errors of one topic marks none of another."""
+    return f"{topic} {key}"
+
+
 @operation(Right.VIEW)
 def read(office: Office) -> dict[str, Mark]:
-    """Every mark by the key of its error."""
+    """Every mark by its `name`."""
     try:
         return msgspec.json.decode(_path(office).read_bytes(), type=dict[str, Mark])
     except (FileNotFoundError, msgspec.DecodeError):

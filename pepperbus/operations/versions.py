@@ -86,8 +86,8 @@ def text_of(office: Office, name: str, at_ms: int) -> str:
 def diff(before: str, after: str) -> list[str]:
     """The lines that differ, with some around them; secrets are stars, a changed one is said to be changed."""
     key = os.urandom(16)
-    texts = [_marked(text, key).splitlines() for text in (before, after)]
-    lines = difflib.unified_diff(*texts, lineterm="", n=2)
+    was, now = (_marked(text, key).splitlines() for text in (before, after))
+    lines = difflib.unified_diff(was, now, lineterm="", n=2)
     return [line[:1] + _hidden(line[1:]) for line in list(lines)[2:]]
 
 

@@ -71,7 +71,7 @@ def _do(desk: Desk, action: Action) -> Envelope:
     try:
         if logins.current_actor() is None:
             raise Forbidden("log in first: send Authorization: Bearer TOKEN, or set legacy_loopback = yes in [web]")
-        if action.changes and g.get("session") and request.method == "GET":
+        if action.changes and g.get("session") and request.method != "POST":  # HEAD comes here as well
             raise Forbidden("a link must change nothing: send a token, or POST the form")
         return Envelope(0, "", action.do(Asked(desk, request)))
     except (Forbidden, NotFound, UsageError) as refused:

@@ -13,7 +13,7 @@ import time
 import msgspec
 from flask import Flask, Request, Response, g, request
 
-from pepperbus.accounts.patience import Patience
+from pepperbus.accounts.patience import Patience, network
 from pepperbus.config.model import Config
 from pepperbus.errors import Forbidden, NotFound, NotReachable, PepperbusError, UsageError
 from pepperbus.log import Log
@@ -93,14 +93,17 @@ class _Door:
             return _refusal(401, "NOAUTH Authentication required.")
         if not is_name(queue):
             raise NotFound(queue)
-        wait_s = self._patience.wait_s(f"push:{shown.user}", g.address) if shown.password is not None else 0.0
+        # Neither a stranger elsewhere nor another program of the same machine keeps out who knows the password.
+        whose = f"{network(g.address)} {shown.user}"
+        wait_s = self._patience.wait_s(whose, "") if shown.password is not None else 0.0
         if wait_s > 0:
             return _refusal(429, "too many attempts", int(wait_s) + 1)
         told = shown.submit(self._desk.base, queue, lambda: batch_of(request, config))
         if told.refused:
-            self._patience.failed(f"push:{shown.user}", g.address)
+            self._patience.failed(whose, "")
             self._log.warning("login_failed", client=g.address, login=shown.user[:64])
             return _refusal(401, told.error)
+        self._patience.succeeded(whose)
         return _answer(told)
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import io
 import os
+import socketserver
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pepperbus.accounts.model import Actor, Role, Via
+from pepperbus.accounts.model import HOST_ROLES, Actor, Role, Via
+from pepperbus.config.load import load
 from pepperbus.errors import Forbidden, PepperbusError, UsageError
-from pepperbus.operations import queue_files, queue_text, queues, versions
+from pepperbus.operations import alarms, marks, queue_files, queue_text, queues, versions
 from pepperbus.operations.office import Office
 from tests.unit.test_rights import PEOPLE, browser
 from tests.unit.test_web import QUEUE, Place
@@ -126,6 +130,78 @@ def test_a_file_that_cannot_be_read_can_be_put_right(place: Place) -> None:
     file.write_text("[[[\n")
     assert queues.put(acting(place, "chief"), "orders", QUEUE).what == "changed"
     assert file.read_text() == QUEUE
+
+
+def test_who_may_mark_errors_of_one_topic_marks_none_of_another(place: Place) -> None:
+    hand, key = acting(place, "hand"), "0123456789abcdef"
+    marks.mark(place.office.acting(Actor("chief", Via.WEB, roles=HOST_ROLES)), "pay/card", key, "acknowledged")
+    marks.mark(hand, "orders/mail", key, "resolved")
+    known = marks.read(hand)
+    assert known[marks.name("pay/card", key)].state == "acknowledged"
+    assert known[marks.name("orders/mail", key)].state == "resolved"
+    with pytest.raises(UsageError, match="no error's key"):
+        marks.mark(hand, "orders/mail", "x" * 10_000, "resolved")
+
+
+def test_the_limits_of_a_topic_are_for_those_who_may_see_it(place: Place) -> None:
+    change = {"mail/alarms/dead": "777"}
+    queues.change(acting(place, "chief"), "orders", change)
+    place.office.take(load(place.directory / "node.conf", {}))
+    for who, sees in (("looker", True), ("elsewhere", False)):
+        told = alarms.state(acting(place, who), "orders/mail")
+        assert ("777" in str([rule.text for rule in told.rules])) == sees, who
+
+
+def test_a_form_of_a_browser_that_is_logged_in_is_no_link(place: Place) -> None:
+    """HEAD carries the cookie as GET does, and no token."""
+    place.push(3)
+    place.kill(3, "no")
+    where = "/CleanFailedJobs?queue=orders&topic=mail"
+    for method in ("GET", "HEAD"):
+        place.client.open(where, method=method)
+        assert place.office.storage("local").depth("orders/mail").dead == 3, method
+
+
+# -- logins ------------------------------------------------------------------------------------------------------------
+
+
+class Gateway(socketserver.StreamRequestHandler):
+    """Knows one password; takes every push."""
+
+    def handle(self) -> None:
+        while header := self.rfile.readline():
+            words = []
+            for _ in range(int(header[1:])):
+                words.append(self.rfile.read(int(self.rfile.readline()[1:]) + 2)[:-2])
+            if words[0] == b"AUTH":
+                self.wfile.write(b"+OK\r\n" if words[-1] == b"the-secret" else b"-WRONGPASS no\r\n")
+            else:
+                self.wfile.write(b'$40\r\n{"jobs":["1"],"inTraceId":"","error":""}\r\n')
+
+
+def test_wrong_passwords_from_elsewhere_keep_no_producer_out(place: Place) -> None:
+    """Nor those of another program of the same machine."""
+    socketserver.TCPServer.allow_reuse_address = True
+    config = place.office.config
+    place.office.take(replace(config, web=replace(config.web, proxies=("127.0.0.1",))))
+    client = place.app.test_client()
+
+    def push(user: str, password: str, address: str) -> int:
+        word = base64.b64encode(f"{user}:{password}".encode()).decode()
+        headers = {"Authorization": f"Basic {word}", "X-Forwarded-For": address}
+        return client.post("/push/orders", data="x", headers=headers).status_code
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", place.port), Gateway) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            codes = [push("orders", "guess", "203.0.113.9") for _ in range(12)]
+            assert codes[0] == 401
+            assert codes[-1] == 429, "who guesses waits"
+            assert push("orders", "the-secret", "198.51.100.1") == 200
+            assert push("other", "the-secret", "203.0.113.9") == 200
+        finally:
+            server.shutdown()
 
 
 # -- secrets -----------------------------------------------------------------------------------------------------------
