@@ -12,9 +12,11 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import gevent
+import redis
 
 from pepperbus.child import Child
 from pepperbus.config.model import Config
@@ -125,7 +127,8 @@ class _Taking:
             while True:
                 self._turn(source)
         except gevent.GreenletExit:
-            source.leave()
+            with suppress(redis.RedisError):  # away: then our claim expires; but this list is left whatever happens
+                source.leave()
             raise
 
     def _finish(self, source: Source) -> None:
