@@ -16,6 +16,7 @@ from flask import Flask, Request, Response, g, request
 from pepperbus.accounts.patience import Patience, network
 from pepperbus.config.model import Config
 from pepperbus.errors import Forbidden, NotFound, NotReachable, PepperbusError, UsageError
+from pepperbus.gateway.logins import find_login
 from pepperbus.log import Log
 from pepperbus.names import is_name
 from pepperbus.operations.submit import Batch, Producer, Submitted, submit
@@ -98,7 +99,15 @@ class _Door:
         wait_s = self._patience.wait_s(whose, "") if shown.password is not None else 0.0
         if wait_s > 0:
             return _refusal(429, "too many attempts", int(wait_s) + 1)
-        told = shown.submit(self._desk.base, queue, lambda: batch_of(request, config))
+        from_afar = found is not None and found.open and not logins.is_direct(request)
+
+        def read() -> Batch:
+            login = find_login(config, shown.user) if from_afar else None
+            if from_afar and (login is None or not login.may_push(queue)):  # for the gateway we are this machine
+                raise Forbidden(f"NOAUTH {shown.user} may not push to {queue} from elsewhere")
+            return batch_of(request, config)
+
+        told = shown.submit(self._desk.base, queue, read)
         if told.refused:
             self._patience.failed(whose, "")
             self._log.warning("login_failed", client=g.address, login=shown.user[:64])

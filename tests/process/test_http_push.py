@@ -87,6 +87,9 @@ def test_everything_over_http(buses: Any) -> None:
     assert post(bus, "/push/orders", "x", **viewer)[0] == 403
     assert post(bus, "/push/answers", "x", **basic("shop", "pw2"))[0] == 403
     assert post(bus, "/push/near", "x", X_Forwarded_For="203.0.113.9")[0] == 401, "a proxy is not this machine"
+    assert post(bus, "/push/near", "x", X_Forwarded_For="203.0.113.9", **pw)[0] == 403, (
+        "nor does another queue's password"
+    )
     assert post(bus, "/push/near", "x", **basic("near", "no"))[0] == 401, "a wrong password is not none"
     assert post(bus, "/push/near", "x", **operator)[0] == 403, "another system's"
     assert post(bus, "/push/none", "x", **chief)[0] == 404

@@ -179,29 +179,50 @@ class Gateway(socketserver.StreamRequestHandler):
                 self.wfile.write(b'$40\r\n{"jobs":["1"],"inTraceId":"","error":""}\r\n')
 
 
-def test_wrong_passwords_from_elsewhere_keep_no_producer_out(place: Place) -> None:
-    """Nor those of another program of the same machine."""
-    socketserver.TCPServer.allow_reuse_address = True
-    config = place.office.config
-    place.office.take(replace(config, web=replace(config.web, proxies=("127.0.0.1",))))
-    client = place.app.test_client()
+class Producers:
+    """Behind a proxy of ours, each with an address of its own."""
 
-    def push(user: str, password: str, address: str) -> int:
+    def __init__(self, place: Place) -> None:
+        config = place.office.config
+        place.office.take(replace(config, web=replace(config.web, proxies=("127.0.0.1",))))
+        self._client = place.app.test_client()
+
+    def push(self, user: str, password: str, address: str, queue: str = "orders") -> int:
         word = base64.b64encode(f"{user}:{password}".encode()).decode()
         headers = {"Authorization": f"Basic {word}", "X-Forwarded-For": address}
-        return client.post("/push/orders", data="x", headers=headers).status_code
+        return self._client.post(f"/push/{queue}", data="x", headers=headers).status_code
 
+
+@pytest.fixture
+def gateway(place: Place) -> Iterator[None]:
     with socketserver.ThreadingTCPServer(("127.0.0.1", place.port), Gateway) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            codes = [push("orders", "guess", "203.0.113.9") for _ in range(12)]
-            assert codes[0] == 401
-            assert codes[-1] == 429, "who guesses waits"
-            assert push("orders", "the-secret", "198.51.100.1") == 200
-            assert push("other", "the-secret", "203.0.113.9") == 200
-        finally:
-            server.shutdown()
+        yield
+        server.shutdown()
+
+
+@pytest.mark.usefixtures("gateway")
+def test_wrong_passwords_from_elsewhere_keep_no_producer_out(place: Place) -> None:
+    """Nor those of another program of the same machine."""
+    producers = Producers(place)
+    codes = [producers.push("orders", "guess", "203.0.113.9") for _ in range(12)]
+    assert codes[0] == 401
+    assert codes[-1] == 429, "who guesses waits"
+    assert producers.push("orders", "the-secret", "198.51.100.1") == 200
+    assert producers.push("other", "the-secret", "203.0.113.9") == 200
+
+
+@pytest.mark.usefixtures("gateway")
+def test_a_queue_open_to_this_machine_is_not_open_to_whoever_has_some_other_password(place: Place) -> None:
+    """To the gateway every push over HTTP comes from this machine."""
+    near = QUEUE.replace("password = the-secret", "password = the-secret\nopen = loopback")
+    (place.directory / "queues.d" / "near.conf").write_text(near)
+    place.office.take(load(place.directory / "node.conf", {}))
+    producers = Producers(place)
+    assert producers.push("orders", "the-secret", "203.0.113.9", "near") == 403
+    assert producers.push("near", "guess", "203.0.113.9", "near") == 401
+    assert producers.push("near", "the-secret", "203.0.113.9", "near") == 200
 
 
 # -- secrets -----------------------------------------------------------------------------------------------------------
