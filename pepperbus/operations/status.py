@@ -99,7 +99,9 @@ class StatusReader:
         status.master = answer
         self._intakes = self._ask_ticker()
         self._staff = {}
-        for name, facts in (pair for one in workers.get("answers", {}).values() for pair in one.get("staff", {}).items()):
+        for name, facts in (
+            pair for one in workers.get("answers", {}).values() for pair in one.get("staff", {}).items()
+        ):
             self._staff.setdefault(name, []).append(facts)
         told = [topics for one in workers.get("answers", {}).values() for topics in one.get("topics", {}).items()]
         return {name: facts["why"] for name, facts in told if facts.get("why") and facts.get("closed") != "open"}
