@@ -122,4 +122,4 @@ def _set(found: AlarmState) -> None:
 
 def _tested(tested: Tested) -> None:
     for channel, error in tested.channels.items():
-        click.echo(f"{channel}: {error or 'taken'}")
+        click.echo(f"{channel}: {words.printable(error) or 'taken'}")

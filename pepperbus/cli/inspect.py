@@ -41,7 +41,7 @@ def status(ctx: click.Context, seconds: float) -> int:
 
 def _status(status: Status) -> None:
     for problem in status.problems:
-        click.echo(click.style("! ", fg="red") + problem)
+        click.echo(click.style("! ", fg="red") + words.printable(problem))
     head = ("topic", "state", "ready", "delayed", "leased", "dead", "in/s", "out/s", "wait p50/p99", "run p50/p99")
     rows = [
         (

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pepperbus.cli import completion
+from pepperbus.cli import completion, words
 from pepperbus.cli.jobs import bar, rate_of, selection_options, share_of
 from pepperbus.cli.session import act_as_daemon, confirm, epoch_ms, office, show
 from pepperbus.errors import NotReachable, PepperbusError
@@ -159,9 +159,8 @@ def _planned(made: ReplayView) -> None:
 
 
 def _one(made: ReplayView) -> None:
-    click.echo(
-        f"replay {made.id} of {made.topic}: {made.state}{f' ({made.why})' if made.why else ''}; {_figures(made)}"
-    )
+    why = f" ({words.printable(made.why)})" if made.why else ""
+    click.echo(f"replay {made.id} of {made.topic}: {made.state}{why}; {_figures(made)}")
     if made.state == "waiting-for-decision":
         click.echo(f"look at it, then: pepperbus replays go {made.id} (or cancel)")
     elif made.state == "paused":
@@ -184,8 +183,10 @@ def _list(found: list[ReplayView]) -> None:
 
 def _whole(made: ReplayView) -> None:
     _one(made)
-    chosen = ", ".join(f"{name} {word}" for name, word in made.words.items())
+    chosen = words.printable(", ".join(f"{name} {word}" for name, word in made.words.items()))
     click.echo(f"jobs: {made.source}{f', {chosen}' if chosen else ''}; matched {made.matched}; planned by {made.by}")
     for deed in made.deeds:
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(deed.at_ms / 1000))
-        click.echo(f"  {at}  {deed.who or 'the bus'}: {deed.what}{f' ({deed.why})' if deed.why else ''}")
+        click.echo(
+            f"  {at}  {deed.who or 'the bus'}: {deed.what}{f' ({words.printable(deed.why)})' if deed.why else ''}"
+        )

@@ -11,8 +11,11 @@ from pepperbus.operations.results import Event, Life, Percentiles, TopicLife
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as they need; numbers to the right. Nothing is printed when there are no rows."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    """Columns as wide as they need; numbers to the right. Nothing is printed when there are no rows.
+
+    Nor anything a terminal would obey: much of it was written by consumers, producers and people on the web pages.
+    """
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
     if not cells:
         return
     widths = [max(len(row[i]) for row in [list(head), *cells]) for i in range(len(head))]
@@ -85,19 +88,19 @@ def event(event: Event) -> str:
     if event.code:
         words.append(f"code {event.code}" + (f" {event.error_code}" if event.error_code else ""))
     if event.reason:
-        words.append("- " + printable(event.reason))
-    return " ".join(words)
+        words.append("- " + event.reason)
+    return printable(" ".join(words))
 
 
 def life(life: Life) -> None:
     """The whole life of a job, from its client to now."""
-    origin = f" from {life.client}" if life.client else ""
+    origin = f" from {printable(life.client)}" if life.client else ""
     click.echo(f"job {life.id}")
     click.echo(f"accepted {when(life.accepted_ms)}{origin}" + (f", trace {life.trace}" if life.trace else ""))
     length = f"{size(life.size)}" if life.size else "its beginning"
     click.echo(f"content  ({length}{', base64' if life.encoding else ''}) {short(life.content, 2000)}")
     for error in life.errors:
-        click.echo(click.style("! ", fg="red") + error, err=True)
+        click.echo(click.style("! ", fg="red") + printable(error), err=True)
     for topic in life.topics:
         click.echo()
         _topic(topic, life.accepted_ms)
@@ -113,7 +116,7 @@ def _topic(topic: TopicLife, accepted_ms: int) -> None:
         _block("answer", one.body)
         _block("stderr", one.stderr)
         if one.php_file:
-            click.echo(f"    at     {one.php_file}:{one.php_line}")
+            click.echo(f"    at     {printable(one.php_file)}:{one.php_line}")
     due = f", due {when(topic.job.due_ms)}" if topic.job and topic.job.due_ms else ""
     click.echo(f"  now: {topic.state} - {printable(topic.now)}{due}")
 

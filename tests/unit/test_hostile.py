@@ -17,10 +17,14 @@ from typing import Any
 import pytest
 
 from pepperbus.accounts.model import HOST_ROLES, Actor, Role, Via
+from pepperbus.cli import replays, words
 from pepperbus.config.load import load
 from pepperbus.errors import Forbidden, PepperbusError, UsageError
 from pepperbus.operations import alarms, marks, queue_files, queue_text, queues, versions
 from pepperbus.operations.office import Office
+from pepperbus.operations.replays import ReplayView
+from pepperbus.operations.results import Event, Life, TopicLife
+from pepperbus.replay.model import Deed
 from tests.unit.test_rights import PEOPLE, browser
 from tests.unit.test_web import QUEUE, Place
 
@@ -266,3 +270,27 @@ def test_a_key_is_never_more_than_a_key(key: str) -> None:
 def test_a_value_that_no_file_can_hold_is_said() -> None:
     with pytest.raises(UsageError, match="cannot be written"):
         queue_text.edited("", {"password": "'''\"\"\"\n"})
+
+
+# -- terminals ---------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_that_others_wrote_is_obeyed_by_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    wild = "\x1b]0;owned\x07\x9b2J"
+    words.table(("id", "why"), [(1, wild)])
+    failed = Event(
+        "attempt",
+        "1",
+        "orders/mail",
+        1,
+        code=500,
+        error_code=wild,
+        stderr=f"PHP Fatal error in /data{wild}.php:1",
+        php_file=wild,
+    )
+    words.life(Life("1", 1, client=wild, content=wild, topics=[TopicLife("orders/mail", "gone", wild, None, [failed])]))
+    made = ReplayView(1, "orders/mail", "stopped", why=wild, words={"text": wild}, deeds=[Deed(1, "anna", "go", wild)])
+    replays._whole(made)
+    shown = capsys.readouterr().out
+    assert "owned" in shown
+    assert not set(shown) & {"\x1b", "\x07", "\x9b"}
