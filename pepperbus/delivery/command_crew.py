@@ -134,14 +134,18 @@ class Crew:
             if trouble:
                 raise FileNotFoundError(trouble)
             process = self._start()
-        except OSError as error:
+        except Exception as error:  # OSError, or a bug of ours: whoever keeps them must go on
             self._free(seat)
-            self._note(trouble or f"cannot be started: {error.strerror or error}", young=True)
+            why = (error.strerror or str(error)) if isinstance(error, OSError) else repr(error)
+            self._note(trouble or f"cannot be started: {why}", young=True)
             return None
         process.seat = seat
         self.members.append(process)
         self._idle_since[process] = monotonic()
         gevent.spawn(self._watch, process)
+        if self.leaving:  # was said while it started
+            self.dismiss(process, "the worker leaves")
+            return None
         return process
 
     def _watch(self, process: Process) -> None:

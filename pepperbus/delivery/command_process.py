@@ -12,6 +12,7 @@ import signal
 import struct
 import termios
 from collections.abc import Mapping
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -201,7 +202,8 @@ class Process:
             os.close(self._verdicts)
         os.close(self._out)
         self._out = self._verdicts = -1
-        self._command.forget(self.pid)
+        with suppress(OSError):  # then it stays marked until its number is another's: that harms nobody
+            self._command.forget(self.pid)
         self.lines.put(None)
         self.ended.set()
 

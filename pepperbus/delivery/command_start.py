@@ -11,6 +11,7 @@ import os
 import pwd
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from gevent.subprocess import STDOUT, Popen
@@ -82,7 +83,13 @@ class Command:
             start_new_session=True,
             **self._other_user(),
         )
-        marks.add(process.pid)
+        try:
+            marks.add(process.pid)
+        except OSError:  # a full disk: what nobody could end after us must not begin
+            with suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
         return process
 
     def forget(self, pid: int) -> None:
