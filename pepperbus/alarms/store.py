@@ -174,6 +174,8 @@ class Store:
 
     def find_silence(self, number: int) -> Silence:
         """Raises NotFound."""
+        if number >= 1 << 63:  # more than the file can name
+            raise NotFound(f"no silence {number}")
         row = self.run(lambda c: c.execute("SELECT data FROM silences WHERE id = ?", (number,)).get)
         if row is None:
             raise NotFound(f"no silence {number}")

@@ -78,7 +78,7 @@ def add(office: Office, name: str, settings: Mapping[str, str]) -> QueueFile:
     settings = dict(settings)
     if "password" not in settings and "open" not in settings:
         settings = {"password": secrets.token_hex(16), **settings}
-    with _editing(file):
+    with editing(file):
         if file.exists():
             raise PepperbusError(f"queue {name!r} exists already ({file}); `queue set` changes it")
         _write(office, name, file, edited("", settings))
@@ -89,7 +89,7 @@ def add(office: Office, name: str, settings: Mapping[str, str]) -> QueueFile:
 def change(office: Office, name: str, settings: Mapping[str, str], unset: Iterable[str] = ()) -> QueueFile:
     """Set and unset keys of a queue, spelled as for `add`. Raises NotFound, UsageError, ConfigError."""
     file = queue_file(name, office.config)
-    with _editing(file):
+    with editing(file):
         before = text_of(file, name)
         after = edited(before, settings, unset)
         if after == before:
@@ -107,7 +107,7 @@ def put(office: Office, name: str, text: str) -> QueueFile:
     if not is_name(name):
         raise UsageError(f"{name!r} cannot name a queue: {NAME_RULE}")
     file = queue_file(name, office.config)
-    with _editing(file):
+    with editing(file):
         before = file.read_text() if file.exists() else ""
         require_standing(office, name, before)
         after = filled(text, before)
@@ -128,7 +128,7 @@ def remove(office: Office, name: str, *, keep_jobs: bool = False) -> QueueFile:
         where = ", ".join(f"{n} in {full_name}" for full_name, n in jobs.items())
         raise PepperbusError(f"jobs lie there ({where}); purge them, or keep them in the storage with --keep-jobs")
     file = queue_file(queue, office.config)
-    with _editing(file):
+    with editing(file):
         if topic:
             tree = parsed(text := text_of(file, queue))
             if topic not in tree.get("topics", {}):
@@ -148,7 +148,7 @@ def rollback(office: Office, name: str, at_ms: int) -> QueueFile:
     Raises NotFound, and ConfigError when that text would no longer be right.
     """
     file = queue_file(name, office.config)
-    with _editing(file):
+    with editing(file):
         _write(office, name, file, versions.text_of(office, name, at_ms))
     return _told(office, QueueFile(name, str(file), "changed"))
 
@@ -166,8 +166,8 @@ def lying(office: Office, name: str) -> dict[str, int]:
 
 
 @contextmanager
-def _editing(file: Path) -> Iterator[None]:
-    """One editor at a time in a directory of queue files. Raises PepperbusError when the file cannot be changed."""
+def editing(file: Path) -> Iterator[None]:
+    """One editor at a time in a directory of configuration files. Raises PepperbusError when the file cannot be changed."""
     fd = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _lock(fd, file)

@@ -263,6 +263,8 @@ def steer(office: Office, number: int, what: str) -> ReplayView:
 
 def _seen(office: Office, store: Replays, number: int, right: Right, what: str) -> Replay:
     """The replay, when this person has `right` on its topic; who may not even look is told nothing of it."""
+    if number >= 1 << 63:  # more than the file can name
+        raise NotFound(f"no replay {number}")
     replay = store.get(number)
     if not may(office, Right.VIEW, replay.topic):
         raise NotFound(f"no replay {number}")

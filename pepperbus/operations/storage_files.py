@@ -80,15 +80,13 @@ def _checked(settings: Mapping[str, str]) -> dict[str, str]:
 
 def _edit(office: Office, name: str, what: str, put: Callable[[Any], None]) -> QueueFile:
     file = office.config.file
-    before = text_of(file, name)
-    tree = parsed(before)
-    put(tree.setdefault("storages", {}))
-    after = as_text(tree, before)
-    _ask(_tried(file, after), name)
-    try:
+    with queues.editing(file):  # asking takes a while, and another editor's change must not be lost meanwhile
+        before = text_of(file, name)
+        tree = parsed(before)
+        put(tree.setdefault("storages", {}))
+        after = as_text(tree, before)
+        _ask(_tried(file, after), name)
         queues.put_text(file, after, office.config.bus)
-    except OSError as error:
-        raise PepperbusError(f"{error.filename or file}: {error.strerror or error}") from error
     done = QueueFile(name, str(file), what)
     try:
         answer = office.ask({"op": "reload"})

@@ -20,7 +20,7 @@ from pepperbus.accounts.model import HOST_ROLES, Actor, Role, Via
 from pepperbus.cli import replays, words
 from pepperbus.config.load import load
 from pepperbus.errors import Forbidden, PepperbusError, UsageError
-from pepperbus.operations import alarms, marks, queue_files, queue_text, queues, versions
+from pepperbus.operations import alarms, marks, queue_files, queue_text, queues, storage_files, versions
 from pepperbus.operations.office import Office
 from pepperbus.operations.replays import ReplayView
 from pepperbus.operations.results import Event, Life, TopicLife
@@ -113,6 +113,39 @@ def test_an_editor_who_waits_for_another_gives_up_and_says_so(place: Place, monk
     finally:
         os.close(fd)
         editor.join(20)
+
+
+def test_of_two_who_change_storages_at_once_neither_is_lost(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is asking its new Redis when the second begins."""
+    begun, chief = threading.Event(), acting(place, "chief")
+    settings = {"type": "embedded"}
+    second = threading.Thread(target=lambda: storage_files.add(chief, "second", settings), daemon=True)
+    asks = storage_files._ask
+
+    def ask(config: Any, name: str) -> None:
+        if name == "first":
+            begun.set()
+            second.start()
+            second.join(1.0)  # either it has written by now, or it waits for us
+        asks(config, name)
+
+    monkeypatch.setattr(storage_files, "_ask", ask)
+    storage_files.add(chief, "first", settings)
+    second.join(20)
+    text = (place.directory / "node.conf").read_text()
+    assert begun.is_set()
+    assert "[[first]]" in text
+    assert "[[second]]" in text
+
+
+def test_a_number_that_nothing_can_have_is_not_found(place: Place) -> None:
+    chief, huge = browser(place, "chief"), 10**19
+    assert chief.get(f"/api/v1/replays/{huge}").status_code == 404
+    assert chief.get(f"/replays/{huge}").status_code == 404
+    assert (
+        chief.post(f"/alarms/silences/{huge}/end", headers={"Origin": "http://localhost"}, data={"a": "b"}).status_code
+        == 404
+    )
 
 
 # -- rights of another system ------------------------------------------------------------------------------------------
