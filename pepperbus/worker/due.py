@@ -28,6 +28,7 @@ class Due:
         self._clock = clock
         self._found = found
         self._next_ms = 0  # epoch; 0: no job is delayed
+        self._told_ms = 0  # the soonest that `at` was told and the storage may not know yet; 0: none
         self._timer: gevent.Greenlet | None = None
         self._asked = False
         self._running = False
@@ -41,7 +42,9 @@ class Due:
             gevent.spawn_later(max(0.0, self._looked_at + _EVERY_S - self._clock.monotonic()), self._run)
 
     def at(self, due_ms: int) -> None:
-        """A job of this topic becomes due then."""
+        """A job of this topic becomes due then; the storage hears of it a moment later."""
+        if not self._told_ms or due_ms < self._told_ms:
+            self._told_ms = due_ms
         if not self._next_ms or due_ms < self._next_ms:
             self._next_ms = due_ms
             self._set_timer()
@@ -58,10 +61,15 @@ class Due:
             self._running = False
 
     def _promote(self) -> None:
+        now_ms = self._clock.now_ms()
+        if self._told_ms <= now_ms:
+            self._told_ms = 0
         try:
-            moved, self._next_ms = self._storage.promote(self._topic, self._clock.now_ms())
+            moved, self._next_ms = self._storage.promote(self._topic, now_ms)
         except StorageError:
             return  # leasing says what is wrong, and the worker's sweep asks for the next look
+        if self._told_ms and (not self._next_ms or self._told_ms < self._next_ms):
+            self._next_ms = self._told_ms
         self._set_timer()
         if moved:
             self._found()
