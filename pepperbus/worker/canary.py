@@ -97,7 +97,11 @@ class Canary:
 
     def _go_back(self, trial: _Trial) -> None:
         self._waiting.pop(trial, None)
-        self._first.start(trial.request, trial.done, trial.packed)
+        try:
+            self._first.start(trial.request, trial.done, trial.packed)
+        except Exception as error:  # a bug of ours; the exchange has begun long ago, so nobody else ends it
+            self.parts.log.error("start_failed", repr(error), topic=self.topic.full_name)
+            gevent.get_hub().loop.run_callback(trial.done, Answer(Transport.CUT, detail=repr(error)))
 
 
 class _Trial:
@@ -126,15 +130,19 @@ class _Trial:
         canary = self._canary
         canary.give(self._place)
         canary.heard(answer)
-        verdict = judge(answer, self.request, canary.topic, dedicated=canary.dedicated)
-        is_done = verdict.act is Act.DONE
-        canary.record.observe("run", time.monotonic() - self._began)
-        canary.record.add("done" if is_done else "failed")
-        self._remember(answer, verdict, is_done)
+        is_done, wait_s = False, canary.topic.zombie_grace
+        try:
+            verdict = judge(answer, self.request, canary.topic, dedicated=canary.dedicated)
+            is_done, wait_s = verdict.act is Act.DONE, wait_s if verdict.zombie else 0.0
+            canary.record.observe("run", time.monotonic() - self._began)
+            canary.record.add("done" if is_done else "failed")
+            self._remember(answer, verdict, is_done)
+        except Exception as error:  # a bug of ours must not keep the job leased and its place taken for ever
+            canary.parts.log.error("canary_failed", repr(error), topic=canary.topic.full_name)
         if is_done:
             self.done(answer)
         else:
-            canary.fall_back(self, canary.topic.zombie_grace if verdict.zombie else 0.0)
+            canary.fall_back(self, wait_s)
 
     def _remember(self, answer: Answer, verdict: Verdict, is_done: bool) -> None:
         """A row in the job's life; the attempt gets its own, whoever did it."""
