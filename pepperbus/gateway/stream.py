@@ -67,12 +67,16 @@ class Stream:
         except OSError:
             self._owner.broken("")
             return
-        if not data:
-            self._owner.ended()
-        elif self._tls is None:
-            self._owner.received(data)
-        else:
-            self._decrypt(self._tls, data)
+        try:
+            if not data:
+                self._owner.ended()
+            elif self._tls is None:
+                self._owner.received(data)
+            else:
+                self._decrypt(self._tls, data)
+        except Exception:  # a bug of ours: its client must not wait for an answer that will never come
+            self._owner.broken("")
+            raise  # told by the hub
 
     def _decrypt(self, tls: TlsFilter, data: bytes) -> None:
         try:
