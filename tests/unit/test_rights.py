@@ -393,6 +393,7 @@ INSIDE = {
     "purge.deed": "a journal row",
     "push.through_gateway": "part of running a schedule",
     "jobs.stored_of": "part of replay and purge",
+    "queues.require_standing": "a check",
     "versions.keep": "part of every change of a queue",
     "versions.newest": "a date, for those who may see the removed",
     "versions.text_of": "part of taking a change back",
