@@ -85,6 +85,24 @@ def read(text: str) -> State:
         return State()
 
 
+def bring(schedule: Schedule, source: Storage, target: Storage) -> None:
+    """Move the record to where the schedule's jobs go now. Repeating is harmless. Raises StorageError."""
+    name = key(schedule)
+    if not (text := source.recall(name)):
+        return
+    old = read(text)
+
+    def act(state: State) -> Sequence[Push]:
+        state.until = max(state.until, old.until)
+        state.timing = state.timing or old.timing
+        state.paused = state.paused or old.paused
+        state.runs = state.runs or old.runs
+        return []
+
+    change(target, schedule, act)
+    source.swap(name, text, "")
+
+
 def change(
     storage: Storage, schedule: Schedule, act: Callable[[State], Sequence[Push] | None]
 ) -> tuple[State, Sequence[Push] | None]:

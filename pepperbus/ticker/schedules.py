@@ -18,9 +18,11 @@ from pepperbus.config.model import Config, Queue
 from pepperbus.config.timing import Schedule
 from pepperbus.errors import StorageError
 from pepperbus.job import State as JobState
+from pepperbus.names import split_topic
 from pepperbus.schedule import state as record
 from pepperbus.schedule.decide import Firing, decide
 from pepperbus.schedule.state import Run, State
+from pepperbus.storage import drains
 from pepperbus.storage.contract import LEVELS, Push, Storage
 from pepperbus.ticker.maker import Maker
 
@@ -46,6 +48,7 @@ class Schedules:
         self._known: Config | None = None  # the configuration that `_due` is of
         self._due: dict[Schedule, int] = {}  # when to look at it next (ms); 0: never again
         self._soonest = 0  # of them
+        self._left: dict[str, set[str]] = {}  # queue -> storages that its topics were moved out of
         self._said: dict[str, tuple[str, float]] = {}
         self._missed: set[Schedule] = set()  # whose last firing pushed nothing although it should have
 
@@ -59,9 +62,7 @@ class Schedules:
         """Everything that is due."""
         config, now_ms = self._config(), self._clock.now_ms()
         if config is not self._known:
-            here = [one for queue in config.queues.values() for one in queue.schedule.values()]
-            self._known, self._soonest = config, _AT_ONCE
-            self._due = {one: self._due.get(one, _AT_ONCE) for one in here}
+            self._take(config)
         if not self._soonest or self._soonest > now_ms:
             return
         for schedule, due in self._due.items():
@@ -75,6 +76,17 @@ class Schedules:
                 except Exception as error:  # one that cannot be kept must not keep the others
                     self._say(schedule, repr(error))
         self._soonest = min((due for due in self._due.values() if due), default=0)
+
+    def _take(self, config: Config) -> None:
+        """Another configuration. A queue whose jobs go elsewhere is looked at now: its schedules' records come along."""
+        before = {name: record.storages(queue) for name, queue in self._known.queues.items()} if self._known else {}
+        stayed = {name for name, queue in config.queues.items() if before.get(name) == record.storages(queue)}
+        here = [one for queue in config.queues.values() for one in queue.schedule.values()]
+        self._known, self._soonest = config, _AT_ONCE
+        self._due = {one: self._due.get(one, _AT_ONCE) if one.queue in stayed else _AT_ONCE for one in here}
+        self._left = {}
+        for drain in drains.read(config.bus.data_dir).values() if here else ():
+            self._left.setdefault(split_topic(drain.topic)[0], set()).add(drain.source)
 
     def late(self) -> dict[str, float]:
         """queue/name of every schedule -> how late its last due run is (s): nobody decided it yet, or it was missed."""
@@ -114,6 +126,9 @@ class Schedules:
         places = [(self._open(name, queue), topics) for name, topics in record.storages(queue).items()]
         (first, topics), others = places[0], places[1:]
         news: list[Run] = []
+        for name in self._left.get(queue.name, set()) - record.storages(queue).keys():
+            if name in self._storages:
+                record.bring(schedule, self._storages[name], first)
 
         def act(state: State) -> Sequence[Push] | None:
             now_ms, before = self._clock.now_ms(), list(state.runs)

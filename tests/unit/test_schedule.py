@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 
 from pepperbus.child import Child
@@ -20,6 +22,7 @@ from pepperbus.job import Job, State
 from pepperbus.log import Log
 from pepperbus.names import owner_name
 from pepperbus.schedule import state as record
+from pepperbus.storage import drains
 from pepperbus.storage.contract import Outcome, Settle
 from pepperbus.storage.memory import MemoryStorage
 from pepperbus.ticker.maker import Maker
@@ -173,6 +176,34 @@ class Stage:
     def pushed(self) -> int:
         """How many jobs there ever were; one that came twice counts twice."""
         return len(self.finished) + len(self.jobs())
+
+
+def test_a_drain_takes_the_record_along(tmp_path: Path) -> None:
+    """The first firing in the new storage is not lost, and who was paused stays so; going back doubles nothing."""
+    stage = Stage(tmp_path)
+    other = MemoryStorage(stage.nodes[0].config.storages["local"], stage.clock)
+    (node,) = stage.nodes = stage.nodes[:1]
+    node.schedules._storages = {"local": stage.storage, "other": other}
+    assert stage.look(60) == ["pushed"]
+
+    def move(source: str, target: str) -> None:
+        queue = node.config.queues["orders"]
+        topics = {name: replace(topic, storage=target) for name, topic in queue.topics.items()}
+        moved = [drains.Drain(topic.full_name, source, target, 1) for topic in queue.topics.values()]
+        drains.update(node.config.bus.data_dir, lambda known: known.update({one.topic: one for one in moved}))
+        node.config = replace(node.config, queues={"orders": replace(queue, topics=topics)})
+
+    move("local", "other")
+    stage.look(60)
+    text = other.recall("schedule/orders/tick")
+    state = record.read(text)
+    assert [run.what for run in state.runs] == ["pushed", "pushed"]
+    assert stage.storage.recall("schedule/orders/tick") == ""
+    state.paused = "ann"
+    other.swap("schedule/orders/tick", text, msgspec.json.encode(state).decode())
+    move("other", "local")
+    assert stage.look(60) == ["pushed", "pushed", "paused"]
+    assert stage.state.paused == "ann"
 
 
 def test_of_two_nodes_one_pushes_each_firing(tmp_path: Path) -> None:
