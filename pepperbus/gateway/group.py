@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from pepperbus.gateway.entries import Id, entry_of
-from pepperbus.gateway.taken import Taken
+from pepperbus.gateway.taken import Taken, forget
 
 if TYPE_CHECKING:
     from pepperbus.gateway.session import Session
@@ -74,6 +74,9 @@ class Group:
             del self.consumers[min(idle, key=lambda one: one.seen_ms).name]
 
     def deliver(self, taken: Taken, consumer: Consumer, session: Session, now_ms: int, now: float) -> None:
+        """One that is here already was taken from this node for lost and came back: whoever had it has it no more."""
+        if (before := self.drop(taken.leased.job_id)) is not None:
+            forget(before.taken)
         pending = Pending(taken, consumer, session)
         self.last = max(self.last, pending.entry)
         self._put(pending, consumer, session, now_ms, now)

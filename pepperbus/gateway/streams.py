@@ -314,7 +314,7 @@ def _acknowledge(session: Session, place: Place, jobs: Sequence[int]) -> bytes:
         for lane in dict.fromkeys(lane for lane, _ in lying):
             settles = [Settle(place.name, job_id, Outcome.DONE) for where, job_id in lying if where is lane]
             count += lane.storage.settle(front.owner, settles)
-    except StorageError:
+    except Exception:  # StorageError, or a bug of an engine: either way their leases must end some day
         for pending in mine:
             group.redeliver(pending, pending.consumer, pending.session, pending.delivered_ms, front.clock.monotonic())
         raise
