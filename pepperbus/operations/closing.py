@@ -6,9 +6,14 @@ sidecar calls `finish` now and then.
 
 from __future__ import annotations
 
+from configobj import ConfigObjError
+
 from pepperbus.accounts.model import Right
+from pepperbus.config.load import queue_file
+from pepperbus.errors import NotFound
 from pepperbus.operations import queues
 from pepperbus.operations.office import Office
+from pepperbus.operations.queue_text import parsed, text_of
 from pepperbus.operations.results import QueueFile
 from pepperbus.operations.rights import operation
 
@@ -31,7 +36,15 @@ def reopen(office: Office, name: str) -> QueueFile:
 @operation(Right.ADMIN, "name", audited=False)
 def finish(office: Office, name: str) -> bool:
     """Remove the queue if it waits for that and nothing lies there any more, dead jobs neither; whether it went."""
-    if office.queue(name).closed != "remove" or queues.lying(office, name):
+    if office.queue(name).closed != "remove" or not _waits(office, name) or queues.lying(office, name):
         return False
     queues.remove(office, name)
     return True
+
+
+def _waits(office: Office, name: str) -> bool:
+    """Whether its file says so too: somebody may have opened it again and the bus not have taken that yet."""
+    try:
+        return str(parsed(text_of(queue_file(name, office.config), name)).get("closed")) == "remove"
+    except (NotFound, ConfigObjError):
+        return False

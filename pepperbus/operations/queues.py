@@ -201,13 +201,15 @@ def _write(office: Office, name: str, file: Path, text: str) -> None:
     _check_commands(office, before, after)
     if before is not None:
         _check_stranded(office, before, after)
+    elif removed_ms := versions.newest(office, name):  # jobs and history of a queue that was removed are under its name
+        require_standing(office, name, versions.text_of(office, name, removed_ms))
     _note(before, after)
     versions.keep(office, name, file)
     put_text(file, text, office.config.bus)
 
 
 def require_standing(office: Office, name: str, before: str) -> None:
-    """A file the bus has not taken (yet, or any more) belongs to whose system it names, not to whoever replaces it.
+    """A file the bus has not taken, or that was removed, belongs to the system it names, not to whoever replaces it.
 
     Raises Forbidden.
     """

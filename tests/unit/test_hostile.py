@@ -20,7 +20,7 @@ from pepperbus.accounts.model import HOST_ROLES, Actor, Role, Via
 from pepperbus.cli import replays, words
 from pepperbus.config.load import load
 from pepperbus.errors import Forbidden, PepperbusError, UsageError
-from pepperbus.operations import alarms, marks, queue_files, queue_text, queues, storage_files, versions
+from pepperbus.operations import alarms, closing, marks, queue_files, queue_text, queues, storage_files, versions
 from pepperbus.operations.office import Office
 from pepperbus.operations.replays import ReplayView
 from pepperbus.operations.results import Event, Life, TopicLife
@@ -160,6 +160,34 @@ def test_a_file_the_bus_has_not_taken_belongs_to_the_system_it_names(place: Plac
     with pytest.raises(Forbidden):
         queue_files.trial(acting(place, "head"), "pay", text)
     queues.put(acting(place, "chief"), "pay", text)
+
+
+def test_the_name_of_a_removed_queue_stays_with_its_system(place: Place) -> None:
+    """Its jobs and what they told lie on under that name."""
+    file = place.directory / "queues.d" / "pay.conf"
+    file.write_text(QUEUE.replace("system = shop", "system = bank"))
+    place.office.take(load(place.directory / "node.conf", {}))
+    queues.remove(acting(place, "chief"), "pay", keep_jobs=True)
+    place.office.take(load(place.directory / "node.conf", {}))
+    settings = {"system": "shop", "mail/run": "pull"}
+    with pytest.raises(Forbidden):
+        queues.add(acting(place, "head"), "pay", settings)
+    with pytest.raises(Forbidden):
+        queues.put(acting(place, "head"), "pay", QUEUE)
+    assert not file.exists()
+    queues.add(acting(place, "elsewhere"), "pay", {**settings, "system": "bank"})
+
+
+def test_a_queue_opened_again_is_not_removed_because_the_bus_does_not_know_yet(place: Place) -> None:
+    chief, file = acting(place, "chief"), place.directory / "queues.d" / "orders.conf"
+    closing.close(chief, "orders", remove=True)
+    place.office.take(load(place.directory / "node.conf", {}))
+    closing.reopen(acting(place, "chief"), "orders")
+    assert not closing.finish(acting(place, "chief"), "orders")
+    assert file.exists()
+    closing.close(acting(place, "chief"), "orders", remove=True)
+    assert closing.finish(acting(place, "chief"), "orders")
+    assert not file.exists()
 
 
 def test_a_file_that_cannot_be_read_can_be_put_right(place: Place) -> None:
