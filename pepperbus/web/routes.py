@@ -7,7 +7,6 @@ function here (or in people.py, for accounts) of a few lines and its row. What a
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any
 
 from pepperbus.errors import UsageError
@@ -233,7 +232,7 @@ def _bytes(text: str, encoding: str) -> bytes:
         raise UsageError(f'encoding: {encoding!r} must be "" or "base64"')
     try:
         return base64.b64decode(text, validate=True) if encoding else text.encode()
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error is one; of other letters than ASCII it is not that
         raise UsageError(f"this is not base64: {error}") from error
 
 

@@ -148,6 +148,14 @@ def test_a_number_that_nothing_can_have_is_not_found(place: Place) -> None:
     )
 
 
+def test_what_makes_no_sense_is_no_bug_of_ours(place: Place) -> None:
+    chief = browser(place, "chief")
+    body = {"contents": ["é"], "encoding": "base64"}
+    assert chief.post("/api/v1/queues/orders/push", json=body).status_code == 400
+    assert chief.get("/search?topic=orders/mail&since=yesterday").status_code == 200
+    assert chief.get("/topics/orders/mail/jobs?since=yesterday").status_code == 200
+
+
 # -- rights of another system ------------------------------------------------------------------------------------------
 
 

@@ -65,7 +65,7 @@ def _replay(desk: Desk, given: dict[str, str], page: EventPage) -> dict[str, Any
 
 
 def _find(desk: Desk, given: dict[str, str]) -> EventPage:
-    back = int(given["since"] or 0)
+    back = request.args.get("since", 0, int)
     since_ms = int((time.time() - back) * 1000) if back else 0
     if given["state"] in ("ready", "delayed", "leased") and given["topic"]:
         return _lying(desk, given, since_ms)
