@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import gevent
 
 from pepperbus.clock import SystemClock
@@ -22,12 +24,20 @@ class Handout:
         self.looks = 0
         self.waiting = Waiting(self, self)
 
+        self.ready: list = []
+        self.given_back: list = []
+        self.errors: list[tuple] = []
+
     def lease(self, place: Place, n: int) -> list:
         self.looks += 1
-        return []
+        jobs, self.ready = self.ready, []
+        return jobs
 
     def untake(self, place: Place, jobs: list) -> None:
-        assert not jobs
+        self.given_back += jobs
+
+    def error(self, *words: object, **facts: object) -> None:
+        self.errors.append(words)
 
     def waits(self, waits: bool) -> bool:
         return False
@@ -53,3 +63,24 @@ def test_a_due_job_that_nobody_may_have_makes_nobody_spin() -> None:
     assert 0 < handout.looks < 40
     handout.waiting.close()
     assert told == [None]
+
+
+def test_a_bug_with_one_client_keeps_no_job_from_the_others() -> None:
+    handout = Handout()
+    place = Place(handout, Topic("mail", "t", storage="local", run="pull"), None, Record())
+    handout.ready = ["first", "second", "third"]
+    told: list[object] = []
+
+    def fails(where: object, jobs: list) -> None:
+        raise RuntimeError("a bug of ours")
+
+    for receive in (fails, lambda where, jobs: told.extend(jobs)):
+        handout.waiting.wait(Waiter([place], 1, 0.0, receive), [place.rings])
+    place.ring()
+    end = time.monotonic() + 20
+    while not handout.given_back:
+        assert time.monotonic() < end
+        gevent.sleep(0.01)
+    assert (told, handout.given_back) == (["second"], ["third"])
+    assert handout.errors
+    handout.waiting.close()
