@@ -136,6 +136,9 @@ class Schedules:
             firings, changed = decide(schedule, state, now_ms, self._node, is_running)
             if not changed:
                 return None
+            if others and len(firings) > record.KEPT:  # more at once than the others could find in the record
+                firings = firings[: record.KEPT]
+                state.until = firings[-1].slot
             full = bool(firings) and self._is_full(queue, len(firings) * schedule.times)
             fired = self._runs(schedule, firings, now_ms, full) if firings else []
             state.remember(*fired)

@@ -364,6 +364,24 @@ def test_topics_in_two_storages_get_the_same_jobs(tmp_path: Path) -> None:
     assert len(ids[0]) == 4
 
 
+def test_what_is_made_up_for_reaches_both_storages(tmp_path: Path) -> None:
+    """More firings at once than a record remembers: the second storage knows them from there."""
+    two = QUEUE.replace("run = http", "storage = local\nrun = http").replace(
+        "[schedule]", "[[stock]]\nstorage = far\nrun = http\nurl = http://127.0.0.1:1/\n[schedule]"
+    )
+    more = {"more": "[[far]]\ntype = embedded\n", "queue": two}
+    clock = ManualClock(ms("2026-01-01T00:00:30"))
+    tick = "expression = * * * * *\ncatch_up = all"
+    config = configured(tmp_path, tick, **more)
+    near, far = (MemoryStorage(config.storages[name], clock) for name in ("local", "far"))
+    node = Node(tmp_path, "a", {"local": near, "far": far}, clock, tick, **more)
+    node.look()
+    clock.advance(50 * 60)
+    for _ in range(5):
+        node.look()
+    assert (near.depth("orders/mail").ready, far.depth("orders/stock").ready) == (50, 50)
+
+
 # -- words -------------------------------------------------------------------------------------------------------------
 
 
