@@ -199,6 +199,7 @@ def _write(office: Office, name: str, file: Path, text: str) -> None:
     if after.system != (before.system if before else ""):
         require(office, Right.ADMIN, after.system or EVERYWHERE, f"move {name} there")
     _check_commands(office, before, after)
+    _check_intakes(office, before, after)
     if before is not None:
         _check_stranded(office, before, after)
     elif removed_ms := versions.newest(office, name):  # jobs and history of a queue that was removed are under its name
@@ -223,6 +224,17 @@ def _check_commands(office: Office, before: Queue | None, after: Queue) -> None:
     for name, topic in after.topics.items():
         if topic.run == "command" and _what_runs(topic) != known.get(name):
             require(office, Right.ADMIN, EVERYWHERE, f"let {topic.full_name} run a command")
+
+
+def _check_intakes(office: Office, before: Queue | None, after: Queue) -> None:
+    """An intake empties whatever list it names, wherever the bus reaches: not for an administrator of some systems only.
+
+    Raises Forbidden.
+    """
+    known = {(one.url, one.key) for one in before.intakes} if before else set()
+    for one in after.intakes:
+        if (one.url, one.key) not in known:
+            require(office, Right.ADMIN, EVERYWHERE, f"let {after.name} take from {one.key}")
 
 
 def _what_runs(topic: Topic) -> tuple[object, ...]:

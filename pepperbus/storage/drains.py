@@ -41,15 +41,22 @@ def read(data_dir: Path) -> dict[str, Drain]:
 
 
 def update(data_dir: Path, change: Callable[[dict[str, Drain]], None]) -> None:
-    """Read, change, write, alone. Raises OSError."""
+    """Read, change, write, alone; on the disk when it returns: a lost record would leave jobs where nobody looks.
+
+    Raises OSError.
+    """
     fd = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         drains = read(data_dir)
         change(drains)
         new = data_dir / (FILE + ".new")
-        new.write_bytes(msgspec.json.encode(list(drains.values())))
+        with new.open("wb") as out:
+            out.write(msgspec.json.encode(list(drains.values())))
+            out.flush()
+            os.fsync(out.fileno())
         os.replace(new, data_dir / FILE)
+        os.fsync(fd)
     finally:
         fcntl.flock(fd, fcntl.LOCK_UN)  # gevent's os.close closes only in the hub's next turn
         os.close(fd)

@@ -202,6 +202,16 @@ def test_only_an_administrator_of_everything_lets_the_bus_run_a_command(place: P
         assert head.put("/api/v1/queues/mine", json={"settings": change}).status_code == status, change
 
 
+def test_only_an_administrator_of_everything_names_a_list_to_take_from(place: Place) -> None:
+    head, chief = browser(place, "head"), browser(place, "chief")
+    intake = "[intakes]\n[[old]]\nurl = redis://127.0.0.1:6379/0\nkey = sessions\n"
+    file = f"password = s3cret\nsystem = shop\n{intake}[topics]\n[[x]]\nrun = pull\n"
+    refused = head.put("/api/v1/queues/mine/file", json={"text": file})
+    assert refused.status_code == 403, refused.text
+    assert "let mine take from sessions" in refused.text
+    assert chief.put("/api/v1/queues/mine/file", json={"text": file}).status_code == 200
+
+
 def test_an_older_version_does_not_move_a_queue_either(place: Place) -> None:
     chief = browser(place, "chief")
     chief.put("/api/v1/queues/orders", json={"settings": {"system": "bank"}})
