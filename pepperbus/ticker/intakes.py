@@ -55,7 +55,7 @@ class Intakes:
         wanted = {one: queue for queue in takes for one in lists_of(queue)}
         for one in self._taking.keys() - wanted.keys():
             self._taking.pop(one)[1].kill(block=False)
-        for one in wanted.keys() - self._taking.keys():
+        for one in [one for one in wanted if one not in self._taking]:  # in their files' order, as they are shown
             taking = _Taking(one, self._child, self._maker, self._storages, self._config)
             self._taking[one] = taking, gevent.spawn(taking.run)
 
