@@ -8,6 +8,7 @@ from typing import Any
 import gevent
 import pytest
 import redis
+from gevent.event import Event
 
 from pepperbus.config.model import Intake, Secret
 from pepperbus.ticker import intakes
@@ -18,6 +19,7 @@ class Source:
     """Nothing to take, and then its Redis is gone."""
 
     waits = False
+    taken_from = Event()
     refused = "refused"
 
     def __init__(self, *words: Any) -> None:
@@ -36,6 +38,7 @@ class Source:
         return 0, 0
 
     def take(self, n: int) -> list[bytes]:
+        self.taken_from.set()
         return []
 
     def leave(self) -> None:
@@ -67,8 +70,7 @@ def test_it_is_left_though_redis_cannot_be_told(monkeypatch: pytest.MonkeyPatch)
     what = intakes.Listed("q", intake, "k", read_raw)
     taking = intakes._Taking(what, child, child, {}, lambda: config)
     greenlet = gevent.spawn(taking.run)
-    gevent.sleep(0.2)
-    assert not greenlet.ready()
+    assert Source.taken_from.wait(20), "it never began to take"
     greenlet.kill(block=False)
     greenlet.join(20)
     assert greenlet.ready(), "it went on taking"
