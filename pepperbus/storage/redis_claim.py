@@ -33,14 +33,20 @@ class _Holding:
     """What one owner holds of one topic, as far as this process knows: job id -> pointer.
 
     Its claims take turns: while one is under way, what it moves looks like the leavings of a claim without an answer.
+    `leaving`: jobs whose verdict is under way, or without an answer and to be repeated. Should one come back to this
+    owner meanwhile it may not run yet: the verdict that is still to come would take it away while it runs.
     """
 
-    __slots__ = ("pointers", "suspect_until", "turn")
+    __slots__ = ("leaving", "pointers", "suspect_until", "turn")
 
     def __init__(self) -> None:
         self.pointers: dict[int, bytes] = {}
+        self.leaving: dict[int, bytes] = {}
         self.suspect_until = 0.0
         self.turn = BoundedSemaphore(1)
+
+    def known(self) -> set[bytes]:
+        return {*self.pointers.values(), *self.leaving.values()}
 
 
 class Along(Protocol):
@@ -85,10 +91,10 @@ class Claims:
         self._announce(connection, owner)
         leased: list[Leased] = []
         if time.monotonic() < holding.suspect_until:
-            leased = self._missed(connection, keys, owner, n, holding.pointers)
+            leased = self._missed(connection, keys, owner, n, holding)
         while not leased:
             pointers = self._claim(connection, keys, n, owner)
-            leased = self._fetch(connection, keys, owner, pointers, holding.pointers)
+            leased = self._fetch(connection, keys, owner, pointers, holding)
             if len(pointers) < n:
                 break
         return leased
@@ -119,7 +125,7 @@ class Claims:
             other.answered(connection, replies[: first.commands])
             try:
                 pointers = moved(connection.check_together(replies[first.commands :]))
-                leased = self._fetch(connection, keys, owner, pointers, holding.pointers)
+                leased = self._fetch(connection, keys, owner, pointers, holding)
                 if leased or len(pointers) < n:
                     return leased
                 return self._lease(connection, keys, n, owner, holding)
@@ -139,39 +145,41 @@ class Claims:
         return claim(connection, keys, n, owner)
 
     def _fetch(
-        self, connection: Connection, keys: Keys, owner: str, pointers: Sequence[bytes], held: dict[int, bytes]
+        self, connection: Connection, keys: Keys, owner: str, pointers: Sequence[bytes], holding: _Holding
     ) -> list[Leased]:
-        """The jobs behind the pointers; those that lead nowhere leave the owner's list."""
+        """The jobs behind the pointers; those that lead nowhere leave the owner's list. All of them or an error."""
         if not pointers:
             return []
         fields = [found[:ID] for found in pointers]
         bodies, records = connection.ask(several(((b"HMGET", keys.job), (b"HMGET", keys.att)), fields))
-        if not any(records) and _all_good(pointers, bodies):
-            return _first_attempts(keys.topic, fields, pointers, bodies, held)
+        if not holding.leaving and not any(records) and _all_good(pointers, bodies):
+            return _first_attempts(keys.topic, fields, pointers, bodies, holding.pointers)
         leased, stale, topic = [], [], keys.topic
+        mine: dict[int, bytes] = {}
         for found, name, stored, text in zip(pointers, fields, bodies, records, strict=True):
-            if is_good(found, stored):
-                job_id = int(name)
-                spent, crashes, due_ms = Record.decode(text) if text else VIRGIN
-                held[job_id] = found
-                leased.append(Leased(topic, job_id, stored[NONCE:], spent + 1, crashes, due_ms))
-            else:
+            job_id = int(name)
+            if not is_good(found, stored):
                 stale.append(found)
+            elif job_id not in holding.leaving:
+                spent, crashes, due_ms = Record.decode(text) if text else VIRGIN
+                mine[job_id] = found
+                leased.append(Leased(topic, job_id, stored[NONCE:], spent + 1, crashes, due_ms))
         if stale:
             connection.tell(each((b"LREM", keys.held(owner), 1), stale))
+        holding.pointers.update(mine)  # last: what an error kept from the caller must still look missed
         return leased
 
-    def _missed(self, connection: Connection, keys: Keys, owner: str, n: int, held: dict[int, bytes]) -> list[Leased]:
+    def _missed(self, connection: Connection, keys: Keys, owner: str, n: int, holding: _Holding) -> list[Leased]:
         """Jobs a claim without an answer moved into the owner's list: they are its, it only does not know them yet."""
-        known = set(held.values())  # before we look: what is settled meanwhile must not seem missed
+        known = holding.known()  # before we look: what is settled meanwhile must not seem missed
         lists, owners = connection.ask((b"LRANGE", keys.held(owner), 0, -1), (b"SMEMBERS", keys.owners))
-        known.update(held.values())
+        known |= holding.known()
         missed = [found for found in reversed(lists) if found not in known]
         if missed and self._link.pika:
             missed = self._won(connection, keys, owner, owners, missed)
         if missed:
             connection.tell((b"SADD", keys.owners, owner))
-        return self._fetch(connection, keys, owner, missed[:n], held)
+        return self._fetch(connection, keys, owner, missed[:n], holding)
 
     def _won(
         self, connection: Connection, keys: Keys, owner: str, owners: Sequence[bytes], missed: list[bytes]
@@ -190,10 +198,24 @@ class Claims:
         return holding.pointers if holding else {}
 
     def forget(self, topic: str, owner: str, job_ids: Sequence[int]) -> None:
-        """They are settled."""
+        """They are done."""
         held = self.held(topic, owner)
         for job_id in job_ids:
             held.pop(job_id, None)
+
+    @contextmanager
+    def leaving(self, topic: str, owner: str, job_ids: Sequence[int]) -> Iterator[None]:
+        """While a verdict that may bring these jobs back is under way; after an error until it was repeated."""
+        holding = self._holdings.get((topic, owner))
+        if holding is None:
+            yield
+            return
+        for job_id in job_ids:
+            if found := holding.pointers.pop(job_id, None):
+                holding.leaving[job_id] = found
+        yield
+        for job_id in job_ids:
+            holding.leaving.pop(job_id, None)
 
     def forget_owner(self, owner: str) -> None:
         for at in [at for at in self._holdings if at[1] == owner]:

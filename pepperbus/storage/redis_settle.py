@@ -46,7 +46,7 @@ class Settlements:
                 count += self._done(owner, topic, ids)
                 changed = True
             for topic, group in other.items():
-                count += self._link.guarded(lambda c, g=group, t=topic: self._decide(c, owner, self._link.keys(t), g))  # type: ignore[misc]
+                count += self._decided(owner, topic, group)
                 changed = True
         except StorageUnavailable as error:
             if changed:
@@ -54,8 +54,6 @@ class Settlements:
             raise
         for topic, ids in done.items():
             self._claims.forget(topic, owner, ids)
-        for topic, group in other.items():
-            self._claims.forget(topic, owner, [one.job_id for one in group])
         return count
 
     def settle_and_lease(
@@ -76,6 +74,11 @@ class Settlements:
         with self._link.pool.borrow() as connection:
             done.answered(connection, connection.exchange(*done.commands(connection)))
         return done.count
+
+    def _decided(self, owner: str, topic: str, group: Sequence[Settle]) -> int:
+        keys = self._link.keys(topic)
+        with self._claims.leaving(topic, owner, [one.job_id for one in group]):
+            return self._link.guarded(lambda connection: self._decide(connection, owner, keys, group))
 
     def _decide(self, connection: Connection, owner: str, keys: Keys, group: Sequence[Settle]) -> int:
         """Apply RETRY, DEAD and BACK of one topic to those jobs `owner` still holds."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
@@ -17,8 +18,11 @@ from pepperbus.errors import StorageError, StorageRefused, StorageUnavailable, S
 from pepperbus.ids import IdGenerator
 from pepperbus.job import State
 from pepperbus.log import Log
-from pepperbus.storage.contract import Outcome, Push, Settle
+from pepperbus.storage.contract import Leased, Outcome, Push, Settle
 from pepperbus.storage.redis import RedisStorage
+from pepperbus.storage.redis_keys import Keys
+from pepperbus.storage.redis_link import Link
+from pepperbus.storage.redis_settle import Settlements
 from pepperbus.storage.redis_url import parse_url
 from pepperbus.storage.redis_wire import Connection
 from tests.fixtures.redis import Redis
@@ -119,6 +123,85 @@ def test_jobs_of_a_claim_without_an_answer_come_with_the_next(start_redis: Calla
         assert sorted(job.job_id for job in first + rest) == [job.job_id for job in batch]
         assert one.settle(ME, [Settle(T, job.job_id, Outcome.DONE) for job in batch]) == 4
         assert one.lease(T, 5, ME) == []
+
+
+def doubt(one: RedisStorage, redis: Redis) -> None:
+    """A claim without an answer: from now on the owner's list is searched for what it may have moved there."""
+    redis.freeze()
+    with pytest.raises(StorageError):
+        one.lease(T, 1, ME)
+    redis.thaw()
+    until(lambda: works(one))
+
+
+def test_a_job_given_back_and_claimed_again_is_held_once(
+    start_redis: Callable[..., Redis], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given back in a batch with jobs of another topic, it is leased anew before the whole batch is through."""
+    redis = start_redis(**FOREVER)
+    with storage(redis.url, 0.3) as one:
+        doubt(one, redis)
+        one.push([push(b"x", T, "orders/other")])
+        jobs = one.lease(T, 1, ME) + one.lease("orders/other", 1, ME)
+        again: list[Leased] = []
+        decide = Settlements._decide
+
+        def and_lease(self: Settlements, connection: Connection, owner: str, keys: Keys, group: list[Settle]) -> int:
+            count = decide(self, connection, owner, keys, group)
+            if keys.topic == "orders/other":
+                again.extend(one.lease(T, 1, ME))
+            return count
+
+        monkeypatch.setattr(Settlements, "_decide", and_lease)
+        one.settle(ME, [Settle(job.topic, job.job_id, Outcome.BACK, spent=False) for job in jobs])
+        assert len(again) == 1
+        assert one.lease(T, 5, ME) == []
+
+
+def test_a_job_whose_giving_back_is_repeated_does_not_run_in_between(
+    start_redis: Callable[..., Redis], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first giving back had no answer but took effect: leased at once, the second would take it away while it runs."""
+    redis = start_redis(**FOREVER)
+    with storage(redis.url, 0.3) as one:
+        one.push([push(b"x")])
+        (job,) = one.lease(T, 1, ME)
+        back = [Settle(T, job.job_id, Outcome.BACK, spent=False)]
+        move = Link.move
+
+        def and_lose(self: Link, *args: Any) -> None:
+            move(self, *args)
+            raise StorageUnknown("cut")
+
+        with monkeypatch.context() as lossy:
+            lossy.setattr(Link, "move", and_lose)
+            with pytest.raises(StorageUnknown):
+                one.settle(ME, back)
+        leased = one.lease(T, 5, ME)
+        one.settle(ME, back)
+        leased += one.lease(T, 5, ME)
+        assert [job.job_id for job in leased] == [job.job_id]
+        assert one.depth(T)[:4] == (0, 0, 1, 0)
+
+
+def test_a_claim_that_fails_behind_the_bodies_loses_none(
+    start_redis: Callable[..., Redis], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a pointer that leads nowhere, whose removal fails."""
+    redis = start_redis(**FOREVER)
+    with storage(redis.url, 0.3) as one:
+        sent = push(b"x")
+        one.push([sent])
+        redis.ask("RPUSH", "pb:{orders/mail}:ready", b"%020d:ffffff" % (sent.job_id - 1))
+
+        def cut(self: Connection, *parts: Any) -> Any:
+            raise StorageUnknown("cut")
+
+        with monkeypatch.context() as lossy:
+            lossy.setattr(Connection, "tell", cut)
+            with pytest.raises(StorageUnknown):
+                one.lease(T, 5, ME)
+        assert [job.job_id for job in one.lease(T, 5, ME)] == [sent.job_id]
 
 
 # -- killed, stopped ---------------------------------------------------------------------------------------------------
