@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ VAR = ROOT / "var" / "bench"
 
 def main(argv: list[str] | None = None) -> int:
     given = _arguments(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped
     rows = [row for row in all_rows() if _chosen(row, given)]
     if not (rows or given.peers or given.growth):
         print(f"bench: no such row: {given.rows}", file=sys.stderr)
