@@ -216,14 +216,15 @@ class Ticker:
                 del self._suspects[where, who]
 
     def _looks_dead(self, owner: str) -> bool:
-        node, name, _ = split_owner(owner)
+        node, name, boot = split_owner(owner)
         if node != self._config.bus.node:
             return False
-        if name.startswith("worker."):  # its successor takes back what it held, unless none comes
-            return (
-                name not in self._family and self.clock.monotonic() - self._seen.get(name, -_SUCCESSOR_S) > _SUCCESSOR_S
-            )
-        return self._family.get(name) != owner
+        living = self._family.get(name)
+        if living is None and name.startswith("worker."):  # its successor takes back what it held, unless none comes
+            return self.clock.monotonic() - self._seen.get(name, -_SUCCESSOR_S) > _SUCCESSOR_S
+        if living is not None and name.startswith("worker."):  # nor does it look into storages that it has no topics in
+            return living != owner and _is_earlier(boot, split_owner(living)[2])
+        return living != owner
 
     def _forget_tables(self) -> None:
         """Remove the in-flight tables of dead workers whose leases lie nowhere any more."""
@@ -317,6 +318,12 @@ class Ticker:
 
 def _lies_on(nodes: set[str], owner: str) -> bool:
     return split_owner(owner)[0] in nodes
+
+
+def _is_earlier(boot: str, living: str) -> bool:
+    """Whether incarnation `boot` came before the `living` one of its name: births are counted, and one bus runs at a time."""
+    (bus, _, number), (its_bus, _, its_number) = boot.rpartition("."), living.rpartition(".")
+    return bus != its_bus or int(number) < int(its_number)
 
 
 def main(child: Child) -> None:

@@ -73,6 +73,18 @@ def test_a_dead_process_loses_its_leases_at_the_second_look(stage: Stage, name: 
     assert stage.beat() == 0
 
 
+def test_what_a_killed_worker_held_where_its_successor_never_looks_comes_back(stage: Stage) -> None:
+    """Its topic moved to another storage: who has its name now opens only that one."""
+    for dead in ("n/worker.orders.0/b.9", "n/worker.orders.0/a.99"):
+        stage.lease(dead)
+    stage.lease("n/worker.orders.0/b.11")  # born a moment ago: the master has not said so yet
+    stage.family("n/ticker/b", "n/worker.orders.0/b.10")
+    assert stage.beat() == 3
+    assert stage.beat() == 1
+    for _ in range(5):
+        assert stage.beat() == 1
+
+
 def test_a_clock_that_jumps_takes_no_leases_from_living_nodes(stage: Stage) -> None:
     stage.storage.heartbeat("m")
     stage.lease("m/worker.orders.0/b")
