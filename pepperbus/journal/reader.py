@@ -18,7 +18,7 @@ import apsw
 import gevent
 import msgspec
 
-from pepperbus.journal import log
+from pepperbus.journal import failures, log
 from pepperbus.journal.contract import Row
 from pepperbus.journal.fields import key_of
 from pepperbus.journal.store import error_text, signed
@@ -73,6 +73,13 @@ class Reader:
         wanted = _Wanted(topic, outcome, since_ms, error.lower(), text.encode(), trace, field)
         return _in_thread(lambda: self._search(wanted, limit))
 
+    def failed(self, topic: str, since_ms: int, now_ms: int) -> failures.Counted:
+        """Every failure since then (0: of all that is kept), counted by error, of one topic or ("") of all.
+
+        Counting begins with the bin of time in which `since_ms` lies.
+        """
+        return _in_thread(lambda: self._failed(topic, since_ms, failures.width_for(since_ms, now_ms)))
+
     def _life(self, job_id: int) -> list[Row]:
         packed = b"\xcf" + job_id.to_bytes(8, "big")  # how msgpack spells an id, whose top bit is set
         with ExitStack() as stack:
@@ -104,6 +111,18 @@ class Reader:
         found.sort(key=lambda row: row.at_ms, reverse=True)
         del found[limit:]
         return found
+
+    def _failed(self, topic: str, since_ms: int, width: int) -> failures.Counted:
+        known: failures.Known = {}
+        with ExitStack() as stack:
+            tails, positions, connection = self._snapshot(stack)
+            if connection:
+                known = failures.read(connection, topic, since_ms, width)
+            for data in _unread(tails, positions):
+                failures.add(known, (row for row, _ in log.read(data)), topic, since_ms, width)
+            found = list(failures.with_examples(known, connection)) if connection else [*known.values()]
+        begin = since_ms or min((at for one in found for at in one.bins), default=0)
+        return failures.Counted(found, begin - begin % width, width)
 
     def _search_database(
         self, connection: apsw.Connection, wanted: _Wanted, limit: int, deadline: float, found: Found

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import apsw
 import msgspec
 
-from pepperbus.journal import log
+from pepperbus.journal import failures, log
 from pepperbus.journal.contract import Row
 from pepperbus.journal.fields import key_of
 
@@ -28,7 +28,7 @@ _decode = msgspec.msgpack.Decoder(Row).decode
 LINGER_S = 2.0  # a finished file lies that long before it is deleted, for those who follow
 BATCH_BYTES = 16 << 20  # of log file a transaction
 _DELETE_ROWS = 20_000
-_SCHEMA = """
+_SCHEMA = f"""
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
@@ -40,6 +40,7 @@ CREATE INDEX IF NOT EXISTS rows_job ON rows (job);
 CREATE INDEX IF NOT EXISTS rows_topic ON rows (topic);
 CREATE INDEX IF NOT EXISTS rows_failed ON rows (topic) WHERE failed;
 CREATE TABLE IF NOT EXISTS fields (key INTEGER NOT NULL, line INTEGER NOT NULL, PRIMARY KEY (key, line)) WITHOUT ROWID;
+{failures.SCHEMA}
 CREATE TABLE IF NOT EXISTS files (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
 """
 
@@ -100,7 +101,10 @@ def _ingest_file(path: Path, position: int, connection: apsw.Connection, linger_
                 connection.executemany(
                     "INSERT INTO rows VALUES (?,?,?,?,?,?,?)", (_columns(row, data) for row, data, _ in batch)
                 )
-                _index([row for row, _, _ in batch], connection)
+                first = connection.last_insert_rowid() - len(batch) + 1
+                lines = [(first + i, row) for i, (row, _, _) in enumerate(batch)]
+                _index(lines, connection)
+                failures.count(lines, connection)
                 connection.execute("INSERT OR REPLACE INTO files VALUES (?,?)", (path.name, position))
         stat = os.fstat(file.fileno())
         finished = finished and time.time() - stat.st_mtime >= linger_s
@@ -117,10 +121,9 @@ def _records(data: bytes) -> Iterator[tuple[Row, bytes, int]]:
         start = end
 
 
-def _index(rows: list[Row], connection: apsw.Connection) -> None:
-    """Remember where the fields of these rows are, which are the last of the table."""
-    first = connection.last_insert_rowid() - len(rows) + 1
-    found = ((key_of(field), first + i) for i, row in enumerate(rows) for field in row.fields)
+def _index(lines: list[tuple[int, Row]], connection: apsw.Connection) -> None:
+    """Remember where the fields of these rows are."""
+    found = ((key_of(field), line) for line, row in lines for field in row.fields)
     connection.executemany("INSERT OR IGNORE INTO fields VALUES (?,?)", found)
 
 
@@ -150,6 +153,8 @@ def retain(database: Path, oldest_ms: int, max_bytes: int) -> int:
             deleted += gone
         while _used(connection) > max_bytes and (gone := _delete_oldest(connection, "?", 1)):
             deleted += gone
+        left_ms = connection.execute("SELECT at FROM rows ORDER BY rowid LIMIT 1").get or 0
+        failures.retain(connection, max(oldest_ms, int(left_ms)))
         if deleted:
             connection.execute("PRAGMA incremental_vacuum").fetchall()
     return deleted

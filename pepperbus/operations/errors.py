@@ -1,27 +1,22 @@
 """Failures put together: the same words in the same topic are one error, with how often, since when, and one example.
 
-Floor 4. Read from the journal, newest first, for a bounded time; numbers, ids and quoted words do not tell errors apart.
+Floor 4. Counted by the journal while it takes rows over; numbers, ids and quoted words do not tell errors apart.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-
 import msgspec
 
 from pepperbus.errors import UsageError
+from pepperbus.journal import failures
 from pepperbus.journal.contract import Row
+from pepperbus.journal.failures import Counted, Failure
+from pepperbus.journal.store import error_text
 from pepperbus.operations import marks
 from pepperbus.operations.life import php_place
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Result
 from pepperbus.operations.rights import Right, may, operation
-
-LOOK_AT_MOST = 4000  # rows of each outcome
-TREND = 24
-_VARYING = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8,}(?:-[0-9a-f]{4,})*\b|'[^']*'|\"[^\"]*\"|\d+", re.IGNORECASE)
-_COUNTED = re.compile(r"^(attempt \d+ of \d+ failed: |sendToCGI fail: )+")
 
 
 class ErrorGroup(Result):
@@ -43,62 +38,59 @@ class ErrorGroup(Result):
     php_line: int = 0
     state: str = "open"
     marked_by: str = ""
-    trend: list[int] = msgspec.field(default_factory=lambda: [0] * TREND)
+    trend: list[int] = msgspec.field(default_factory=list)
 
 
 class ErrorPage(Result):
-    """Most recent first. `complete` False: there were more failures than were looked at; `from_ms`: how far it came."""
+    """Most recent first. `failures`: of all groups, since `from_ms`; a point of a trend is `step_s` long."""
 
     groups: list[ErrorGroup]
-    looked_at: int
-    complete: bool
+    failures: int
     from_ms: int
+    step_s: int
 
 
 @operation(Right.VIEW, "topic")
 def groups(office: Office, topic: str = "", since_ms: int = 0, text: str = "") -> ErrorPage:
-    """The errors since then, of one `queue/topic` or of all that this person may see. Raises UsageError for a bad time."""
+    """The errors since then, of one `queue/topic` or of all that this person may see. Raises UsageError for a bad time.
+
+    Counting begins up to a point of a trend earlier. `text`: what stands in the error's words or in its latest example.
+    """
     now_ms = office.clock.now_ms()
     if not 0 <= since_ms < now_ms:
         raise UsageError("since: a time in the past is wanted")
-    rows: list[Row] = []
-    complete = True
-    for outcome in ("retry", "dead"):
-        found = office.journal.search(topic=topic, outcome=outcome, since_ms=since_ms, error=text, limit=LOOK_AT_MOST)
-        complete = complete and found.complete and len(found) < LOOK_AT_MOST
-        rows += [row for row in found if may(office, Right.VIEW, row.topic)]
-    begin = since_ms or min((row.at_ms for row in rows), default=now_ms)
-    made: dict[str, ErrorGroup] = {}
-    for row in sorted(rows, key=lambda row: -row.at_ms):
-        _count(made, row, begin, now_ms)
+    counted = office.journal.failed(topic, since_ms, now_ms)
+    visible: dict[str, bool] = {}
     known = marks.read(office)
-    for group in made.values():
-        _mark(group, known.get(marks.name(group.topic, group.key)))
-    return ErrorPage(list(made.values()), len(rows), complete, begin)
+    made: list[ErrorGroup] = []
+    for one in sorted(counted.failures, key=lambda one: -one.last_ms):
+        if one.topic not in visible:
+            visible[one.topic] = may(office, Right.VIEW, one.topic)
+        if visible[one.topic] and one.example and _says(one.example, text.lower()):
+            group = _group(one, one.example, counted, now_ms)
+            _mark(group, known.get(marks.name(group.topic, group.key)))
+            made.append(group)
+    return ErrorPage(made, sum(group.count for group in made), counted.from_ms, counted.width_ms // 1000)
+
+
+def _says(row: Row, text: str) -> bool:
+    return not text or text in error_text(row) or text in failures.shape(failures.words(row)).lower()
+
+
+def _group(one: Failure, row: Row, counted: Counted, now_ms: int) -> ErrorGroup:
+    reason = failures.words(row)
+    text = failures.shape(reason)
+    if one.key != failures.key(one.topic, text):
+        text = failures.OTHERS  # too many different ones: the latest is only one of them
+    made = ErrorGroup(one.key, one.topic, text, one.count, one.dead, one.first_ms, one.last_ms, str(row.job_id), reason)
+    if row.stderr:
+        made.php_file, made.php_line = php_place(row.stderr.decode(errors="replace"))
+    points = range(counted.from_ms, now_ms + 1, counted.width_ms)
+    made.trend = [one.bins.get(at, 0) for at in points]
+    return made
 
 
 def _mark(group: ErrorGroup, mark: marks.Mark | None) -> None:
     if mark is not None:
         group.marked_by = mark.who
         group.state = "returned" if mark.state == "resolved" and group.last_ms > mark.at_ms else mark.state
-
-
-def _count(made: dict[str, ErrorGroup], row: Row, begin: int, now_ms: int) -> None:
-    reason = _COUNTED.sub("", row.reason) or row.error_code or f"Code {row.code}"
-    text = shape(reason)
-    key = hashlib.blake2b(f"{row.topic}\0{text}".encode(), digest_size=8).hexdigest()
-    group = made.get(key)
-    if group is None:
-        place = php_place(row.stderr.decode(errors="replace"))
-        group = made[key] = ErrorGroup(
-            key, row.topic, text, 0, 0, row.at_ms, row.at_ms, str(row.job_id), reason, *place
-        )
-    group.count += 1
-    group.dead += row.outcome == "dead"
-    group.first_ms = row.at_ms
-    group.trend[min(TREND - 1, (row.at_ms - begin) * TREND // max(now_ms - begin, 1))] += 1
-
-
-def shape(reason: str) -> str:
-    """A reason without what differs from job to job."""
-    return _VARYING.sub("…", reason.split("\n", 1)[0])[:300]

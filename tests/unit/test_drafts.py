@@ -109,7 +109,7 @@ def test_the_same_words_are_one_error(office: Office) -> None:
     page = errors.groups(office, "orders/mail", now - 60_000)
     assert [(group.count, group.dead) for group in page.groups] == [(6, 1)]
     assert page.groups[0].text == "order … is … at …"
-    assert (page.looked_at, page.complete, sum(page.groups[0].trend)) == (6, True, 6)
+    assert (page.failures, sum(page.groups[0].trend), page.step_s) == (6, 6, 150)
 
 
 def test_a_resolved_error_that_comes_again_says_so(office: Office) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pepperbus.journal import log, reader, store
+from pepperbus.journal import failures, log, reader, store
 from pepperbus.journal.contract import Row
 from pepperbus.journal.follow import Follower
 
@@ -171,6 +171,38 @@ def test_retention_by_age_and_by_bytes(tmp_path: Path, database: Path) -> None:
     store.ingest(tmp_path, database)
     assert before > 20 << 20
     assert store.retain(database, 0, 5 << 20) == 0
+
+
+def test_failures_are_counted_by_error_in_the_database_as_in_the_log_files(tmp_path: Path, database: Path) -> None:
+    hour = 3_600_000
+    late = [row(n, at_ms=NOW + n * hour, outcome="retry", reason=f"order {n} is lost") for n in range(3)]
+    write(tmp_path, row(7), row(8, outcome="dead", reason="order 8 is lost"), row(9, outcome="dead", code=500), *late)
+    journal = reader.Reader(database, tmp_path)
+    for _ in range(2):  # from the log files, then from the database
+        counted = journal.failed("", NOW, NOW + 3 * hour)
+        found = {failures.shape(failures.words(one.example)): one for one in counted.failures if one.example}
+        sums = {text: (one.count, one.dead) for text, one in found.items()}
+        assert sums == {"order … is lost": (4, 1), "Code …": (1, 1)}
+        lost = found["order … is lost"]
+        assert (counted.width_ms, lost.first_ms, lost.last_ms) == (hour, NOW, NOW + 2 * hour)
+        assert [lost.bins.get(at) for at in range(counted.from_ms, NOW + 3 * hour, hour)] == [2, 1, 1]
+        assert lost.example
+        assert lost.example.job_id == FIRST_ID + 2
+        assert not journal.failed("orders/audit", NOW, NOW + hour).failures
+        assert journal.failed("orders/mail", NOW + 2 * hour, NOW + 3 * hour).failures[0].count == 1
+        store.ingest(tmp_path, database)
+    store.retain(database, NOW + 7 * hour, 1 << 30)
+    assert not journal.failed("", 0, NOW + 9 * hour).failures
+
+
+def test_texts_that_never_repeat_are_counted_as_one(tmp_path: Path, database: Path) -> None:
+    letters = [f"no {'z' * (n % 20 + 1)} {'y' * (n // 20 + 1)}" for n in range(300)]
+    write(tmp_path, *(row(n, outcome="dead", reason=text) for n, text in enumerate(letters))).close()
+    store.ingest(tmp_path, database)
+    found = reader.Reader(database, tmp_path).failed("", 0, NOW).failures
+    assert len(found) == 201
+    assert sum(one.count for one in found) == 300
+    assert [one.count for one in found if one.key == failures.key("orders/mail", failures.OTHERS)] == [100]
 
 
 def test_ingest_keeps_up(tmp_path: Path, database: Path) -> None:

@@ -16,6 +16,7 @@ from pepperbus.web.pages.topic import told
 from pepperbus.web.words import _
 
 SINCE = {3600: "1 h", 86400: "24 h", 7 * 86400: "7 d"}
+PAGE = 100
 
 
 def _build(desk: Desk) -> dict[str, Any]:
@@ -37,13 +38,19 @@ def _build(desk: Desk) -> dict[str, Any]:
         page.groups = [group for group in page.groups if group.state == "open" and group.first_ms > new_ms]
     if words.get("sort") == "count":
         page.groups.sort(key=lambda group: -group.count)
+    number, found = max(1, words.get("page", 1, int)), len(page.groups)
+    page.groups = page.groups[(number - 1) * PAGE : number * PAGE]
     return {
         "page": page,
+        "number": number,
+        "pages": -(-found // PAGE),
         "resolved": resolved,
         "systems": {queue.name: queue.system for queue in status.queues},
         "back": back,
         "ranges": SINCE,
-        "trends": {group.key: sparkline([float(n) for n in group.trend], errors.TREND) for group in page.groups},
+        "trends": {
+            group.key: sparkline([float(n) for n in group.trend], max(2, len(group.trend))) for group in page.groups
+        },
         "new_ms": new_ms,
         "new": new,
         "since_what": since_what,
