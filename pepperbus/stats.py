@@ -29,6 +29,7 @@ COUNTERS = (
     "state",  # gauge: 0 idle, 1 feeding, 2 paused, 3 stopped, 4 down, 5 probing
     "unknown",  # pushes answered UNKNOWN
 )
+GAUGES = ("in_flight", "window", "state")
 STATES = ("idle", "feeding", "paused", "stopped", "down", "probing")
 _WORST_FIRST = (3, 4, 5, 1, 2, 0)  # of several workers' states, the one to show
 HISTOGRAMS = ("wait", "run", "push")  # accepted -> started, started -> answered, push -> reply
@@ -171,6 +172,7 @@ class Writer:
             os.pwrite(self._fd, _MAGIC, 0)
         self._used = 0
         self._adopt(max((max(size, _PAGE) - _PAGE) // _CHUNK, 0))
+        self._quiet()  # gauges describe a process, and the one before may have been killed
 
     def _adopt(self, chunks: int) -> None:
         for i in range(chunks):
@@ -180,10 +182,7 @@ class Writer:
             name = bytes(view[:_NAME_BYTES]).rstrip(b"\0")
             if not name:
                 break
-            record = Record(view[_NAME_BYTES:].cast("Q"))
-            for gauge in ("in_flight", "window", "state"):
-                record.set(gauge, 0)  # gauges describe a process, and that one is gone
-            self._records[name.decode()] = record
+            self._records[name.decode()] = Record(view[_NAME_BYTES:].cast("Q"))
             self._used = i + 1
 
     def _map_chunk(self, index: int) -> None:
@@ -209,7 +208,14 @@ class Writer:
         return found
 
     def close(self) -> None:
+        """The process leaves. Its slot may never be used again, and what the gauges said of it holds no more."""
+        self._quiet()
         os.close(self._fd)
+
+    def _quiet(self) -> None:
+        for record in self._records.values():
+            for gauge in GAUGES:
+                record.set(gauge, 0)
 
 
 _PAGE = mmap.ALLOCATIONGRANULARITY

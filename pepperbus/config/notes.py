@@ -117,13 +117,23 @@ def _pools(config: Config) -> Iterator[str]:
             t for q in config.queues.values() for t in q.topics.values() if t.run == "fastcgi" and t.pool == pool.name
         ]
         if topics and _is_missing(pool.address.removeprefix("unix:")):
-            yield f"[fastcgi] [[{pool.name}]]: there is no {pool.address} now; its topics wait until php-fpm makes it"
+            missing = f"{pool.address} now{_sockets_beside(pool.address)}"
+            yield f"[fastcgi] [[{pool.name}]]: there is no {missing}; its topics wait until php-fpm makes it"
         wanted = sum(topic.concurrency for topic in topics)
         if wanted > pool.max_connections:
             yield (
                 f"[fastcgi] [[{pool.name}]]: its topics ask for {wanted} attempts at once, "
                 f"max_connections allows {pool.max_connections}; they share"
             )
+
+
+def _sockets_beside(address: str) -> str:
+    """What may have been meant: Debian's sockets carry PHP's version in their names."""
+    try:
+        found = sorted(path for path in Path(address.removeprefix("unix:")).parent.glob("*.sock") if path.is_socket())
+    except OSError:
+        return ""
+    return f" (but {', '.join(f'unix:{path}' for path in found[:3])})" if found else ""
 
 
 def _scripts(config: Config) -> Iterator[str]:

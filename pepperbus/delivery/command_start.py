@@ -23,6 +23,7 @@ from pepperbus.delivery import command_marks
 VERDICTS = 3
 _PASSED_ON = ("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_UMASK = 0o022  # as cron and supervisord give; the bus' own, 027, would hide what a program writes for others
 _PR_SET_PDEATHSIG = 1
 #: The bus ignores these or handles them; a program expects them as they are by default.
 _SIGNALS = (
@@ -81,6 +82,7 @@ class Command:
             pass_fds=(VERDICTS,) if verdicts >= 0 else (),
             preexec_fn=_prepare(verdicts),
             start_new_session=True,
+            umask=_UMASK,
             **self._other_user(),
         )
         try:

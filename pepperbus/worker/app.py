@@ -386,6 +386,7 @@ class Worker:
             self._inflight.close()
         for storage in self._storages.values():
             storage.close()
+        self._stats.close()
         self.child.log.info("worker_left", group=self.child.group)
 
 

@@ -117,6 +117,7 @@ def test_2_a_crontab_with_five_lines(buses: Buses, tmp_path: Path) -> None:
     until(lambda: lines(app / "report"), lambda seen: seen == ["--to=ops"], bus)
     until(lambda: lines(app / "clean.log"), lambda seen: seen == ["cleaned"], bus)
     until(lambda: lines(app / "invoice"), lambda seen: seen == ["last month"], bus)
+    assert (app / "invoice").stat().st_mode & 0o777 == 0o644, "as cron would have made it"
     until(lambda: lines(app / "backup"), lambda seen: seen == ["/usr/local/bin:/usr/bin:/bin"], bus)
 
     def dead() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import socket
 from pathlib import Path
 
 import pytest
@@ -318,6 +319,16 @@ def test_notes_name_what_is_not_there(place: Path) -> None:
     found = notes(loaded(place, node, QUEUE))
     assert "[fastcgi] [[php]]: there is no unix:/nowhere/php.sock now; its topics wait until php-fpm makes it" in found
     assert any("there is no /app/job.php on this machine" in note for note in found)
+
+
+def test_notes_name_the_socket_that_may_have_been_meant(tmp_path: Path, place: Path) -> None:
+    """`php-fpm.sock` in the examples, `php8.2-fpm.sock` on Debian."""
+    there = tmp_path / "php8.2-fpm.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(there))
+        (tmp_path / "no-socket.sock").touch()
+        found = notes(loaded(place, f"[fastcgi]\n[[php]]\naddress = unix:{tmp_path}/php-fpm.sock\n", QUEUE))
+    assert any(f"php-fpm.sock now (but unix:{there}); its topics wait" in note for note in found)
 
 
 def test_a_file_that_is_not_there_is_one_mistake(tmp_path: Path) -> None:
