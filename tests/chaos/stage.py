@@ -24,6 +24,7 @@ from tests.chaos.bounds import ATTEMPTS, CONCURRENCY, WORKERS
 from tests.chaos.disk import LoopDisk, SmallDisk
 from tests.chaos.wire import Wire
 from tests.fixtures.fpm import Fpm
+from tests.fixtures.ports import free_port
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -72,12 +73,6 @@ zombie_grace = 1s
     [[a]]
     [[b]]
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:

@@ -18,7 +18,8 @@ from pepperbus.storage.redis_facts import Facts
 from pepperbus.storage.redis_keys import Record, is_good, pointer, pointer_of
 from pepperbus.storage.redis_pack import each, many, pack, repeated
 from pepperbus.storage.redis_url import Address, parse_url
-from tests.fixtures.redis import Redis, free_port, pika_commands
+from tests.fixtures.ports import free_port
+from tests.fixtures.redis import Redis, pika_commands
 
 ID = 1 << 63
 

@@ -23,7 +23,8 @@ from pepperbus.operations.findings import HARMS, Diagnosis, Finding
 from pepperbus.operations.office import Office
 from tests.fixtures.bus import NODE, Buses
 from tests.fixtures.fpm import Fpm, fastcgi_config
-from tests.fixtures.redis import Redis, free_port
+from tests.fixtures.ports import free_port
+from tests.fixtures.redis import Redis
 
 GOOD_POOL = {"request_terminate_timeout": "58s", "request_slowlog_timeout": "10s", "listen.mode": "0660"}
 GOOD_PHP = {

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.bus import ROOT, Bus, Buses, free_port
+from tests.fixtures.bus import ROOT, Bus, Buses
+from tests.fixtures.ports import free_port
 from tests.process.bus_rig import until
 
 EXAMPLES = ROOT / "examples"

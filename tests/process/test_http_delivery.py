@@ -31,6 +31,7 @@ from pepperbus.delivery.verdict import judge, judge_ping
 from pepperbus.errors import ConfigError
 from pepperbus.job import Job
 from tests.fixtures.http import RawServer, answering, once, raw_server, read_request
+from tests.fixtures.ports import free_port
 
 OK = b"HTTP/1.1 200 OK\r\nCode: 200\r\nContent-Length: 2\r\n\r\nok"
 NOW_MS = 1_800_000_000_000
@@ -48,11 +49,6 @@ def consumer(*urls: str, **keys: Any) -> HttpConsumer:
 def request(content: bytes = b"hello", deadline_s: float = 5.0, ping: bool = False) -> Request:
     jobs = () if ping else (Delivered(Job(JOB_ID, "t-1", content, NOW_MS), 2),)
     return Request("orders", "mail", "" if ping else "out-1", jobs, ping, deadline_s, NOW_MS)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def test_what_a_form_call_looks_like() -> None:

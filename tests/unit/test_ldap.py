@@ -17,6 +17,7 @@ from pepperbus.accounts.model import HOST_ROLES, Role
 from pepperbus.config.load import load
 from pepperbus.config.model import Ldap, Secret
 from pepperbus.errors import NotReachable
+from tests.fixtures.ports import free_port
 from tests.unit.test_web import Place
 
 SLAPD = shutil.which("slapd", path="/usr/sbin:/usr/local/sbin:/usr/libexec")
@@ -68,11 +69,6 @@ objectClass: groupOfNames
 cn: ops
 member: uid=wei,{BASE}
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
