@@ -1,6 +1,8 @@
 """The sidecar: health, metrics, JSON API and dashboard over HTTP, in a process of its own.
 
     main.py      the process: listeners, leaving
+    server.py    the WSGI server: bounds on how long a request may take to come and an answer to be taken
+    crowd.py     who is connected, and who goes when there is no place
     app.py       the Flask application: which part answers what, errors, guard
     guard.py     who may ask: Host and Origin checks, security headers
     logins.py    who is asking: sessions, bearer tokens, the login and set-up forms

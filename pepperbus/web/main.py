@@ -8,19 +8,19 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
-from gevent.pywsgi import WSGIServer
 
 from pepperbus.child import Child
 from pepperbus.errors import BootError
 from pepperbus.log import Log
 from pepperbus.web import closing
 from pepperbus.web.app import create_app
+from pepperbus.web.crowd import Crowd
 from pepperbus.web.desk import Desk, SharedOffice
 from pepperbus.web.monitor import Monitor
+from pepperbus.web.server import WebServer
 
 _LAST_WORDS_S = 0.3
 _LONGEST_S = 2.0  # a browser's idle connection looks like one at work
-_MOST_CONNECTIONS = 256
 
 
 class _Complaints:
@@ -68,10 +68,9 @@ def main(child: Child) -> None:
     child.on_config = office.take
     child.on_drain = drain
     child.title = lambda: " ".join(child.listeners)
+    crowd = Crowd(lambda text: child.log.warning("web_crowded", text))
     servers = [
-        WSGIServer(
-            sock, app, spawn=_MOST_CONNECTIONS, log=None, error_log=_Complaints(child.log), **_tls(child, address)
-        )
+        WebServer(sock, app, crowd, error_log=_Complaints(child.log), **_tls(child, address))
         for address, sock in child.listeners.items()
     ]
     for server in servers:

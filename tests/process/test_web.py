@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -153,6 +154,30 @@ def test_a_killed_sidecar_comes_back_and_counts_go_on(buses: Any) -> None:
         until(lambda: ask(bus, "/api/v1/topics/orders/mail")[1], lambda topic: topic["done"] == 10)
         bus.wait_replaced("web", bus.kill("web"))
         assert 'pepperbus_job_success_count{queue="orders",topic="mail"} 10.0' in ask(bus, "/metrics")[1]
+        answers_all_the_same_while_flooded(bus)
+
+
+def answers_all_the_same_while_flooded(bus: Bus) -> None:
+    """Idle connections, half heads and half jobs, more than there are places; a page that is open already stays so."""
+    address = ("127.0.0.1", bus.web_port)
+    words = "".join(f"{name}: {text}\r\n" for name, text in bearer(bus).items()) + "Host: localhost\r\n"
+    with contextlib.ExitStack() as opened:
+        live = opened.enter_context(socket.create_connection(address, 20))
+        live.sendall(f"GET /queues HTTP/1.1\r\n{words}Accept: text/event-stream\r\n\r\n".encode())
+        assert b"200 OK" in live.recv(4096)
+        job = f"POST /push/orders HTTP/1.1\r\n{words}Content-Length: 9\r\n\r\nhalf".encode()
+        for n in range(600):
+            slow = opened.enter_context(socket.create_connection(address, 20))
+            slow.sendall((b"", b"GET / HTTP/1.1\r\nHost: loc", job)[n % 3])
+        for path, text in (("/healthz", "ok\n"), ("/readyz", "ready\n")):
+            assert until(lambda path=path: ask(bus, path), lambda got: got[0] == 200)[1] == text  # type: ignore[misc]
+        ask(bus, "/api/v1/queues/orders/push", {"contents": ["one more"]})
+        seen = ""
+        while "11" not in seen:  # the live page goes on
+            piece = live.recv(65536)
+            assert piece, "closed"
+            seen += piece.decode()
+    assert "action=web_crowded" in bus.log
 
 
 def test_a_dead_gateway_is_not_ready(buses: Any) -> None:
