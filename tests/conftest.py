@@ -2,7 +2,7 @@
 
 import signal
 
-pytest_plugins = ["tests.fixtures.redis", "tests.fixtures.fpm", "tests.fixtures.bus"]
+pytest_plugins = ["tests.fixtures.redis", "tests.fixtures.fpm", "tests.fixtures.bus", "tests.fixtures.systemd"]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a script: what is ignored stays ignored in every process the tests start, and some of
