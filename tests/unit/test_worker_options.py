@@ -85,7 +85,8 @@ def test_a_rate_holds_over_two_workers(made: Callable[..., Optioned]) -> None:
     assert other.closed() is Closed.BUSY
     assert other.probe_in() > 3000
     count = len(stage.consumer.waiting)
-    gevent.sleep(0.2)
+    stage.wait(lambda: stage.pump._ahead.held)  # there is something to start, and a place for it
+    stage.pump.turn()
     assert len(stage.consumer.waiting) == count
 
 
@@ -181,8 +182,10 @@ def test_a_failed_job_holds_its_line_until_it_is_done(made: Callable[..., Option
     failed = stage.answer(FAILED, index=stage.running().index(1))
     stage.wait(lambda: stage.storage.depth(NAME).delayed == 1)
     stage.answer()
-    gevent.sleep(0.1)
-    assert stage.running() == []
+    stage.order(3)  # behind the one that waits: when it runs, that one was looked at and left
+    stage.wait(lambda: 3 in stage.running())
+    assert stage.running() == [3]
+    stage.answer()
     stage.storage.replay(NAME, [failed])  # its time has come
     stage.pump.pushed()
     stage.wait(stage.running)
@@ -206,8 +209,8 @@ def test_the_next_leader_keeps_the_order(made: Callable[..., Optioned]) -> None:
     consumer, late = Consumer(), []
     lane = Lane(stage.storage, "node/worker.1/boot", inflight, log, lambda: None)
     other = stage.another("node/worker.1/boot", lane, consumer)
-    gevent.sleep(0.3)
-    assert not other.leads, "one at a time"
+    assert not other._claim(), "one at a time"
+    assert not other.leads
     stage.pump._leader.kill()  # the process is gone: the kernel frees its lock, its leases are taken back a moment later
     stage.pump._greenlet.kill()
     stage.pump._lock.give(0)
