@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from itertools import repeat
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from gevent.lock import BoundedSemaphore
 
@@ -49,6 +50,14 @@ class _Holding:
         return {*self.pointers.values(), *self.leaving.values()}
 
 
+class _Book(dict[tuple[str, str], _Holding]):
+    """What this process holds in one Redis, by topic and owner."""
+
+
+#: By where that is: a storage that is opened anew with other settings while jobs are held must know of them.
+_books: WeakValueDictionary[tuple[str, int, str, int], _Book] = WeakValueDictionary()
+
+
 class Along(Protocol):
     """Commands that go out ahead of a claim."""
 
@@ -63,7 +72,7 @@ class Claims:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._holdings: dict[tuple[str, str], _Holding] = {}
+        self._holdings = _books.setdefault(link.pool.address.place, _Book())
         self._known: set[str] = set()
 
     def lease(self, topic: str, n: int, owner: str) -> list[Leased]:
@@ -160,7 +169,9 @@ class Claims:
             job_id = int(name)
             if not is_good(found, stored):
                 stale.append(found)
-            elif job_id not in holding.leaving:
+            elif job_id in holding.leaving:  # stored before this claim, perhaps: to be found when that is known
+                holding.suspect_until = time.monotonic() + SUSPECT_S
+            else:
                 spent, crashes, due_ms = Record.decode(text) if text else VIRGIN
                 mine[job_id] = found
                 leased.append(Leased(topic, job_id, stored[NONCE:], spent + 1, crashes, due_ms))
@@ -193,7 +204,7 @@ class Claims:
         return mine
 
     def held(self, topic: str, owner: str) -> dict[int, bytes]:
-        """The pointers of what `owner` got here through this instance."""
+        """The pointers of what `owner` got here, as far as this process knows."""
         holding = self._holdings.get((topic, owner))
         return holding.pointers if holding else {}
 
@@ -204,16 +215,20 @@ class Claims:
             held.pop(job_id, None)
 
     @contextmanager
-    def leaving(self, topic: str, owner: str, job_ids: Sequence[int]) -> Iterator[None]:
-        """While a verdict that may bring these jobs back is under way; after an error until it was repeated."""
+    def leaving(self, topic: str, owner: str, job_ids: Sequence[int]) -> Iterator[bool]:
+        """While a verdict that may bring these jobs back is under way; after an error until it was repeated.
+
+        Gives whether an earlier form of it may still be under way too.
+        """
         holding = self._holdings.get((topic, owner))
         if holding is None:
-            yield
+            yield True
             return
+        repeated = not holding.leaving.keys().isdisjoint(job_ids)
         for job_id in job_ids:
             if found := holding.pointers.pop(job_id, None):
                 holding.leaving[job_id] = found
-        yield
+        yield repeated
         for job_id in job_ids:
             holding.leaving.pop(job_id, None)
 

@@ -36,9 +36,9 @@ class Link:
             found = self._keys[topic] = Keys(topic)
         return found
 
-    def move(self, connection: Connection, copies: Sequence[Part], removals: Sequence[Part]) -> None:
-        """Make `copies`, then `removals`, apart from all others. Raises Interrupted when a watched key changed."""
-        connection.together([*copies, *removals])
+    def move(self, connection: Connection, copies: Sequence[Part], removals: Sequence[Part]) -> list[Any]:
+        """Make `copies`, then `removals`, apart from all others; all results. Raises Interrupted when a watched key changed."""
+        return connection.together([*copies, *removals])
 
     def guarded(self, action: Callable[[Connection], Result]) -> Result:
         """Run `action` (watch, look, move) until nobody changed what it watches in the middle of it."""

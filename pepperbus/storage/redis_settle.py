@@ -77,16 +77,22 @@ class Settlements:
 
     def _decided(self, owner: str, topic: str, group: Sequence[Settle]) -> int:
         keys = self._link.keys(topic)
-        with self._claims.leaving(topic, owner, [one.job_id for one in group]):
-            return self._link.guarded(lambda connection: self._decide(connection, owner, keys, group))
+        with self._claims.leaving(topic, owner, [one.job_id for one in group]) as repeated:
+            return self._link.guarded(lambda connection: self._decide(connection, owner, keys, group, repeated))
 
-    def _decide(self, connection: Connection, owner: str, keys: Keys, group: Sequence[Settle]) -> int:
-        """Apply RETRY, DEAD and BACK of one topic to those jobs `owner` still holds."""
+    def _decide(self, connection: Connection, owner: str, keys: Keys, group: Sequence[Settle], repeated: bool) -> int:
+        """Apply RETRY, DEAD and BACK of one topic to those jobs `owner` still holds.
+
+        `repeated`: the first form may arrive between our look and our move, and must not be applied twice. Only then is
+        the owner's list watched: its claims change it all the time.
+        """
         fields = [field(one.job_id) for one in group]
+        held = keys.held(owner)
+        watched = (b"WATCH", keys.owners, held) if repeated else (b"WATCH", keys.owners)
         _, valid, holds, records, *there = connection.ask(
-            (b"WATCH", keys.owners),
+            watched,
             (b"SISMEMBER", keys.owners, owner),
-            (b"LRANGE", keys.held(owner), 0, -1),
+            (b"LRANGE", held, 0, -1),
             many((b"HMGET", keys.att), fields),
             each((b"HEXISTS", keys.job), fields),
         )
@@ -98,9 +104,15 @@ class Settlements:
         if not verdicts.pointers:
             connection.ask((b"UNWATCH",))
             return 0
-        held = keys.held(owner)
-        self._link.move(connection, verdicts.copies(), [each((b"LREM", held, 0), verdicts.pointers)])
-        return len(verdicts.pointers)
+        pointers = verdicts.pointers
+        results = self._link.move(connection, verdicts.copies(), [each((b"LREM", held, 0), pointers)])
+        left = results[-len(pointers) :]
+        if all(left):
+            return len(pointers)
+        gone = [found for found, mine in zip(pointers, left, strict=True) if not mine]  # done by others since we looked
+        there = connection.ask(each((b"HEXISTS", keys.job), [found[:ID] for found in gone]))
+        _erase(connection, keys, [found for found, exists in zip(gone, there, strict=True) if not exists])
+        return len(pointers) - len(gone)
 
     def release(self, owner: str, started: Collection[tuple[str, int]] | None) -> list[Released]:
         """`Storage.release`, topic by topic; repeat it when it fails in the middle."""
@@ -235,6 +247,6 @@ def _erase(connection: Connection, keys: Keys, pointers: Sequence[bytes]) -> Non
     for found in pointers:
         commands += [(b"LREM", keys.ready, 0, found), (b"ZREM", keys.delay, found), (b"ZREM", keys.dead, found)]
         commands += [(b"LREM", keys.held(owner.decode()), 0, found) for owner in owners]
-        commands.append((b"HDEL", keys.why, found[:ID]))
+        commands += [(b"HDEL", key, found[:ID]) for key in (keys.att, keys.why)]
     if commands:
         connection.tell(*commands)

@@ -26,6 +26,11 @@ class Address:
     tls: bool = False
     ca: str = ""
 
+    @property
+    def place(self) -> tuple[str, int, str, int]:
+        """Which Redis and database it is, however one logs in."""
+        return self.host, self.port, self.path, self.database
+
     def __str__(self) -> str:
         return f"Redis at {self.path}" if self.path else f"Redis at {self.host}:{self.port}"
 

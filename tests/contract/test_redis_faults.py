@@ -146,8 +146,8 @@ def test_a_job_given_back_and_claimed_again_is_held_once(
         again: list[Leased] = []
         decide = Settlements._decide
 
-        def and_lease(self: Settlements, connection: Connection, owner: str, keys: Keys, group: list[Settle]) -> int:
-            count = decide(self, connection, owner, keys, group)
+        def and_lease(self: Settlements, connection: Connection, owner: str, keys: Keys, *args: Any) -> int:
+            count = decide(self, connection, owner, keys, *args)
             if keys.topic == "orders/other":
                 again.extend(one.lease(T, 1, ME))
             return count

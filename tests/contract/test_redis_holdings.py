@@ -1,0 +1,147 @@
+"""What a process believes to hold against what Redis holds: a verdict, a claim or its repetition, stopped at one step each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from pepperbus.clock import SystemClock
+from pepperbus.config.model import Secret, StorageConfig
+from pepperbus.errors import StorageError, StorageUnknown
+from pepperbus.ids import IdGenerator
+from pepperbus.job import State
+from pepperbus.storage.contract import Leased, Outcome, Push, Settle
+from pepperbus.storage.redis import RedisStorage
+from pepperbus.storage.redis_link import Link
+from pepperbus.storage.redis_settle import Settlements
+from pepperbus.storage.redis_wire import Connection
+from tests.fixtures.redis import Redis
+
+T = "orders/mail"
+ME, OTHER = "n1/worker.0/a", "n1/worker.1/b"
+new_id = IdGenerator(2, 1, SystemClock().now_ms).next
+MODES = pytest.mark.parametrize("mode", ["redis", "pika"])
+
+
+def push(content: bytes = b"x") -> Push:
+    return Push(new_id(), content, (T,))
+
+
+@contextmanager
+def storage(redis: Redis, mode: str = "redis") -> Iterator[RedisStorage]:
+    url = redis.pika_url if mode == "pika" else redis.url
+    made = RedisStorage(StorageConfig("main", "redis", Secret(url), mode, 20.0))
+    made.open()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def empty(redis_server: Redis) -> Redis:
+    redis_server.ask("FLUSHALL")
+    return redis_server
+
+
+def cut(*_: Any, **__: Any) -> Any:
+    raise StorageUnknown("cut")
+
+
+def back(job: Leased) -> list[Settle]:
+    return [Settle(T, job.job_id, Outcome.BACK, spent=False)]
+
+
+@MODES
+def test_a_giving_back_that_arrives_in_the_middle_of_its_repetition_gives_back_once(
+    empty: Redis, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen Redis wakes: it reads the repetition's question first, then the first form of the order, then the second."""
+    with storage(empty, mode) as one:
+        one.push([push()])
+        (job,) = one.lease(T, 1, ME)
+        move, late = Link.move, []
+
+        def lie_in_the_socket(self: Link, connection: Connection, *args: Any) -> None:
+            connection.drop()
+            late.append(args)
+            cut()
+
+        with monkeypatch.context() as frozen:
+            frozen.setattr(Link, "move", lie_in_the_socket)
+            with pytest.raises(StorageUnknown):
+                one.settle(ME, back(job))
+
+        def wake(self: Link, connection: Connection, *args: Any) -> list[Any]:
+            while late:
+                with self.pool.borrow() as first:
+                    move(self, first, *late.pop())
+            return move(self, connection, *args)
+
+        monkeypatch.setattr(Link, "move", wake)
+        one.settle(ME, back(job))
+        assert len(one.lease(T, 5, ME) + one.lease(T, 5, OTHER)) == 1
+        assert one.depth(T)[:4] == (0, 0, 1, 0)
+
+
+def test_a_job_that_is_back_before_its_giving_back_has_its_answer_is_leased_all_the_same(
+    empty: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is late on its way: meanwhile the same owner claims the job, which it may not run yet."""
+    with storage(empty) as one:
+        one.push([push()])
+        (job,) = one.lease(T, 1, ME)
+        decide, leased = Settlements._decide, []
+
+        def and_lease(self: Settlements, *args: Any) -> int:
+            count = decide(self, *args)
+            leased.extend(one.lease(T, 5, ME))
+            return count
+
+        with monkeypatch.context() as slow:
+            slow.setattr(Settlements, "_decide", and_lease)
+            assert one.settle(ME, back(job)) == 1
+        leased += one.lease(T, 5, ME)
+        assert [one.job_id for one in leased] == [job.job_id]
+        assert one.lease(T, 5, ME) == []
+
+
+@MODES
+def test_what_was_leased_through_an_earlier_connection_is_not_leased_again(
+    empty: Redis, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload changed the storage's settings: the gateway has it open anew, its clients still have their jobs."""
+    with storage(empty, mode) as before, storage(empty, mode) as after:
+        before.push([push(b"%d" % i) for i in range(4)])
+        first, second = before.lease(T, 2, ME)
+        with monkeypatch.context() as lossy:
+            lossy.setattr(Connection, "exchange", cut)
+            with pytest.raises(StorageError):
+                after.lease(T, 5, ME)
+        assert [job.body for job in after.lease(T, 5, ME)] == [b"2", b"3"]
+        assert after.settle(ME, [Settle(T, first.job_id, Outcome.DONE), *back(second)]) == 2
+        assert [job.body for job in after.lease(T, 5, ME)] == [b"1"]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.RETRY, Outcome.DEAD, Outcome.BACK])
+def test_a_job_that_is_done_elsewhere_while_it_is_judged_leaves_nothing_behind(
+    empty: Redis, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Acknowledged through another gateway in the moment in which its lease ended."""
+    with storage(empty) as one, storage(empty) as other:
+        one.push([push()])
+        (job,) = one.lease(T, 1, ME)
+        move = Link.move
+
+        def after_the_other(self: Link, *args: Any) -> list[Any]:
+            with monkeypatch.context() as plain:
+                plain.setattr(Link, "move", move)
+                other.settle(OTHER, [Settle(T, job.job_id, Outcome.DONE)])
+            return move(self, *args)
+
+        monkeypatch.setattr(Link, "move", after_the_other)
+        one.settle(ME, [Settle(T, job.job_id, outcome, due_ms=1 << 42, reason="late")])
+        assert one.depth(T)[:4] == (0, 0, 0, 0)
+        assert one.peek(T, State.DEAD).jobs == []
+        assert empty.ask("KEYS", "pb:{*") == [b"pb:{orders/mail}:owners"]
