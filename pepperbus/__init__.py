@@ -12,7 +12,7 @@ Processes (`pepperbus serve`)
     web             Flask sidecar: health, metrics, JSON API, dashboard (`web/`)
 
 Floors; a module imports from its own or below (checked by import-linter, see setup.cfg)
-    0 values     errors names job ids clock; stats and log upon them
+    0 values     errors names job ids clock; stats and log upon them, counted upon stats
     1 wire       wire.resp, wire.plain_push, wire.fastcgi: bytes in, events out; no socket, no clock
     1 config     schema.ini -> load -> model (frozen dataclasses)
     1 family     what the master and its children share: the birth note, the channel, the heartbeats

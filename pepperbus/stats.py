@@ -8,6 +8,7 @@ merge by addition. The master empties the directory when it starts: counts begin
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import os
@@ -223,21 +224,27 @@ _PER_CHUNK = 16
 _CHUNK = -(-_RECORD * _PER_CHUNK // _PAGE) * _PAGE
 
 
+def records(data: memoryview, known: int = 0) -> Iterator[tuple[str, int]]:
+    """(name, where its words begin, in bytes) of each record of a slot file but the first `known`."""
+    if bytes(data[: len(_MAGIC)]) != _MAGIC:
+        return
+    for i in itertools.count(known):
+        chunk, at = divmod(i, _PER_CHUNK)
+        start = _PAGE + chunk * _CHUNK + at * _RECORD
+        name = bytes(data[start : start + _NAME_BYTES]).rstrip(b"\0")
+        if not name or start + _RECORD > len(data):  # the file was copied or cut while it grew
+            return
+        yield name.decode(errors="replace"), start + _NAME_BYTES
+
+
 def read_slot(path: Path) -> Iterator[tuple[str, memoryview]]:
     """Every (name, words) of one slot file."""
     try:
         data = memoryview(path.read_bytes())
     except FileNotFoundError:
         return
-    if bytes(data[: len(_MAGIC)]) != _MAGIC:
-        return
-    for chunk in range(_PAGE, len(data), _CHUNK):
-        for i in range(_PER_CHUNK):
-            start = chunk + i * _RECORD
-            name = bytes(data[start : start + _NAME_BYTES]).rstrip(b"\0")
-            if not name or start + _RECORD > len(data):  # the file was copied or cut while it grew
-                return
-            yield name.decode(errors="replace"), data[start + _NAME_BYTES : start + _RECORD].cast("Q")
+    for name, start in records(data):
+        yield name, data[start : start + _WORDS * 8].cast("Q")
 
 
 def read_all(directory: Path, names: Iterable[str] | None = None) -> dict[str, Totals]:
@@ -247,18 +254,22 @@ def read_all(directory: Path, names: Iterable[str] | None = None) -> dict[str, T
     for path in sorted(directory.glob("*.stats")):
         for name, words in read_slot(path):
             if wanted is None or name in wanted:
-                _merge(totals.setdefault(name, Totals()), words)
+                merge(totals.setdefault(name, Totals()), words)
     return totals
 
 
 def worker_states(directory: Path) -> dict[str, str]:
     """topic -> the state to show, over all workers' slots."""
+    return worst_states(slot for path in directory.glob("worker.*.stats") for slot in read_slot(path))
+
+
+def worst_states(slots: Iterable[tuple[str, memoryview]]) -> dict[str, str]:
+    """topic -> of its states in all these records the one to show."""
     index = _INDEX["state"]
     found: dict[str, int] = {}
-    for path in directory.glob("worker.*.stats"):
-        for name, words in read_slot(path):
-            number = min(words[index], len(STATES) - 1)
-            found[name] = min(found.get(name, number), number, key=_WORST_FIRST.index)
+    for name, words in slots:
+        number = min(words[index], len(STATES) - 1)
+        found[name] = min(found.get(name, number), number, key=_WORST_FIRST.index)
     return {name: STATES[number] for name, number in found.items()}
 
 
@@ -274,7 +285,8 @@ def read_counters(directory: Path) -> dict[str, list[int]]:
     return found
 
 
-def _merge(total: Totals, words: memoryview) -> None:
+def merge(total: Totals, words: memoryview) -> None:
+    """Add the words of one record."""
     n = len(COUNTERS)
     total.counters = [a + b for a, b in zip(total.counters, words[:n], strict=True)]
     for i, name in enumerate(HISTOGRAMS):

@@ -6,6 +6,7 @@ Floor 4. The ticker looks and tells (`ticker.alarms`); here its file is read, an
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -130,10 +131,10 @@ def state(office: Office, topic: str = "", language: str = "en") -> AlarmState:
 
 
 @operation(Right.VIEW)
-def count(office: Office) -> int:
-    """How many alarms are open that this person may see."""
+def count(office: Office) -> Counter[str]:
+    """How many alarms are open that this person may see, by rule."""
     _, incidents, _ = Store(office.config.bus.data_dir).load()
-    return sum(not one.ended_ms and _sees(office, one) for one in incidents)
+    return Counter(one.rule for one in incidents if not one.ended_ms and _sees(office, one))
 
 
 @operation(Right.VIEW)

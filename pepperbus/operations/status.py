@@ -7,7 +7,6 @@ targets from the workers. Each source may be away; the others are shown all the 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -16,6 +15,7 @@ import msgspec
 from pepperbus import stats
 from pepperbus.accounts.model import Right
 from pepperbus.config.model import Queue, Topic
+from pepperbus.counted import Reader
 from pepperbus.errors import NotReachable, PepperbusError
 from pepperbus.operations import scaling
 from pepperbus.operations.office import Office
@@ -42,8 +42,9 @@ Totals = dict[str, stats.Totals]
 class StatusReader:
     """Reads the status again and again; rates are those since the reading before (0 at the first)."""
 
-    def __init__(self, office: Office) -> None:
+    def __init__(self, office: Office, counted: Reader | None = None) -> None:
         self._office = office
+        self._stats = counted or Reader(office.config.bus.run_dir / "stats")
         self._before: Totals = {}
         self._at = 0.0
         self._operations: dict[str, int] = {}  # of each storage, at the reading before
@@ -53,15 +54,14 @@ class StatusReader:
     def read(self) -> Status:
         """The node now. Never raises for a part that is away: it is in `problems`."""
         office, config = self._office, self._office.config
-        directory = config.bus.run_dir / "stats"
-        self._totals = self._read(directory)
+        self._totals = self._read()
         now = time.monotonic()
         self._seconds = now - self._at if self._at else 0.0
         status = Status(config.bus.node, office.clock.now_ms(), running=True)
         self._reasons = self._ask_master(status)
         self._standing = scaling.read(config.bus.run_dir)
         view = _StorageView(office)
-        states = stats.worker_states(directory)
+        states = self._stats.worker_states()
         for number, queue in enumerate(config.queues.values()):
             status.queues.append(self._queue(queue, view, states))
             if number % _AT_ONCE == 0:
@@ -73,11 +73,11 @@ class StatusReader:
         status.problems += problems(status)
         return status
 
-    def _read(self, directory: Path) -> Totals:
+    def _read(self) -> Totals:
         """All counters and histograms; of what did not move since the reading before, the same objects."""
-        counts = stats.read_counters(directory)
+        counts = self._stats.counters()
         known = {name: total for name, total in self._before.items() if counts.get(name) == total.counters}
-        return {**known, **stats.read_all(directory, counts.keys() - known.keys())}
+        return {**known, **self._stats.totals(counts.keys() - known.keys())}
 
     def _count_operations(self, storages: list[StorageStatus]) -> None:
         for storage in storages:

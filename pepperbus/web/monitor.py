@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from pathlib import Path
 from time import monotonic
 
 import gevent
@@ -11,6 +10,7 @@ import psutil
 from gevent.lock import RLock
 
 from pepperbus import stats
+from pepperbus.counted import Reader
 from pepperbus.log import Log
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Percentiles, Status
@@ -38,7 +38,8 @@ class Monitor:
         self._histograms: deque[Totals] = deque(maxlen=SECONDS // _HISTOGRAM_EVERY + 1)
         self._cpu: deque[tuple[float, float]] = deque(maxlen=11)
         self._ticks = 0
-        self._reader = StatusReader(office)
+        self._stats = Reader(office.config.bus.run_dir / "stats")
+        self._reader = StatusReader(office, self._stats)
         self._status: Status | None = None
         self._status_at = -_STALE_S
         self._status_took = 0.0
@@ -59,29 +60,25 @@ class Monitor:
     def look(self) -> None:
         """Read all counters and histograms now, between two samples. What did not move stays the same object."""
         names = self._names()
-        counts = {name: words for name, words in stats.read_counters(self._directory).items() if name in names}
+        counts = {name: words for name, words in self._stats.counters().items() if name in names}
         known = {name: total for name, total in self.totals.items() if counts.get(name) == total.counters}
-        self.totals = {**known, **stats.read_all(self._directory, counts.keys() - known.keys())}
+        self.totals = {**known, **self._stats.totals(counts.keys() - known.keys())}
 
     def sample(self) -> None:
         """Remember how things are; called once a second. What did not move costs one comparison, and no memory."""
         names = self._names()
-        counts = {name: words for name, words in stats.read_counters(self._directory).items() if name in names}
+        counts = {name: words for name, words in self._stats.counters().items() if name in names}
         moved = self._remember(counts)
         if self._ticks == 0:
             self.look()
         elif moved or len(self.totals) > len(counts):
             known = {name: total for name, total in self.totals.items() if name in counts}
-            self.totals = {**known, **stats.read_all(self._directory, moved)}
+            self.totals = {**known, **self._stats.totals(moved)}
         times = psutil.cpu_times()
         self._cpu.append((sum(times), times.idle + getattr(times, "iowait", 0.0)))
         if self._ticks % _HISTOGRAM_EVERY == 0:
             self._histograms.append(self.totals)
         self._ticks += 1
-
-    @property
-    def _directory(self) -> Path:
-        return self._office.config.bus.run_dir / "stats"
 
     def _names(self) -> set[str]:
         return {topic.full_name for topic in self._office.topics()} | self._office.config.queues.keys()

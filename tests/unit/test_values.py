@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pepperbus import stats
 from pepperbus.clock import ManualClock
+from pepperbus.counted import Reader
 from pepperbus.ids import EPOCH_MS, IdGenerator, floor_id, id_time_ms, parse_id
 from pepperbus.job import Job, job_json
 from pepperbus.log import Log
@@ -200,6 +201,29 @@ def test_many_names_and_a_filter(tmp_path):
         writer.record(f"q{i}").add("pushed", i)
     assert len(stats.read_all(tmp_path)) == 100
     assert stats.read_all(tmp_path, ["q7"])["q7"]["pushed"] == 7
+
+
+def test_a_lasting_reader_sees_what_every_reader_sees(tmp_path):
+    """Names, files and chunks that come later, a file that another one replaces, a file that goes."""
+    reader = Reader(tmp_path)
+    assert reader.counters() == {}
+    worker, gateway = stats.Writer(tmp_path, "worker.q.0"), stats.Writer(tmp_path, "gateway.0")
+    for i in range(40):
+        for writer in (worker, gateway):
+            writer.record(f"q{i}").add("done", i + 1)
+            writer.record(f"q{i}").observe("run", 0.001 * (i + 1))
+        assert reader.counters() == stats.read_counters(tmp_path)
+    worker.record("q7").set("state", 3)
+    gateway.record("q8").set("state", 3)
+    assert reader.worker_states() == stats.worker_states(tmp_path)
+    assert reader.worker_states()["q7"] == "stopped"
+    found = reader.totals(["q7", "nobody"])
+    assert found.keys() == {"q7"}
+    assert (found["q7"]["done"], found["q7"].histograms["run"].count) == (16, 2)
+    gateway.path.unlink()
+    assert reader.totals(["q7"])["q7"]["done"] == 8
+    stats.Writer(tmp_path, "gateway.0").record("q7").add("done", 100)
+    assert reader.totals(["q7"])["q7"]["done"] == 108
 
 
 @given(st.lists(st.floats(1e-6, 4000), min_size=1, max_size=200), st.floats(0.01, 1.0))

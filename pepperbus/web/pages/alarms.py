@@ -90,7 +90,7 @@ class Badge:
         at, n = self._known.get(key, (-_KEPT_S, 0))
         if now - at >= _KEPT_S:
             try:
-                n = alarms.count(office) if office.actor.roles else 0
+                n = alarms.count(office).total() if office.actor.roles else 0
             except PepperbusError:
                 n = 0  # a page is no reason to fail because the alarms' file cannot be read
             self._known = {old: value for old, value in self._known.items() if now - value[0] < _KEPT_S}

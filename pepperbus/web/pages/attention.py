@@ -102,7 +102,8 @@ def _topic(topic: TopicStatus, status: Status, monitor: Monitor) -> Iterator[Mat
     elif late > _LATE_S:
         text = _("{topic}: the oldest job has waited {time}", topic=name, time=span(late))
         yield Matter("slow", text, here, "", name)
-    failed, done = monitor.rate(name, "failed", 60), monitor.rate(name, "done", 60)
+    failed = monitor.rate(name, "failed", 60)
+    done = monitor.rate(name, "done", 60) if failed else 0.0
     if failed > _FAILING * (failed + done):
         share = f"{failed / (failed + done):.0%}"
         text = _("{topic}: {share} of the attempts of the last minute failed", topic=name, share=share)
