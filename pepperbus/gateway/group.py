@@ -1,23 +1,35 @@
 """The readers of one topic (`run = pull`) and what each has read and not acknowledged: a stream's consumer group.
 
-Floor 4. Plain memory of this gateway: what other gateways handed out they know; what all share is the storage. Knows no RESP
-and no storage. Times: `now_ms` is wall time, `now` monotonic seconds.
+Floor 4. Plain memory of this gateway: what other gateways handed out they know, and `circle` asks them. Knows no RESP and no
+storage. Times: `now_ms` is wall time, `now` monotonic seconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from pepperbus.gateway.entries import Id, entry_of
 from pepperbus.gateway.taken import Taken, forget
 
-if TYPE_CHECKING:
-    from pepperbus.gateway.session import Session
-
 MOST_PENDING = 10_000  # entries that one reader may have, and
 MOST_BYTES = 64 << 20  # what all entries of a group may take: beyond, they are to be acknowledged first
 MOST_CONSUMERS = 10_000  # remembered names; one that has nothing and came longest ago is forgotten first
+
+
+class Hand(Protocol):
+    """Whose connection an entry went to, and how many it has: while it has any it may stay when the gateway leaves."""
+
+    unacked: int
+
+
+class Absent:
+    """Readers whose connections are other gateways'."""
+
+    __slots__ = ("unacked",)
+
+    def __init__(self) -> None:
+        self.unacked = 0
 
 
 class Consumer:
@@ -36,7 +48,7 @@ class Pending:
 
     __slots__ = ("consumer", "count", "delivered_ms", "entry", "expires", "session", "taken")
 
-    def __init__(self, taken: Taken, consumer: Consumer, session: Session) -> None:
+    def __init__(self, taken: Taken, consumer: Consumer, session: Hand) -> None:
         self.taken = taken
         self.entry: Id = entry_of(taken.leased.job_id)
         self.consumer = consumer
@@ -73,7 +85,7 @@ class Group:
         if idle:
             del self.consumers[min(idle, key=lambda one: one.seen_ms).name]
 
-    def deliver(self, taken: Taken, consumer: Consumer, session: Session, now_ms: int, now: float) -> None:
+    def deliver(self, taken: Taken, consumer: Consumer, session: Hand, now_ms: int, now: float) -> None:
         """One that is here already was taken from this node for lost and came back: whoever had it has it no more."""
         if (before := self.drop(taken.leased.job_id)) is not None:
             forget(before.taken)
@@ -81,12 +93,12 @@ class Group:
         self.last = max(self.last, pending.entry)
         self._put(pending, consumer, session, now_ms, now)
 
-    def redeliver(self, pending: Pending, consumer: Consumer, session: Session, now_ms: int, now: float) -> None:
+    def redeliver(self, pending: Pending, consumer: Consumer, session: Hand, now_ms: int, now: float) -> None:
         """Another reader has it now, or the same one once more: its time begins anew."""
         self.drop(pending.taken.leased.job_id)
         self._put(pending, consumer, session, now_ms, now)
 
-    def _put(self, pending: Pending, consumer: Consumer, session: Session, now_ms: int, now: float) -> None:
+    def _put(self, pending: Pending, consumer: Consumer, session: Hand, now_ms: int, now: float) -> None:
         pending.consumer, pending.session = consumer, session
         pending.delivered_ms = now_ms
         pending.expires = now + pending.taken.place.topic.lease
@@ -121,6 +133,11 @@ class Group:
             one for one in self._pending.values() if low <= one.entry <= high and consumer in (None, one.consumer.name)
         ]
         return sorted(found, key=lambda one: one.entry)
+
+    def ends(self) -> tuple[Id | None, Id | None]:
+        """The lowest and the highest entry that somebody has."""
+        having = [one.entry for one in self._pending.values()]
+        return (min(having), max(having)) if having else (None, None)
 
     def expired(self, now: float) -> list[Pending]:
         return list(self._overdue(now))

@@ -15,7 +15,7 @@ import gevent
 from pepperbus.config.model import Topic
 from pepperbus.errors import StorageError, StorageUnavailable
 from pepperbus.gateway.group import Group
-from pepperbus.gateway.taken import Taken, remember, settle_surely, take
+from pepperbus.gateway.taken import Taken, forget, remember, settle_surely, take
 from pepperbus.gateway.waiting import Waiter, Waiting
 from pepperbus.job import Job
 from pepperbus.stats import Record, Writer
@@ -242,6 +242,11 @@ class Handout:
     def _keep(self, greenlet: gevent.Greenlet) -> None:
         self._settling.add(greenlet)
         greenlet.rawlink(self._settling.discard)
+
+    def forget(self, place: Place, jobs: Sequence[int]) -> None:
+        """Another gateway was told that they are done, and has written that down."""
+        for pending in filter(None, map(place.group.drop, jobs)):
+            forget(pending.taken)
 
     def remember_done(self, taken: Sequence[Taken]) -> None:
         """The storage has their `done`."""

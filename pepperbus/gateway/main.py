@@ -17,8 +17,10 @@ from pepperbus.child import Child
 from pepperbus.clock import SystemClock
 from pepperbus.config.model import Config
 from pepperbus.family.highwater import HighWater
+from pepperbus.gateway.circle import Circle
 from pepperbus.gateway.commit import Lane
 from pepperbus.gateway.handout import Handout
+from pepperbus.gateway.kin import Kin
 from pepperbus.gateway.neighbours import Neighbours
 from pepperbus.gateway.routes import Routes
 from pepperbus.gateway.server import Server, listener
@@ -86,6 +88,8 @@ class Gateway:
             started=self._clock.monotonic(),
         )
         self._handout.front = self._front
+        self._kin = Kin(config.bus.run_dir, child.index, lambda question: self._front.circle.answer(question))
+        self._front.circle = Circle(self._front, self._kin.ask)
         self._handout.configure(self._lanes)
         self._server = self._make_server(config)
 
@@ -98,12 +102,14 @@ class Gateway:
         return Server(self._front, listeners, limits, settings.max_clients, settings.max_unread)
 
     def run(self) -> None:
+        self._kin.listen()
         self._server.start()
         self._child.log.info("gateway_serving", listeners=" ".join(self._child.listeners))
         self._leaving.wait()
         self._handout.waiting.close()
         self._server.drain(self._grace)
         self._handout.leave()
+        self._kin.close()
         for lane in self._lanes.values():
             lane.close()
         self._keeping.close()

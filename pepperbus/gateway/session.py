@@ -11,6 +11,7 @@ from itertools import count
 
 from pepperbus.clock import Clock
 from pepperbus.gateway import replies
+from pepperbus.gateway.circle import Circle
 from pepperbus.gateway.express import Express, Handful
 from pepperbus.gateway.handout import Handout
 from pepperbus.gateway.logins import Login, Passwords, Throttle, still_valid
@@ -36,6 +37,7 @@ class Front:
     owner: str  # under which is leased
     process: str
     handout: Handout
+    circle: Circle = field(init=False)
     passwords: Passwords = field(default_factory=Passwords)
     throttle: Throttle = field(default_factory=Throttle)
     numbers: count[int] = field(default_factory=lambda: count(1))

@@ -1,17 +1,17 @@
 """What readers of a stream have and did not acknowledge: XPENDING, XCLAIM, XAUTOCLAIM, XGROUP.
 
-Floor 4. The shapes of Redis 7, as in `streams`. What readers have is what this gateway handed out.
+Floor 4. The shapes of Redis 7, as in `streams`. What readers have is asked of all gateways of this node (`circle`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from pepperbus.gateway import entries
-from pepperbus.gateway.group import Pending
+from pepperbus.gateway.circle import Give, Held, ListThem
 from pepperbus.gateway.handout import Place
-from pepperbus.gateway.session import Answer, Session
-from pepperbus.gateway.streams import BAD_ID, MOST, NOT_A_NUMBER, SYNTAX, arity, deliver_again, find, number
+from pepperbus.gateway.session import Answer, Later, Session
+from pepperbus.gateway.streams import BAD_ID, MOST, NOT_A_NUMBER, SYNTAX, arity, find, guarded, number
 from pepperbus.wire import resp
 
 CLAIMS = 100  # entries of one XAUTOCLAIM that names no COUNT
@@ -25,7 +25,7 @@ def xpending(session: Session, args: resp.Command) -> Answer:
     if isinstance(place, bytes):
         return place
     if len(args) == 3:
-        return _summary(session, place)
+        return Later(lambda: guarded(lambda: _summary(session, place)))
     words, idle = args[3:], 0
     if words[0].upper() == b"IDLE":
         least = number(words[1]) if len(words) > 1 else None
@@ -39,31 +39,29 @@ def xpending(session: Session, args: resp.Command) -> Answer:
         return NOT_A_NUMBER
     if bounds is None:
         return BAD_ID
-    now_ms = session.front.clock.now_ms()
-    found = place.group.between(*bounds, words[3] if len(words) == 4 else None)
-    shown = [one for one in found if now_ms - one.delivered_ms >= idle][: max(count, 0)]
-    return resp.array([_row(one, now_ms) for one in shown])
+    wish = ListThem(place.name, *bounds, words[3] if len(words) == 4 else None, idle, max(count, 0))
+    return Later(lambda: guarded(lambda: _rows(session, place, wish)))
 
 
 def _summary(session: Session, place: Place) -> bytes:
-    found = place.group.between(entries.LOWEST, entries.HIGHEST)
-    if not found:
+    company = session.front.circle.company(place)
+    having = [one for one in company.readers if one.pending]
+    if company.lowest is None or company.highest is None:
         none = resp.null(session.protocol)
         return resp.array((resp.integer(0), none, none, none if session.protocol == 3 else entries.NULL_ARRAY))
-    readers = [
-        resp.array((resp.bulk(one.name), resp.bulk(b"%d" % one.pending)))
-        for one in sorted(place.group.consumers.values(), key=lambda one: one.name)
-        if one.pending
-    ]
-    first, last = (resp.bulk(entries.spell(one.entry)) for one in (found[0], found[-1]))
-    return resp.array((resp.integer(len(found)), first, last, resp.array(readers)))
+    readers = [resp.array((resp.bulk(one.name), resp.bulk(b"%d" % one.pending))) for one in having]
+    first, last = (resp.bulk(entries.spell(entry)) for entry in (company.lowest, company.highest))
+    return resp.array((resp.integer(sum(one.pending for one in having)), first, last, resp.array(readers)))
 
 
-def _row(one: Pending, now_ms: int) -> bytes:
+def _rows(session: Session, place: Place, wish: ListThem) -> bytes:
+    now_ms = session.front.clock.now_ms()
+    return resp.array([_row(one, now_ms) for one in session.front.circle.held(place, wish)])
+
+
+def _row(one: Held, now_ms: int) -> bytes:
     idle = resp.integer(max(now_ms - one.delivered_ms, 0))
-    return resp.array(
-        (resp.bulk(entries.spell(one.entry)), resp.bulk(one.consumer.name), idle, resp.integer(one.count))
-    )
+    return resp.array((resp.bulk(entries.spell(one.entry)), resp.bulk(one.consumer), idle, resp.integer(one.times)))
 
 
 def xautoclaim(session: Session, args: resp.Command) -> Answer:
@@ -90,19 +88,17 @@ def xautoclaim(session: Session, args: resp.Command) -> Answer:
             count, words = min(wanted, MOST), words[2:]
         else:
             return SYNTAX
-    found = place.group.between(*bounds)
-    looked, beyond = found[: count * 10], found[count * 10 :]
-    claimed = _idle(session, looked, idle)
-    if len(claimed) > count:
-        beyond, claimed = [claimed[count]], claimed[:count]
-    cursor = beyond[0].entry if beyond else entries.LOWEST
-    replies = deliver_again(session, place, args[3], claimed, just_id)
+    wish = ListThem(place.name, *bounds, None, max(idle, 0), count + 1)
+    return Later(lambda: guarded(lambda: _claim_idle(session, place, args[3], wish, just_id)))
+
+
+def _claim_idle(session: Session, place: Place, name: bytes, wish: ListThem, just_id: bool) -> bytes:
+    circle, count = session.front.circle, wish.n - 1
+    found = circle.held(place, wish)
+    cursor = found[count].entry if len(found) > count else entries.LOWEST
+    jobs = [one.job_id for one in found[:count]]
+    replies = circle.give(place, Give(place.name, name, jobs, wish.idle_ms, None, just_id), session)
     return resp.array((resp.bulk(entries.spell(cursor)), resp.array(replies), resp.array(())))
-
-
-def _idle(session: Session, found: Sequence[Pending], idle_ms: int) -> list[Pending]:
-    now_ms = session.front.clock.now_ms()
-    return [one for one in found if now_ms - one.delivered_ms >= idle_ms]
 
 
 def xclaim(session: Session, args: resp.Command) -> Answer:
@@ -129,8 +125,8 @@ def xclaim(session: Session, args: resp.Command) -> Answer:
             words = words[1:]
         else:
             return BAD_ID if not ids else resp.error(f"ERR Unrecognized XCLAIM option '{word[:64].decode('latin-1')}'")
-    found = [one for one in map(place.group.get, dict.fromkeys(ids)) if one is not None]
-    return resp.array(deliver_again(session, place, args[3], _idle(session, found, idle), just_id))
+    give = Give(place.name, args[3], list(dict.fromkeys(ids)), max(idle, 0), None, just_id)
+    return Later(lambda: guarded(lambda: resp.array(session.front.circle.give(place, give, session))))
 
 
 # -- the group -------------------------------------------------------------------------------------------------------------
@@ -148,30 +144,29 @@ def xgroup(session: Session, args: resp.Command) -> Answer:
     return place if isinstance(place, bytes) else do(session, place, args)
 
 
-def _create(session: Session, place: Place, args: resp.Command) -> bytes:
+def _create(session: Session, place: Place, args: resp.Command) -> Answer:
     return resp.OK
 
 
-def _create_consumer(session: Session, place: Place, args: resp.Command) -> bytes:
-    known = args[4] in place.group.consumers
-    place.group.consumer(args[4], session.front.clock.now_ms())
-    return resp.integer(int(not known))
+def _create_consumer(session: Session, place: Place, args: resp.Command) -> Answer:
+    def create() -> bytes:
+        known = any(one.name == args[4] for one in session.front.circle.company(place).readers)
+        place.group.consumer(args[4], session.front.clock.now_ms())
+        return resp.integer(int(not known))
+
+    return Later(lambda: guarded(create))
 
 
-def _delete_consumer(session: Session, place: Place, args: resp.Command) -> bytes:
+def _delete_consumer(session: Session, place: Place, args: resp.Command) -> Answer:
     """What it had goes back: nothing that was accepted is dropped."""
-    group = place.group
-    had = group.between(entries.LOWEST, entries.HIGHEST, args[4])
-    session.front.handout.fail(group.drop_all(had), "its reader was deleted")
-    group.consumers.pop(args[4], None)
-    return resp.integer(len(had))
+    return Later(lambda: guarded(lambda: resp.integer(session.front.circle.dismiss(place, args[4]))))
 
 
-def _refused(session: Session, place: Place, args: resp.Command) -> bytes:
+def _refused(session: Session, place: Place, args: resp.Command) -> Answer:
     return resp.error(f"NOPERM the group of {place.name} is the topic itself: it begins where the jobs do, and stays")
 
 
-_GROUP: dict[bytes, tuple[int, Callable[[Session, Place, resp.Command], bytes]]] = {
+_GROUP: dict[bytes, tuple[int, Callable[[Session, Place, resp.Command], Answer]]] = {
     b"CREATE": (5, _create),
     b"CREATECONSUMER": (5, _create_consumer),
     b"DELCONSUMER": (5, _delete_consumer),

@@ -46,15 +46,12 @@ def xinfo(session: Session, args: resp.Command) -> Answer:
     place = find(session, args[2], args[3] if what == b"CONSUMERS" else None)
     if isinstance(place, bytes):
         return place
-    if what == b"CONSUMERS":
-        return _consumers(session, place)
-    look = _stream if what == b"STREAM" else _groups
+    look = {b"CONSUMERS": _consumers, b"STREAM": _stream, b"GROUPS": _groups}[what]
     return Later(lambda: guarded(lambda: look(session, place)))
 
 
 def _consumers(session: Session, place: Place) -> bytes:
     now_ms = session.front.clock.now_ms()
-    readers = sorted(place.group.consumers.values(), key=lambda one: one.name)
     return resp.array(
         [
             resp.mapping(
@@ -65,18 +62,18 @@ def _consumers(session: Session, place: Place) -> bytes:
                 ),
                 session.protocol,
             )
-            for one in readers
+            for one in session.front.circle.company(place).readers
         ]
     )
 
 
 def _groups(session: Session, place: Place) -> bytes:
-    depth = place.lane.storage.depth(place.name)
+    depth, company = place.lane.storage.depth(place.name), session.front.circle.company(place)
     facts = (
         (b"name", resp.bulk(place.topic.name.encode())),
-        (b"consumers", resp.integer(len(place.group.consumers))),
+        (b"consumers", resp.integer(len(company.readers))),
         (b"pending", resp.integer(depth.leased)),
-        (b"last-delivered-id", resp.bulk(entries.spell(place.group.last))),
+        (b"last-delivered-id", resp.bulk(entries.spell(company.last))),
         (b"entries-read", resp.null(session.protocol)),
         (b"lag", resp.integer(depth.ready + depth.delayed)),
     )
@@ -88,7 +85,7 @@ def _stream(session: Session, place: Place) -> bytes:
     seen = _look(place, entries.LOWEST, entries.HIGHEST)
     none = resp.null(session.protocol)
     first, last = (_encoded(seen[0]), _encoded(seen[-1])) if seen else (none, none)
-    highest = max([place.group.last, *(entries.entry_of(one.job_id) for one in seen[-1:])])
+    highest = max([session.front.circle.company(place).last, *(entries.entry_of(one.job_id) for one in seen[-1:])])
     lowest = entries.entry_of(seen[0].job_id) if seen else entries.LOWEST
     facts = (
         (b"length", resp.integer(depth.ready + depth.delayed + depth.leased)),

@@ -7,14 +7,17 @@ both protocols, because libraries take them apart. Knows sessions, the handout a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import gevent
 
 from pepperbus.errors import StorageError, StorageUnavailable
 from pepperbus.gateway import entries
+from pepperbus.gateway.circle import Give, ListThem
 from pepperbus.gateway.entries import Id
 from pepperbus.gateway.handout import Place
+from pepperbus.gateway.kin import Unheard
 from pepperbus.gateway.popping import CALM_S, Jobs
 from pepperbus.gateway.pops import may_take
 from pepperbus.gateway.pushes import NOAUTH
@@ -87,13 +90,15 @@ def _text(word: bytes) -> str:
 
 
 def guarded(work: Callable[[], bytes]) -> bytes:
-    """What a storage's trouble is called in an answer."""
+    """What the trouble of a storage, or of another gateway, is called in an answer."""
     try:
         return work()
     except StorageUnavailable:
         return resp.error("TRYAGAIN storage unavailable")
     except StorageError as error:
         return resp.error(f"UNKNOWN {error}")
+    except Unheard as error:
+        return resp.error(f"{error.reply} {error}")
 
 
 # -- XREADGROUP --------------------------------------------------------------------------------------------------------
@@ -218,7 +223,7 @@ class _Read:
             now_ms = session.front.clock.now_ms()
             place.group.consumer(wish.consumer, now_ms)
             if after is not None:
-                found.append((key, own(session, place, wish.consumer, after, wish.count)))
+                found.append((key, own(session, place, wish, after)))
                 continue
             try:
                 jobs = session.front.handout.lease(place, wish.count)
@@ -254,32 +259,12 @@ def _encoded(jobs: Jobs) -> list[bytes]:
     return [entries.encode(job, leased.attempt) for leased, job in jobs]
 
 
-def own(session: Session, place: Place, name: bytes, after: Id, count: int) -> list[bytes]:
+def own(session: Session, place: Place, wish: _Wish, after: Id) -> list[bytes]:
     """What this reader has and did not acknowledge, beyond entry `after`: delivered once more."""
     low = (after[0], after[1] + 1) if after != entries.LOWEST else after
-    return deliver_again(session, place, name, place.group.between(low, entries.HIGHEST, name)[:count])
-
-
-def deliver_again(session: Session, place: Place, name: bytes, wanted: Sequence, just_id: bool = False) -> list[bytes]:
-    """Entries that were read before go to reader `name`: another attempt, so that a poisonous one ends as dead."""
-    front, group = session.front, place.group
-    now_ms, now = front.clock.now_ms(), front.clock.monotonic()
-    consumer = group.consumer(name, now_ms)
-    replies = []
-    for pending in wanted:
-        taken = pending.taken
-        if just_id:
-            group.redeliver(pending, consumer, session, now_ms, now)
-            replies.append(resp.bulk(entries.spell(pending.entry)))
-            continue
-        if taken.leased.attempt >= place.topic.attempts:
-            front.handout.fail(group.drop_all([pending]), "read again and never acknowledged")
-            continue
-        taken.leased = taken.leased._replace(attempt=taken.leased.attempt + 1)
-        pending.count += 1
-        group.redeliver(pending, consumer, session, now_ms, now)
-        replies.append(entries.encode(taken.job, taken.leased.attempt))
-    return replies
+    circle, name = session.front.circle, wish.consumer
+    held = circle.held(place, ListThem(place.name, low, entries.HIGHEST, name, 0, wish.count))
+    return circle.give(place, Give(place.name, name, [one.job_id for one in held], 0, name, False), session)
 
 
 # -- XACK --------------------------------------------------------------------------------------------------------------
@@ -321,6 +306,9 @@ def _acknowledge(session: Session, place: Place, jobs: Sequence[int]) -> bytes:
     front.handout.remember_done(done)
     for stored in others:
         remember_elsewhere(front, place, stored, f"acknowledged by {session.client.decode()}")
+    if others:
+        with suppress(Unheard):  # then it ends there with its lease
+            front.circle.forget(place, [one.job_id for one in others])
     return resp.integer(count)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -285,3 +286,95 @@ def test_leaving_gives_back_and_any_gateway_takes_the_acknowledgement(tmp_path: 
             assert back.ask("XLEN", "q/t") == b":0\r\n"
             until(lambda: counted(two, "q/t")["done"] == 2)
             assert counted(two, "q/t")["failed"] == 1, "what another gateway heard to be done did not fail"
+
+
+# -- several gateways of one node --------------------------------------------------------------------------------------------
+
+OTHER_PHP = """<?php
+[$one, $two] = array_map(function ($port) { $r = new Redis(); $r->connect('127.0.0.1', (int) $port); return $r; },
+    array_slice($argv, 1));
+$one->lPush('q', 'd', 'e');
+$got = $one->xReadGroup('t', 'p1', ['q/t' => '>'], 2, 1000)['q/t'];
+$ids = array_keys($got);
+$out = [array_column($two->xReadGroup('t', 'p1', ['q/t' => '0'])['q/t'], 'attempt')];
+$out[] = $two->xPending('q/t', 't')[0];
+$out[] = $two->xPending('q/t', 't', '-', '+', 9, 'p1')[1][3];
+$out[] = count($two->xClaim('q/t', 't', 'p2', 0, [$ids[1]]));
+$out[] = array_column($one->xInfo('CONSUMERS', 'q/t', 't'), 'pending', 'name');
+$out[] = $two->xAck('q/t', 't', $ids);
+$out[] = $one->xPending('q/t', 't')[0];
+echo json_encode($out);
+"""
+
+
+def test_every_gateway_of_a_node_tells_of_all(tmp_path: Path) -> None:
+    queues = {"q": {**QUEUES["q"], "topics": {"t": {**PULL, "attempts": 9}}}}
+    what = spec(tmp_path, queues=queues, durability="process", storages={"local": {"type": "embedded"}})
+    with running(what) as one, running({**what, "index": 1, "log": str(tmp_path / "log.1")}) as two:
+        first, second = (redis.Redis(port=gateway.port, protocol=2, decode_responses=True) for gateway in (one, two))
+        first.lpush("q", "a", "b", "c")
+        [[_, [(entry_a, _), (entry_b, _)]]] = first.xreadgroup("t", "w1", {"q/t": ">"}, count=2)
+        [[_, [(entry_c, _)]]] = second.xreadgroup("t", "w2", {"q/t": ">"}, count=2)
+        for asked in (first, second):
+            seen = asked.xpending("q/t", "t")
+            assert (seen["pending"], seen["min"], seen["max"]) == (3, entry_a, entry_c)
+            assert seen["consumers"] == [{"name": "w1", "pending": 2}, {"name": "w2", "pending": 1}]
+            rows = asked.xpending_range("q/t", "t", "-", "+", 10)
+            assert [(row["message_id"], row["consumer"]) for row in rows] == [
+                (entry_a, "w1"),
+                (entry_b, "w1"),
+                (entry_c, "w2"),
+            ]
+            assert [row["message_id"] for row in asked.xpending_range("q/t", "t", "-", "+", 2)] == [entry_a, entry_b]
+            assert [row["name"] for row in asked.xinfo_consumers("q/t", "t")] == ["w1", "w2"]
+            [group] = asked.xinfo_groups("q/t")
+            assert (group["consumers"], group["last-delivered-id"]) == (2, entry_c)
+            assert asked.xgroup_createconsumer("q/t", "t", "w1") == 0, "it is there, wherever it reads"
+        # w1 comes back through the other gateway and reads what it had
+        [[_, again]] = second.xreadgroup("t", "w1", {"q/t": "0"})
+        assert [(entry, fields["content"], fields["attempt"]) for entry, fields in again] == [
+            (entry_a, "a", "2"),
+            (entry_b, "b", "2"),
+        ]
+        # w2 takes what w1 has, half of it here and half there
+        cursor, claimed, _ = second.xautoclaim("q/t", "t", "w3", 0, count=2)
+        assert (cursor, [entry for entry, _ in claimed]) == (entry_c, [entry_a, entry_b])
+        assert [entry for entry, _ in first.xclaim("q/t", "t", "w4", 0, [entry_c, entry_b])] == [entry_c, entry_b]
+        assert first.xpending("q/t", "t")["consumers"] == [{"name": "w3", "pending": 1}, {"name": "w4", "pending": 2}]
+        assert not first.xclaim("q/t", "t", "w5", 3_600_000, [entry_a]), "not idle for so long"
+        # done through the other gateway: the one that handed it out knows, before its lease is over
+        assert second.xack("q/t", "t", entry_a) == 1
+        assert first.xpending("q/t", "t")["pending"] == 2
+        assert counted(one, "q/t")["in_flight"] == 2
+        assert second.xgroup_delconsumer("q/t", "t", "w4") == 2
+        until(lambda: first.xinfo_groups("q/t")[0]["lag"] == 2)
+        if shutil.which("php"):
+            first.xack("q/t", "t", *_read_soon(first, 2))
+            script = tmp_path / "two.php"
+            script.write_text(OTHER_PHP)
+            words = ["php", str(script), str(one.port), str(two.port)]
+            done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+            expected = [["2", "2"], 2, 2, 1, {"p1": 1, "p2": 1}, 2, 0]
+            found = json.loads(done.stdout)
+            found[4] = {name: n for name, n in found[4].items() if name.startswith("p")}
+            assert found == expected, done.stdout + done.stderr
+        # one that hangs is said so, one that died is not missed
+        one.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(redis.ResponseError, match="gateway 0 of this node does not answer"):
+            second.xpending("q/t", "t")
+        one.process.kill()
+        one.process.wait(20)
+        assert second.xpending("q/t", "t")["pending"] == 0
+
+
+def _read_soon(client: redis.Redis, n: int) -> list[str]:
+    """The entries that were given back, once they are due again."""
+    found: list[str] = []
+
+    def read() -> bool:
+        for _, entries in client.xreadgroup("t", "x", {"q/t": ">"}, count=n):
+            found.extend(entry for entry, _ in entries)
+        return len(found) == n
+
+    until(read)
+    return found
