@@ -147,7 +147,8 @@ class OrderedPump(Pump):
             while seen < most:
                 page = self.lane.storage.peek(self.name, state, cursor, 500)
                 for found in page.jobs:
-                    if found.attempts or state is not State.DELAYED:  # one pushed for later has no place yet
+                    pushed_for_later = state is State.DELAYED and found.due_ms == found.first_due_ms
+                    if found.attempts or not pushed_for_later:  # that one has no place yet
                         self._lines.lies_elsewhere(found.job_id, Job.decode(found.body).content)
                 cursor, seen = page.cursor, seen + len(page.jobs)
                 if not cursor:

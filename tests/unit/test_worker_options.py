@@ -18,8 +18,8 @@ from pepperbus.delivery.contract import Answer, Transport
 from pepperbus.delivery.paced import paced_target
 from pepperbus.delivery.slots import CLOSED_UNTIL
 from pepperbus.delivery.target import Closed
-from pepperbus.job import State
-from pepperbus.storage.contract import Outcome, Settle
+from pepperbus.job import Job, State
+from pepperbus.storage.contract import Outcome, Push, Settle
 from pepperbus.worker import ordered
 from pepperbus.worker.inflight import InFlight
 from pepperbus.worker.lane import Lane
@@ -262,6 +262,26 @@ def test_a_new_leader_finds_who_belongs_before_the_others(tmp_path: Path) -> Non
     stage.wait(all_ran, 20)
     sevens = [job_id for job_id in ran if job_id in line[:2] or job_id == first.job_id]
     assert sevens == sorted(sevens)
+    stage.pump.drain()
+
+
+def test_a_new_leader_holds_a_line_for_a_job_that_was_put_off_without_an_attempt(tmp_path: Path) -> None:
+    """`Retry-After`, a halt, a full consumer: nothing was spent, and yet it had its turn. One pushed for later had none yet."""
+    stage = Optioned(tmp_path, contract="status", ping=False, concurrency=4)
+    stage.pump.drain()
+    later = stage.clock.now_ms() + 3_600_000
+    stage.order(7, 7, 7, 8)
+    (first,) = stage.storage.lease(NAME, 1, "gone/w/1")
+    stage.storage.settle("gone/w/1", [Settle(NAME, first.job_id, Outcome.RETRY, later, spent=False)])
+    number = stage.ids.next()
+    body = Job(number, "t", json.dumps({"uid": 9}).encode(), stage.clock.now_ms()).encode()
+    stage.storage.push([Push(number, body, (NAME,), due_ms=later)])
+    stage.order(9)
+    stage.topic = replace(stage.topic, order_by="uid")
+    lane = Lane(stage.storage, OWNER, InFlight(tmp_path, OWNER), stage.parts.log, lambda: None)
+    stage.pump = stage.another(OWNER, lane, stage.consumer)
+    stage.wait(lambda: stage.storage.depth(NAME)[:3] == (0, 2, 4) and {8, 9} <= set(stage.running()))
+    assert sorted(stage.running()) == [8, 9]
     stage.pump.drain()
 
 
