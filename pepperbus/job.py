@@ -19,6 +19,11 @@ _VERSION = 1
 ID_DIGITS = 20  # of every id this bus makes
 
 
+def is_traceparent(trace: str) -> bool:
+    """Whether `trace` is the producer's own, as W3C Trace Context spells it; those the bus makes begin with a number."""
+    return trace[2:3] == "-" and len(trace) == 55
+
+
 class State(StrEnum):
     """Where a job of a topic is; exactly one of these. A done job is no longer in the storage."""
 

@@ -17,6 +17,7 @@ from pepperbus.delivery.command_crew import Crew, Seats
 from pepperbus.delivery.command_process import GRACE_S, Process
 from pepperbus.delivery.command_start import Command
 from pepperbus.delivery.contract import Answer, Consumer, Request, Transport
+from pepperbus.job import is_traceparent
 from pepperbus.log import Log
 
 #: After a timeout the process has this long to leave by itself.
@@ -78,6 +79,8 @@ class ExecConsumer:
             "PEPPERBUS_TRACE_ID": request.trace,
             "PEPPERBUS_DEADLINE": str(request.now_ms // 1000 + int(request.deadline_s)),
         }
+        if is_traceparent(delivered.job.trace):
+            variables["TRACEPARENT"] = delivered.job.trace  # where OpenTelemetry's libraries look for it in a process
         if trouble := self._command.trouble():
             return Answer(Transport.FORBIDDEN, detail=trouble)
         try:

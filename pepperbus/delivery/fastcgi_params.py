@@ -12,6 +12,7 @@ from pepperbus import __version__
 from pepperbus.config.model import Topic
 from pepperbus.delivery.contract import Request
 from pepperbus.errors import ConfigError
+from pepperbus.job import is_traceparent
 from pepperbus.wire import fastcgi
 
 #: With a pool of our own these make an error visible on stderr and keep it out of the answer. They stick to the php-fpm
@@ -52,7 +53,9 @@ class Params:
             *(len(trace), trace, len(deadline), deadline, len(length), length),
             *(sha256(body).hexdigest().encode(), len(job_id), job_id, len(attempt), attempt),
         )
-        return self._of_one_job % (len(length), length, *each, *each)
+        packed = self._of_one_job % (len(length), length, *each, *each)
+        parent = delivered.job.trace
+        return packed if parent[2:3] != "-" else packed + _traceparent(parent)
 
     def _one_by_one(self, request: Request, body: bytes) -> bytes:
         """The plain way: for pings and chunks, and what the template is tested against."""
@@ -70,8 +73,14 @@ class Params:
                 self._of_jobs if request.jobs else self._of_a_ping,
                 fastcgi.pair("CONTENT_LENGTH", values["LENGTH"]),
                 *(fastcgi.pair(prefix + name, value) for prefix in _TWINS for name, value in values.items()),
+                _traceparent(request.jobs[0].job.trace) if request.jobs else b"",
             )
         )
+
+
+def _traceparent(trace: str) -> bytes:
+    """The producer's own trace, where PHP looks for that header."""
+    return fastcgi.pair("HTTP_TRACEPARENT", trace) if is_traceparent(trace) else b""
 
 
 def _template(constants: bytes) -> bytes:

@@ -18,6 +18,7 @@ from pepperbus.delivery import form
 from pepperbus.delivery.contract import Delivered, Request
 from pepperbus.delivery.sign import Signer
 from pepperbus.errors import ConfigError
+from pepperbus.job import is_traceparent
 
 Headers = list[tuple[str, str]]
 
@@ -112,7 +113,7 @@ class Requests:
             return headers
         headers.append(("X-Pepperbus-Job-Id", ",".join(str(delivered.job.id) for delivered in request.jobs)))
         headers.append(("X-Pepperbus-Attempt", str(max(delivered.attempt for delivered in request.jobs))))
-        if request.jobs[0].job.trace.startswith("00-"):  # the producer's own (W3C); ours begin with a 1
+        if is_traceparent(request.jobs[0].job.trace):
             headers.append(("traceparent", request.jobs[0].job.trace))
         if self._topic.body == "raw":
             headers += _cloud_event(request, request.jobs[0])

@@ -12,6 +12,8 @@
 
 namespace Pepperbus;
 
+const TRACEPARENT = '/^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/D';   // W3C Trace Context
+
 class Exception extends \RuntimeException
 {
 }
@@ -34,6 +36,8 @@ class Producer
     private $password;
     private $timeout;
     private $stream = null;
+    private $traceparent = '';
+    private $told = '';   // the trace that the connection knows of
 
     /** @param string $address host:port, tls://host:port or unix:/path; an empty password: the queue needs none */
     public function __construct(string $address, string $queue, string $password = '', float $timeout = 5.0)
@@ -53,12 +57,25 @@ class Producer
      * Push one job; a string goes as it is, anything else as JSON. Returns the job's id (20 digits).
      *
      * `$isNew` false: the queue has `unique`, the job was there already, the id is that one's and nothing was stored.
+     * null: a trace is set, and the answer does not tell.
      */
     public function push($content, &$isNew = null): string
     {
         $ids = $this->ids(array('LPUSH', $this->queue . '/default', $this->bytes($content)), $trace);
-        $isNew = strcmp($ids[0], $trace) > 0;   // ids rise, and a command's trace is made before its jobs
+        // ids rise, and a command's trace is made before its jobs
+        $isNew = $this->traceparent === '' ? strcmp($ids[0], $trace) > 0 : null;
         return $ids[0];
+    }
+
+    /**
+     * The W3C trace that the pushes from here on belong to, '' = none: $_SERVER['HTTP_TRACEPARENT'] of the request that
+     * pushes, or $job->traceparent of the job that does. Consumers get it as HTTP_TRACEPARENT.
+     */
+    public function trace(string $traceparent): self
+    {
+        // it may come from outside: a wrong one is none, and keeps no job from being stored
+        $this->traceparent = preg_match(TRACEPARENT, $traceparent) ? $traceparent : '';
+        return $this;
     }
 
     /** Push one job ahead of all that wait. */
@@ -137,7 +154,12 @@ class Producer
     private function connect(): void
     {
         if ($this->stream && !feof($this->stream)) {
-            return;
+            try {
+                $this->tell();
+                return;
+            } catch (Exception $broken) {
+                // nothing of the push was sent: a new connection, then
+            }
         }
         $this->close();
         $stream = @stream_socket_client($this->address, $number, $text, $this->timeout);
@@ -147,14 +169,23 @@ class Producer
         $seconds = (int) $this->timeout;
         stream_set_timeout($stream, $seconds, (int) (($this->timeout - $seconds) * 1e6));
         $this->stream = $stream;
-        if ($this->password === '') {
-            return;
-        }
+        $this->told = '';
         try {
-            $this->exchange(array('AUTH', $this->queue . ':' . $this->password));
+            if ($this->password !== '') {
+                $this->exchange(array('AUTH', $this->queue . ':' . $this->password));
+            }
+            $this->tell();
         } catch (Exception $refused) {
             $this->close();
             throw new NotStored("login to {$this->queue}: " . $refused->getMessage());
+        }
+    }
+
+    private function tell(): void
+    {
+        if ($this->told !== $this->traceparent) {
+            $this->exchange(array('CLIENT', 'TRACEPARENT', $this->traceparent));
+            $this->told = $this->traceparent;
         }
     }
 
@@ -223,6 +254,7 @@ class Job
     public $attempt;
     public $trace;
     public $pushTrace;
+    public $traceparent;
 
     public function __construct(array $fields, string $queue, string $topic, string $trace)
     {
@@ -231,6 +263,7 @@ class Job
         $this->id = (string) $fields['id'];
         $this->attempt = (int) $fields['RetryTimes'];
         $this->pushTrace = (string) ($fields['inTraceId'] ?? '');
+        $this->traceparent = preg_match(TRACEPARENT, $this->pushTrace) ? $this->pushTrace : '';
         $this->queue = $queue;
         $this->topic = $topic;
         $this->trace = $trace;

@@ -182,9 +182,14 @@ def test_lines_in_verdicts_out(bus: Bus) -> None:
 
 def test_exit_status_is_the_verdict(bus: Bus) -> None:
     commands = ("echo all is well", "echo no good >&2; exit 4", "exit 75", "echo $PEPPERBUS_TOPIC $PEPPERBUS_ATTEMPT")
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     ids = push(bus, *commands, key="crons/x")
-    until_count(bus, "crons/line", done=2, dead=1, returned=2)
-    well, failed, later, told = (last(bus, one, "crons/line") for one in ids)
+    with bus.client() as client:
+        client.execute_command("CLIENT", "TRACEPARENT", parent)
+        ids += json.loads(client.execute_command("LPUSH", "crons/x", "echo $TRACEPARENT"))["jobs"]
+    until_count(bus, "crons/line", done=3, dead=1, returned=2)
+    well, failed, later, told, traced = (last(bus, one, "crons/line") for one in ids)
+    assert traced["stderr"] == f"{parent}\n"
     assert (well["outcome"], well["stderr"]) == ("done", "all is well\n")
     assert (failed["attempt"], failed["error_code"]) == (2, "4")
     assert failed["reason"].endswith("exit status 4: no good")

@@ -20,6 +20,7 @@ from tests.fixtures.fpm import Fpm, fastcgi_config
 
 SDK = Path(__file__).parent.parent.parent / "sdk" / "php"
 PHP = shutil.which("php")
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 HANDLERS = {
     "good": "echo sha1($job->content), ' ', $job->attempt;",
     "throws": "throw new RuntimeException('boom', 77);",
@@ -29,19 +30,20 @@ HANDLERS = {
     "dead": "throw new Pepperbus\\Dead('never');",
     "later": "throw new Pepperbus\\Later(90);",
     "pause": "throw new Pepperbus\\Pause('no database');",
+    "traced": "echo $_SERVER['HTTP_TRACEPARENT'] ?? 'none', ' ', $job->traceparent;",
     "second": "if ($job->content === 'b') throw new Exception('b is bad');",
 }
 
 
 def call(
-    php: Fpm, handler: str, *contents: bytes, topic: str = "orders/mail", ping: bool = False
+    php: Fpm, handler: str, *contents: bytes, topic: str = "orders/mail", ping: bool = False, trace: str = "1"
 ) -> tuple[Answer, Request]:
     text = f"""<?php require '{SDK}/PepperBus.php';
     $c = new Pepperbus\\Consumer();
     $c->on('{topic}', function (Pepperbus\\Job $job) {{ {HANDLERS[handler]} }});
     $c->run();"""
     made, config = fastcgi_config(php.address, php.script(f"sdk-{handler}.php", text), php.directory)
-    jobs = tuple(Delivered(Job((1 << 63) + n, "1", content), 2) for n, content in enumerate(contents))
+    jobs = tuple(Delivered(Job((1 << 63) + n, trace, content), 2) for n, content in enumerate(contents))
     request = Request("orders", "mail", "1", jobs, ping, 10.0, time.time_ns() // 1_000_000)
     return make_consumer(made, config).call(request), request
 
@@ -63,6 +65,11 @@ def test_binary_content_is_decoded(php: Fpm) -> None:
     answer, _ = call(php, "good", content)
     assert answer.headers["code"] == "200"
     assert answer.body.decode() == hashlib.sha1(content).hexdigest() + " 2"
+
+
+def test_the_producers_trace_comes_with_the_job(php: Fpm) -> None:
+    assert call(php, "traced", b"x")[0].body.decode() == "none "
+    assert call(php, "traced", b"x", trace=PARENT)[0].body.decode() == f"{PARENT} {PARENT}"
 
 
 @pytest.mark.parametrize(
@@ -124,11 +131,16 @@ def test_the_producer_knows_ahead_and_unique(buses: Buses) -> None:
     $b->push('second', $new); echo $new ? 'new ' : 'old '; $b->ahead('first');
     $o = new Pepperbus\\Producer('127.0.0.1:{bus.port}', 'once', 'secret');
     $id = $o->push(array('order_id' => 7), $one); $again = $o->push(array('order_id' => 7, 'more' => 1), $two);
-    echo $one ? 'new ' : 'old ', $two ? 'new ' : 'old ', $id === $again ? 'same' : 'other';"""
+    echo $one ? 'new ' : 'old ', $two ? 'new ' : 'old ', $id === $again ? 'same' : 'other';
+    $b->trace('{PARENT}')->push('traced', $new); echo $new === null ? ' unknown' : ' known';
+    $b->close(); $b->push('traced again');
+    $b->trace('of a browser that lies')->push('untraced', $new); echo $new ? ' new' : ' old';"""
     run = subprocess.run([PHP, "-r", text], capture_output=True, text=True, check=False)
-    assert run.stdout == "new new old same", run.stderr
+    assert run.stdout == "new new old same unknown new", run.stderr
     waiting = bus.client("orders/mail", "secret").lrange("orders/mail", 0, 9)
-    assert [json.loads(job)["content"] for job in waiting] == ["first", "second"]
+    jobs = {job["content"]: job["inTraceId"] for job in map(json.loads, waiting)}
+    assert list(jobs) == ["first", "second", "traced", "traced again", "untraced"]
+    assert [content for content, trace in jobs.items() if trace == PARENT] == ["traced", "traced again"]
 
 
 def test_the_producer_pushes_into_a_real_bus(buses: Buses) -> None:
