@@ -32,6 +32,7 @@ from pepperbus.ticker.drains import Drains
 from pepperbus.ticker.history import History
 from pepperbus.ticker.intakes import Intakes
 from pepperbus.ticker.maker import Maker
+from pepperbus.ticker.paces import Teller
 from pepperbus.ticker.replays import Parts, carry_out
 from pepperbus.ticker.scale_rule import LOOK_S
 from pepperbus.ticker.scaling import Scaling
@@ -61,6 +62,7 @@ class Ticker:
         self._config = child.config
         self._family: dict[str, str] = {}  # living process name -> its owner; empty until the master has said
         self._suspects: dict[tuple[str, str], float] = {}  # (storage or "", owner or node) -> since when (monotonic s)
+        self._unknown: set[str] = set()  # owners of in-flight tables who neither live nor hold anything
         self._seen: dict[str, float] = {}  # when (monotonic s) a process of that name was last alive
         self._storages: dict[str, Storage] = {}
         self._opening: set[str] = set()
@@ -96,7 +98,7 @@ class Ticker:
             gevent.spawn(self._every, _RETENTION_S, self._keep_up),
             gevent.spawn(self._every, growth.EVERY_S, self._measure),
             gevent.spawn(self._drains.run),
-            gevent.spawn(History(lambda: self._config, self._storages, self._in_thread).run, self.child.log),
+            gevent.spawn(self._history().run, self.child.log),
             gevent.spawn(self._alarms.run),
             gevent.spawn(self._every, LOOK_S, self._scaling.look),
             gevent.spawn(self._every, _RETENTION_S, self._end_leftovers),
@@ -114,6 +116,10 @@ class Ticker:
             self._say_goodbye(storage)
             storage.close()
         self._maker.close()
+
+    def _history(self) -> History:
+        teller = Teller(lambda: self._config, self._storages)
+        return History(lambda: self._config, self._storages, self._in_thread, teller.take)
 
     def _every(self, seconds: float, chore: Callable[[], None]) -> None:
         """Run a chore for ever; its failure is logged and never ends the others (a reaper that stopped is lost work)."""
@@ -228,12 +234,13 @@ class Ticker:
 
     def _forget_tables(self) -> None:
         """Remove the in-flight tables of dead workers whose leases lie nowhere any more."""
-        if self._storages.keys() != {t.storage for q in self._config.queues.values() for t in q.topics.values()}:
+        if not self._storages.keys() >= {t.storage for q in self._config.queues.values() for t in q.topics.values()}:
             return
         held = {owner for storage in self._storages.values() for owner in storage.owners()}
-        for owner in tables(self._config.bus.run_dir):
-            if owner not in held and owner not in self._family.values():
-                forget(self._config.bus.run_dir, owner)
+        unknown = set(tables(self._config.bus.run_dir)) - held - set(self._family.values())
+        for owner in unknown & self._unknown:  # also at the last look: not one that was born a moment ago
+            forget(self._config.bus.run_dir, owner)
+        self._unknown = unknown
 
     def _measure(self) -> None:
         """How full the storages are, for "days left"."""

@@ -377,13 +377,12 @@ class Worker:
             consumer.close()  # what still runs is cut now, judged "may have run" and settled as such
         for pump in self._pumps:
             pump.idle.wait(1.0)
-        stored = [lane.flush(2.0) for lane in self._lanes.values()]
+        for lane in self._lanes.values():
+            lane.flush(2.0)
         self._staffs.gone()
         for keeping in self._keeping.values():
             keeping.close()
         self.journal.close()
-        if all(stored) and not any(pump.under_way for pump in self._pumps):
-            self._inflight.close()
         for storage in self._storages.values():
             storage.close()
         self._stats.close()

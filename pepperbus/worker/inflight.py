@@ -2,7 +2,8 @@
 
 Floor 4. Written before the first byte of a request is sent. Whoever takes back a dead worker's leases reads it: jobs that
 were leased but never begun go back as if nothing had happened, without an attempt or a crash mark. After the loss
-of the whole host the table is gone, and every leased job counts as begun.
+of the whole host the table is gone, and every leased job counts as begun. A worker that leaves in order leaves its table too: a
+claim without an answer may have given it jobs that it never saw.
 """
 
 from __future__ import annotations
@@ -55,11 +56,6 @@ class InFlight:
     def end(self, at: int) -> None:
         self._map[at : at + _ENTRY.size] = _EMPTY
         self._free.append(at)
-
-    def close(self) -> None:
-        """Nothing is under way any more: the table is not needed."""
-        os.close(self._fd)
-        self.path.unlink(missing_ok=True)
 
 
 def started(run_dir: Path, owner: str) -> frozenset[tuple[str, int]] | None:

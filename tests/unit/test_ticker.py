@@ -15,6 +15,7 @@ from pepperbus.log import Log
 from pepperbus.storage.contract import Push
 from pepperbus.storage.memory import MemoryStorage
 from pepperbus.ticker.main import LOST_MS, Ticker
+from pepperbus.worker.inflight import InFlight, tables
 
 TOPIC = "orders/mail"
 
@@ -83,6 +84,24 @@ def test_what_a_killed_worker_held_where_its_successor_never_looks_comes_back(st
     assert stage.beat() == 1
     for _ in range(5):
         assert stage.beat() == 1
+
+
+def test_only_the_dead_lose_their_tables(stage: Stage) -> None:
+    run_dir = stage.ticker.child.config.bus.run_dir
+    old, new, left = (f"n/worker.orders.{i}/b.{i}" for i in range(3))
+    for owner in (old, new, left):
+        InFlight(run_dir, owner)
+    stage.lease(old)
+    stage.family("n/ticker/b")
+    stage.ticker._seen["worker.orders.0"] = stage.clock.monotonic() + 8.0
+    stage.beat()
+    assert set(tables(run_dir)) == {old, new, left}  # `new` was born a moment ago: the master has not said so yet
+    stage.family("n/ticker/b", new)
+    stage.beat()
+    assert set(tables(run_dir)) == {old, new}
+    for _ in range(5):
+        stage.beat()
+    assert set(tables(run_dir)) == {new}
 
 
 def test_a_clock_that_jumps_takes_no_leases_from_living_nodes(stage: Stage) -> None:
