@@ -17,6 +17,7 @@ _ENTRY = struct.Struct("<QQ")  # number of the topic's name, job id; a number of
 _ENTRIES = 4096
 _TABLE = _ENTRIES * _ENTRY.size
 _EMPTY = _ENTRY.pack(0, 0)
+_NAMES = 64 << 10  # bytes kept free for the topics' names
 
 
 def table_path(run_dir: Path, owner: str) -> Path:
@@ -24,13 +25,13 @@ def table_path(run_dir: Path, owner: str) -> Path:
 
 
 class InFlight:
-    """The writing end: one worker's table, with the topics' names behind it, one a line."""
+    """The writing end: one worker's table, with the topics' names behind it, one a line, and zeros behind those."""
 
     def __init__(self, run_dir: Path, owner: str) -> None:
         self.path = table_path(run_dir, owner)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-        os.posix_fallocate(self._fd, 0, _TABLE)  # not a hole: a full disk would end whoever writes into it
+        os.posix_fallocate(self._fd, 0, _TABLE + _NAMES)  # not a hole: a full disk would end whoever writes into it
         self._map = mmap.mmap(self._fd, _TABLE)
         self._free = list(range(0, _TABLE, _ENTRY.size))
         self._topics: dict[str, int] = {}

@@ -226,6 +226,25 @@ def test_mapped_files_have_their_blocks_so_that_a_full_disk_ends_no_process(tmp_
         assert facts.st_blocks * 512 >= facts.st_size
 
 
+def test_a_full_disk_keeps_no_topic_from_its_first_job(tmp_path):
+    """Whoever begins a job must not fail: it would be leased, and its place taken, for as long as the worker lives."""
+    code = """
+import os, resource, sys
+from pathlib import Path
+from pepperbus.worker.inflight import InFlight, started
+where = Path(sys.argv[1])
+table = InFlight(where, "node/worker.0/boot")
+size = os.stat(table.path).st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+begun = {(f"orders-of-a-queue/topic-{n}", n) for n in range(1000)}
+for topic, job_id in begun:
+    table.begin(topic, job_id)
+assert started(where, "node/worker.0/boot") == begun
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_damaged_table_blames_everybody_and_stops_nobody(tmp_path):
     table = InFlight(tmp_path, "node/worker.0/boot")
     table.begin("orders/mail", 1 << 63)
