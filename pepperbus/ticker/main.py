@@ -62,6 +62,7 @@ class Ticker:
         self._config = child.config
         self._family: dict[str, str] = {}  # living process name -> its owner; empty until the master has said
         self._suspects: dict[tuple[str, str], float] = {}  # (storage or "", owner or node) -> since when (monotonic s)
+        self._beating: dict[str, gevent.Greenlet] = {}  # storage -> a beat that is under way
         self._unknown: set[str] = set()  # owners of in-flight tables who neither live nor hold anything
         self._seen: dict[str, float] = {}  # when (monotonic s) a process of that name was last alive
         self._storages: dict[str, Storage] = {}
@@ -93,6 +94,7 @@ class Ticker:
         self._open_missing()
         loops: list[Any] = [
             gevent.spawn(self._every, _BEAT_S, self._beat),
+            gevent.spawn(self._every, _BEAT_S, self._forget_tables),
             gevent.spawn(self._every, _INGEST_S, self._ingest),
             gevent.spawn(self._every, _RETENTION_S, self._retain),
             gevent.spawn(self._every, _RETENTION_S, self._keep_up),
@@ -108,8 +110,7 @@ class Ticker:
         self._intakes.follow()
         self._leaving.wait()
         self._intakes.stop()
-        for loop in loops:
-            loop.kill()
+        gevent.killall([*loops, *self._beating.values()])
         self._journal.close()
         self._ingest()
         for storage in self._storages.values():
@@ -176,21 +177,28 @@ class Ticker:
         self._opening.discard(name)
 
     def _beat(self) -> None:
+        """Every storage by itself: one that hangs must not keep the others from hearing that this node lives."""
+        for name, storage in list(self._storages.items()):
+            if name not in self._beating:
+                self._beating[name] = gevent.spawn(self._beat_at, storage)
+        gevent.joinall(list(self._beating.values()), timeout=_BEAT_S)
+        ended = [name for name, one in self._beating.items() if one.ready()]
+        for one in [self._beating.pop(name) for name in ended]:
+            one.get()
+
+    def _beat_at(self, storage: Storage) -> None:
         node = self._config.bus.node
-        for storage in list(self._storages.values()):
-            try:
-                storage.heartbeat(node)
-                if self._family:
-                    self._take_back(storage, self._is_dead_here, lost_host=False)
-                silent = set(storage.lost_nodes(LOST_MS)) - {node}
-                self._trust_again(storage.name, silent)
-                lost = {one for one in silent if self._is_sure(storage.name, one, _SURE_LOST_S)}
-                if lost:
-                    self._take_back(storage, partial(_lies_on, lost), lost_host=True)
-            except StorageError as error:
-                self.child.log.warning("heartbeat_failed", str(error), storage=storage.name)
-        if self._family:
-            self._forget_tables()
+        try:
+            storage.heartbeat(node)
+            if self._family:
+                self._take_back(storage, self._is_dead_here, lost_host=False)
+            silent = set(storage.lost_nodes(LOST_MS)) - {node}
+            self._trust_again(storage.name, silent)
+            lost = {one for one in silent if self._is_sure(storage.name, one, _SURE_LOST_S)}
+            if lost:
+                self._take_back(storage, partial(_lies_on, lost), lost_host=True)
+        except StorageError as error:
+            self.child.log.warning("heartbeat_failed", str(error), storage=storage.name)
 
     def _say_goodbye(self, storage: Storage) -> None:
         """Other nodes need no alarm because of us."""
@@ -234,6 +242,8 @@ class Ticker:
 
     def _forget_tables(self) -> None:
         """Remove the in-flight tables of dead workers whose leases lie nowhere any more."""
+        if not self._family:
+            return
         if not self._storages.keys() >= {t.storage for q in self._config.queues.values() for t in q.topics.values()}:
             return
         held = {owner for storage in self._storages.values() for owner in storage.owners()}
