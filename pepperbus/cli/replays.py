@@ -16,6 +16,7 @@ from pepperbus.operations.office import Office
 from pepperbus.operations.replays import ReplayView
 
 _LOOK_S = 0.2
+_AT_WORK = ("planning", "gray", "running")
 _FATES_S = 10.0  # with --stop-at-errors the last outcomes are part of the answer
 
 
@@ -58,10 +59,11 @@ def replay(ctx: click.Context, topic: str, ids: tuple[str, ...], yes: bool, dry_
             )
 
         first = plan(dry_run=True)
-        if dry_run or not first.jobs:
+        if dry_run or not (first.jobs or first.more):
             show(ctx, first, _planned)
             return
-        confirm(f"Replay {first.jobs} {first.source} job(s) of {topic}?", yes)
+        least = "at least " if first.more else ""
+        confirm(f"Replay {least}{first.jobs} {first.source} job(s) of {topic}?", yes)
         made = plan()
         if not words["only_plan"]:
             made = operation.steer(opened, made.id, "go")
@@ -130,14 +132,14 @@ def _watch(opened: Office, number: int) -> ReplayView:
     until = time.monotonic() + _FATES_S
     try:
         with bar(f"replay {number}", seen.jobs) as advance:
-            while seen.state in ("gray", "running") or _wants_fates(seen, until):
-                if seen.state in ("gray", "running"):
+            while seen.state in _AT_WORK or _wants_fates(seen, until):
+                if seen.state in _AT_WORK:
                     until = time.monotonic() + _FATES_S
                 time.sleep(_LOOK_S)
                 seen = operation.show(opened, number)
                 advance(seen.replayed + seen.gone)
     except KeyboardInterrupt:
-        if "pause" in operation.show(opened, number).can:
+        if "pause" in operation.show(opened, number).can:  # one that is being planned goes on; `replays cancel` ends it
             return operation.steer(opened, number, "pause")
     return operation.show(opened, number)
 
@@ -155,7 +157,8 @@ def _planned(made: ReplayView) -> None:
     first = f", {made.gray} of them first" if made.gray else ""
     took = f"; about {made.estimate_s:.0f} s" if made.estimate_s >= 1 else ""
     sample = f", {made.jobs} of them chosen" if made.jobs < made.matched else ""
-    click.echo(f"{made.matched} job(s) match{sample}{first}{took}; nothing was changed")
+    least = "at least " if made.more else ""
+    click.echo(f"{least}{made.matched} job(s) match{sample}{first}{took}; nothing was changed")
 
 
 def _one(made: ReplayView) -> None:
@@ -168,6 +171,8 @@ def _one(made: ReplayView) -> None:
 
 
 def _figures(made: ReplayView) -> str:
+    if made.state == "planning":
+        return f"{made.matched} job(s) found so far"
     parts = [f"{made.replayed} of {made.jobs} job(s) replayed"]
     names = ("succeeded", "failing", "failed", "removed", "gone")
     parts += [f"{getattr(made, name)} {name}" for name in names if getattr(made, name)]

@@ -6,7 +6,7 @@ another time. A process that is killed loses the last turn's contents here, neve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,12 +88,29 @@ class Finished:
             connection.execute("PRAGMA incremental_vacuum").fetchall()
         store.retain(self._database, 0, max_bytes)
 
-    def find(self, topic: str, ids: Iterable[int] = (), since_ms: int = 0, text: str = "") -> list[tuple[int, int]]:
-        """(job id, when it was done) of those that match, each job once."""
-        wanted = {store.signed(job_id) for job_id in ids}
-        query = "SELECT job, max(at) FROM rows WHERE topic = ? AND at >= ? AND instr(data, ?) GROUP BY job"
-        found = self._ask(query, (topic, since_ms, text.encode()))
-        return [(job % (1 << 64), at) for job, at in found if not wanted or job in wanted]
+    def portion(
+        self, topic: str, after: int | None, since_ms: int, until_ms: int, text: str, n: int
+    ) -> tuple[list[tuple[int, int]], int | None]:
+        """(job id, when it was done) of those that match among the next `n` kept, each job once; and where to go on.
+
+        `after`: the job behind which to look. None for where to go on: that was all.
+        """
+        low = store.signed(after) if after is not None else -(1 << 63)
+        bound = self._ask("SELECT job FROM rows WHERE job > ? ORDER BY job LIMIT 1 OFFSET ?", (low, n - 1))
+        high = bound[0][0] if bound else (1 << 63) - 1
+        query = (
+            "SELECT job, max(at) FROM rows INDEXED BY rows_job WHERE job > ? AND job <= ? AND topic = ? "
+            "AND at BETWEEN ? AND ? AND instr(data, ?) GROUP BY job"
+        )
+        found = self._ask(query, (low, high, topic, since_ms, until_ms, text.encode()))
+        return [(job % (1 << 64), at) for job, at in found], high % (1 << 64) if bound else None
+
+    def find(self, topic: str, job_id: int, since_ms: int) -> tuple[int, int] | None:
+        """(job id, when it was done), when it is kept."""
+        query = "SELECT max(at) FROM rows WHERE job = ? AND topic = ? AND at >= ?"
+        for (at,) in self._ask(query, (store.signed(job_id), topic, since_ms)):
+            return (job_id, at) if at is not None else None
+        return None
 
     def body(self, topic: str, job_id: int) -> bytes | None:
         """The stored form of a finished job; None when it is not kept any more."""

@@ -7,7 +7,6 @@ little gives short pages with a cursor, never a long wait.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pepperbus import names
 from pepperbus.accounts.model import Right
@@ -18,32 +17,11 @@ from pepperbus.operations.office import Office
 from pepperbus.operations.results import JobPage, JobView, to_text
 from pepperbus.operations.rights import operation
 from pepperbus.storage.contract import Stored
+from pepperbus.storage.selection import Selection
 
 PAGE = 500
 LOOK_AT_MOST = 20_000  # jobs looked at for one page of a listing
 PREVIEW = 1024
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which jobs of a topic: these ids, or all in `state` that match. `error` is part of the reason, without case.
-
-    `text` is part of the content. `since_ms` is looked up against when a job died, or was accepted if it is not dead.
-    """
-
-    topic: str
-    ids: tuple[int, ...] = ()
-    state: State = State.DEAD
-    error: str = ""
-    since_ms: int = 0
-    text: str = ""
-
-    def matches(self, stored: Stored) -> bool:
-        if self.error and self.error.lower() not in stored.reason.lower():
-            return False
-        if self.text and self.text.encode() not in stored.body:
-            return False
-        return not self.since_ms or (stored.dead_ms or _accepted_ms(stored)) >= self.since_ms
 
 
 def select(topic: str, ids: tuple[str, ...] = (), state: str = "", error: str = "", since_ms: int = 0) -> Selection:
@@ -129,10 +107,3 @@ def preview_text(content: bytes, limit: int) -> tuple[str, str]:
         if not encoding:
             return text, ""
     return to_text(piece)
-
-
-def _accepted_ms(stored: Stored) -> int:
-    try:
-        return Job.decode(stored.body).accepted_ms
-    except ValueError:
-        return 0

@@ -11,10 +11,11 @@ from pepperbus.accounts.model import Right
 from pepperbus.errors import UsageError
 from pepperbus.job import State
 from pepperbus.journal.contract import Row
-from pepperbus.operations.jobs import Selection, stored_of
+from pepperbus.operations.jobs import stored_of
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Purged
 from pepperbus.operations.rights import operation
+from pepperbus.storage.selection import Selection
 
 BATCH = 500
 Progress = Callable[[Purged], None]

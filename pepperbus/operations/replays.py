@@ -20,16 +20,18 @@ from pepperbus.ids import parse_id
 from pepperbus.job import State as JobState
 from pepperbus.journal import since
 from pepperbus.journal.finished import Finished
-from pepperbus.operations.jobs import Selection, stored_of
+from pepperbus.operations.jobs import stored_of
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Result
 from pepperbus.operations.rights import may, operation, require, system_of
-from pepperbus.replay.model import DEEDS, ENDED, Deed, Replay
+from pepperbus.replay import planning, plans
+from pepperbus.replay.model import DEEDS, ENDED, Deed, Replay, State, gray_of
 from pepperbus.replay.store import Replays
-from pepperbus.storage.contract import Stored
+from pepperbus.storage.selection import Selection, stamp
 
 SOURCES = ("dead", "delayed", "done")
-_MOST = 2_000_000  # jobs of a snapshot
+AT_ONCE = 20_000  # jobs that whoever plans looks at himself; beyond, the bus goes on
+_MOST_IDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class ReplayView(Result):
     """A replay as people see it. `left`: jobs not yet replayed; `unknown`: replayed and not heard of.
 
     `failing`: failed again and will be retried; `failed`: dead again; `removed`: deleted meanwhile; `gone`: were not there any
-    more when their turn came. `can`: what may be done now. `estimate_s`: how long the rest takes. `deeds`: of one replay only.
+    more when their turn came. `more`: `matched` is what was found so far. `can`: what may be done now. `estimate_s`: how long
+    the rest takes. `deeds`: of one replay only.
     """
 
     id: int
@@ -80,6 +83,7 @@ class ReplayView(Result):
     unknown: int = 0
     estimate_s: float = 0.0
     dry_run: bool = False
+    more: bool = False
     can: list[str] = msgspec.field(default_factory=list)
     deeds: list[Deed] = msgspec.field(default_factory=list)
 
@@ -96,6 +100,8 @@ def wish(
         raise UsageError(f"{state} jobs cannot be replayed; {', '.join(SOURCES)} ones can")
     if ids and (error or since_ms or text):
         raise UsageError("job ids and a filter exclude each other")
+    if len(numbers) > _MOST_IDS:
+        raise UsageError(f"{len(numbers)} job ids at once, {_MOST_IDS} are the most: a filter takes any number")
     return Wish(topic, numbers, state or "dead", error, since_ms, text)
 
 
@@ -119,33 +125,58 @@ def plan(
 ) -> ReplayView:
     """Take a snapshot of the jobs that match, and keep it as a replay. `dry_run`: only tell what it would be.
 
+    Of very many only a part is looked at here: then it is `planning`, and the bus finds the rest.
     `sample`: this share of them, by chance. `gray`: `5%` or a number of jobs first, by chance; then it waits for `go`.
     `canary`: those go to the topic's second consumer. `rate`: jobs a second. `stop_at_errors`: this share failing again stops
     it. `go`: begin at once. Nothing is kept when nothing matches. Raises UsageError and NotFound.
     """
     _check(sample, rate, stop_at_errors)
-    jobs = list(_snapshot(office, selection))
-    matched = len(jobs)
-    if sample < 1.0:
-        jobs = random.sample(jobs, max(1, round(matched * sample)) if matched else 0)
-    jobs.sort()
-    first = gray_of(gray, len(jobs))
+    first = gray_of(gray, AT_ONCE)
     if canary:
-        _check_canary(office, selection.topic, first or not jobs)
+        _check_canary(office, selection.topic, first)
     replay = Replay(topic=selection.topic, source=selection.state, words=_words(selection), by=office.actor.name)
     replay.at_ms = replay.changed_ms = office.clock.now_ms()
-    replay.matched, replay.jobs, replay.sample = matched, len(jobs), sample
-    replay.gray, replay.canary = (first, canary) if first < len(jobs) or canary else (0, False)
-    replay.rate, replay.stop_at_errors = rate, stop_at_errors
-    if dry_run or not jobs:
+    replay.since_ms, replay.error, replay.text = selection.since_ms, selection.error, selection.text
+    replay.sample, replay.rate, replay.stop_at_errors = sample, rate, stop_at_errors
+    replay.want, replay.canary, replay.goes = gray, canary, go
+    jobs = _found_at_once(office, selection, replay)
+    replay.matched = len(jobs)
+    if not replay.cursor:
+        jobs = _chosen(replay, jobs)
+    elif dry_run:
+        _guess(office, selection, replay)
+    if dry_run or not (jobs or replay.cursor):
         return _view(office, replay, dry_run=True)
     database = office.config.bus.data_dir / "journal.db"
     replay.position = gevent.get_hub().threadpool.apply(since.end, (database,))
     store = Replays(office.config.bus.data_dir)
-    replay = store.plan(replay, _gray_first(jobs, replay.gray))
+    if replay.cursor:
+        return _view(office, plans.begin(store, replay, jobs))
+    replay = store.plan(replay, jobs)
     if go:
         replay = store.steer(replay.id, "go", office.actor.name, office.clock.now_ms())
     return _view(office, replay)
+
+
+def _chosen(replay: Replay, jobs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The sample in its order, the first share in front; the replay's figures follow."""
+    if replay.sample < 1.0:
+        jobs = random.sample(jobs, max(1, round(len(jobs) * replay.sample)) if jobs else 0)
+    jobs.sort()
+    first = gray_of(replay.want, len(jobs))
+    replay.jobs = len(jobs)
+    replay.gray, replay.canary = (first, replay.canary) if first < len(jobs) or replay.canary else (0, False)
+    return _gray_first(jobs, replay.gray)
+
+
+def _guess(office: Office, selection: Wish, replay: Replay) -> None:
+    """How many there may be, where counting them all would take long: at least what was found."""
+    if not (selection.error or selection.text or selection.since_ms) and selection.state != planning.FINISHED:
+        depth = office.holder(selection.topic).depth(selection.topic)
+        replay.matched = max(replay.matched, depth.dead if selection.state == "dead" else depth.delayed)
+        replay.looked_all, replay.cursor = True, ""
+    replay.jobs = max(1, round(replay.matched * replay.sample)) if replay.matched else 0
+    replay.gray = gray_of(replay.want, replay.jobs)
 
 
 def _check(sample: float, rate: float, stop_at_errors: float) -> None:
@@ -161,22 +192,6 @@ def _check_canary(office: Office, topic: str, has_first: object) -> None:
         raise UsageError(f"{topic} has no second consumer: its key canary names one")
     if not has_first:
         raise UsageError("the second consumer gets the first share: say how many jobs, or which share")
-
-
-def gray_of(text: str, jobs: int) -> int:
-    """`5%` or `20` of so many jobs; "" is 0. Raises UsageError."""
-    wrong = UsageError(f"{text!r} is no first share: say 5% or a number of jobs")
-    text = text.strip()
-    if not text:
-        return 0
-    try:
-        share = float(text.removesuffix("%")) / 100 if text.endswith("%") else 0.0
-        number = 0 if text.endswith("%") else int(text)
-    except ValueError:
-        raise wrong from None
-    if not (0 < share <= 1 or 0 < number <= _MOST):
-        raise wrong
-    return min(jobs, number or max(1, round(jobs * share)))
 
 
 def _gray_first(jobs: list[tuple[int, int]], gray: int) -> list[tuple[int, int]]:
@@ -197,38 +212,53 @@ def _words(selection: Wish) -> dict[str, str]:
     return {name: word for name, word in words.items() if word}
 
 
-def _snapshot(office: Office, selection: Wish) -> Iterator[tuple[int, int]]:
-    """(job id, stamp) of what matches now."""
-    if selection.state == "done":
-        yield from _finished(office, selection)
-        return
+def _found_at_once(office: Office, selection: Wish, replay: Replay) -> list[tuple[int, int]]:
+    """(job id, stamp) of what matches, as far as one look goes; beyond it `replay.cursor` says where to go on."""
+    storage, data_dir = office.holder(selection.topic), office.config.bus.data_dir
+    if selection.state == planning.FINISHED:
+        replay.since_ms = _reach(office, selection)
+        if selection.ids:
+            return _finished(office, selection, replay.since_ms)
+    elif selection.ids:
+        return list(_these(office, selection))
+    jobs: dict[int, int] = {}
+    looked = 0
+    while True:
+        portion = planning.look(replay, storage, data_dir)
+        jobs.update(portion.jobs)
+        looked += portion.looked
+        replay.cursor = portion.cursor
+        if not portion.cursor or looked >= AT_ONCE:
+            return list(jobs.items())
+
+
+def _these(office: Office, selection: Wish) -> Iterator[tuple[int, int]]:
     state = JobState(selection.state)
-    chosen = Selection(selection.topic, selection.ids, state, selection.error, selection.since_ms, selection.text)
-    for count, stored in enumerate(stored_of(office, chosen)):
+    for stored in stored_of(office, Selection(selection.topic, selection.ids, state)):
         if stored.state is not state:
             raise UsageError(f"job {stored.job_id} is {stored.state}, not {state}")
-        if count >= _MOST:
-            raise UsageError(f"more than {_MOST} jobs match: narrow it down")
-        yield stored.job_id, _stamp(stored)
+        yield stored.job_id, stamp(stored)
 
 
-def _finished(office: Office, selection: Wish) -> list[tuple[int, int]]:
-    """Jobs that are done, as far as the queue's `history` reaches."""
+def _reach(office: Office, selection: Wish) -> int:
+    """Since when the queue's `history` has what is done."""
     queue = office.queue(selection.topic.partition("/")[0])
     office.topic(selection.topic)
     if not queue.history:
         raise UsageError(f"queue {queue.name} keeps no finished jobs: its key history says how long")
     if selection.error:
         raise UsageError("finished jobs have no error to select by")
-    oldest_ms = max(selection.since_ms, office.clock.now_ms() - int(queue.history * 1000))
-    kept = Finished(office.config.bus.data_dir).find(selection.topic, selection.ids, oldest_ms, selection.text)
-    if selection.ids and (missing := set(selection.ids) - {job_id for job_id, _ in kept}):
-        raise NotFound(f"job {min(missing)} is not among the finished jobs of {selection.topic} that are kept")
-    return kept
+    return max(selection.since_ms, office.clock.now_ms() - int(queue.history * 1000))
 
 
-def _stamp(stored: Stored) -> int:
-    return stored.dead_ms if stored.state is JobState.DEAD else stored.due_ms
+def _finished(office: Office, selection: Wish, since_ms: int) -> list[tuple[int, int]]:
+    kept, found = Finished(office.config.bus.data_dir), []
+    for job_id in selection.ids:
+        one = kept.find(selection.topic, job_id, since_ms)
+        if one is None:
+            raise NotFound(f"job {job_id} is not among the finished jobs of {selection.topic} that are kept")
+        found.append(one)
+    return found
 
 
 @operation(Right.VIEW, "topic")
@@ -278,7 +308,10 @@ def _view(office: Office, replay: Replay, dry_run: bool = False) -> ReplayView:
     shown = ReplayView(**{**same, "state": str(replay.state)})
     shown.unknown, shown.dry_run = replay.unknown, dry_run
     shown.left = 0 if replay.state in ENDED else max(0, replay.jobs - replay.replayed - replay.gone)
+    shown.more = bool(replay.cursor) or replay.state is State.PLANNING
     shown.can = [] if dry_run else [what for what, states in DEEDS.items() if replay.state in states]
+    if replay.state is State.PLANNING and replay.goes:
+        shown.can.remove("go")
     shown.estimate_s = _estimate(office, replay.topic, shown.left, replay.rate)
     return shown
 

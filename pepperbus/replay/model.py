@@ -9,12 +9,16 @@ from enum import IntEnum, StrEnum
 
 import msgspec
 
+from pepperbus.errors import UsageError
+
+_MOST_FIRST = 2_000_000
 ENOUGH = 10  # fates known before a share of errors means anything
 
 
 class State(StrEnum):
     """Where a replay is. Only in GRAY and RUNNING do jobs move."""
 
+    PLANNING = "planning"  # the bus looks for the jobs; `matched` so far
     PLANNED = "planned"  # the snapshot is taken, nothing has moved
     GRAY = "gray"  # the first share is on its way
     WAITING = "waiting-for-decision"  # the first share has been replayed; somebody looks
@@ -29,10 +33,18 @@ MOVING = (State.GRAY, State.RUNNING)
 ENDED = (State.CANCELLED, State.DONE)
 #: What a person may do in which state.
 DEEDS: dict[str, tuple[State, ...]] = {
-    "go": (State.PLANNED, State.WAITING),
+    "go": (State.PLANNING, State.PLANNED, State.WAITING),
     "pause": (State.GRAY, State.RUNNING),
     "resume": (State.PAUSED, State.STOPPED),
-    "cancel": (State.PLANNED, State.GRAY, State.WAITING, State.RUNNING, State.PAUSED, State.STOPPED),
+    "cancel": (
+        State.PLANNING,
+        State.PLANNED,
+        State.GRAY,
+        State.WAITING,
+        State.RUNNING,
+        State.PAUSED,
+        State.STOPPED,
+    ),
 }
 
 
@@ -63,6 +75,9 @@ class Replay(msgspec.Struct, kw_only=True):
     jobs first. `canary`: those go to the topic's second consumer, straight, and leave the storage when it did them. `jobs`
     is the size of the snapshot, `matched` what the selection found before `sample`. `judged`, `judged_failed`: what was
     known when a person last let it go on.
+
+    Of a replay that is being planned: `matched` grows, `cursor` is where the look goes on (`looked_all`: it is over), `want`
+    the first share as a person said it; `goes`: it begins as soon as it is planned.
     """
 
     id: int = 0
@@ -91,6 +106,22 @@ class Replay(msgspec.Struct, kw_only=True):
     judged_failed: int = 0
     changed_ms: int = 0
     position: int = 0  # in the journal
+    since_ms: int = 0
+    error: str = ""
+    text: str = ""
+    cursor: str = ""
+    looked_all: bool = True
+    want: str = ""
+    goes: bool = False
+    numbered: int = 0  # of the rest, while the snapshot gets its order
+    numbered_first: int = 0
+    highest_pick: int = -1  # of the sample, and of the first share; -1: not known yet
+    highest_first: int = -1
+
+    @property
+    def first(self) -> State:
+        """The state in which it begins, or goes on."""
+        return State.RUNNING if self.rest or not self.gray else State.GRAY
 
     @property
     def known(self) -> int:
@@ -130,3 +161,19 @@ class Deed(msgspec.Struct):
     who: str
     what: str
     why: str = ""
+
+
+def gray_of(text: str, jobs: int) -> int:
+    """`5%` or `20` of so many jobs; "" is 0. Raises UsageError."""
+    wrong = UsageError(f"{text!r} is no first share: say 5% or a number of jobs")
+    text = text.strip()
+    if not text:
+        return 0
+    try:
+        share = float(text.removesuffix("%")) / 100 if text.endswith("%") else 0.0
+        number = 0 if text.endswith("%") else int(text)
+    except ValueError:
+        raise wrong from None
+    if not (0 < share <= 1 or 0 < number <= _MOST_FIRST):
+        raise wrong
+    return min(jobs, number or max(1, round(jobs * share)))

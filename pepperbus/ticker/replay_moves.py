@@ -16,14 +16,10 @@ from pepperbus.journal.finished import Finished
 from pepperbus.journal.reader import Reader
 from pepperbus.replay.model import Fate, Item, Phase, Replay
 from pepperbus.storage.contract import Push, Storage, Stored
+from pepperbus.storage.selection import stamp
 
 _AT_ONCE = 50
 FINISHED = "done"  # a replay's source: jobs that have left the storage
-
-
-def stamp(stored: Stored) -> int:
-    """What tells this stay of a job from its next one in the same state."""
-    return stored.dead_ms if stored.state is State.DEAD else stored.due_ms
 
 
 def _lies_there(replay: Replay, storage: Storage, item: Item) -> Stored | None:

@@ -25,6 +25,7 @@ from pepperbus.replay.model import ENOUGH, MOVING, Fate, Item, Phase, Replay, St
 from pepperbus.replay.store import FOLLOWED_MS, Replays
 from pepperbus.storage.contract import Storage
 from pepperbus.ticker import replay_moves as moves
+from pepperbus.ticker.replay_plans import plan_on
 from pepperbus.ticker.replay_second import Second
 
 _LOOK_S = 0.5  # for replays that began
@@ -117,6 +118,9 @@ class Runner:
         """Hear what became of jobs, then move some. Seconds until the next turn is wanted; 0: none is."""
         replay = self._store.get(self._number)
         storage = self._parts.holder(replay.topic)
+        if replay.state is State.PLANNING:
+            plan_on(self._store, replay, storage, self._parts.data_dir, self._parts.clock.now_ms())
+            return _AT_ONCE_S
         if not self._recovered:
             replay = self._recover(replay, storage)
             self._recovered = True

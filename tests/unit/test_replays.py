@@ -14,7 +14,7 @@ import pytest
 from pepperbus.clock import ManualClock
 from pepperbus.config.canary import Canary
 from pepperbus.errors import NotFound, StorageUnavailable, UsageError
-from pepperbus.job import Job
+from pepperbus.job import Job, State
 from pepperbus.journal import store as journal_store
 from pepperbus.journal.finished import Finished, Keeping, topics_with_history
 from pepperbus.log import Log
@@ -22,9 +22,11 @@ from pepperbus.operations import life, purge, replays
 from pepperbus.operations.jobs import select
 from pepperbus.operations.office import Office
 from pepperbus.operations.replays import ReplayView
+from pepperbus.replay import planning, plans, store
 from pepperbus.replay.store import Replays
 from pepperbus.storage.contract import Outcome, Settle
 from pepperbus.ticker import replay_moves as moves
+from pepperbus.ticker import replay_plans
 from pepperbus.ticker.replays import Parts, Runner
 from tests.fixtures.http import RawServer, raw_server, read_request
 from tests.unit.test_operations import MAIL, Shop, directory, office, shop  # noqa: F401
@@ -50,14 +52,17 @@ class Works:
 
     def turn(self, number: int) -> ReplayView:
         """As a ticker does it; the journal's rows are in their database before."""
-        data_dir = self.office.config.bus.data_dir
-        journal_store.ingest(data_dir / "journal", data_dir / "journal.db")
-        Finished(data_dir).ingest()
+        self.turn_journal()
         assert isinstance(self.office.clock, ManualClock)
         self.office.clock.advance(0.1)
         self.runner = self.runner or Runner(self.parts, self.store, number)
         self.runner.turn()
         return replays.show(self.office, number)
+
+    def turn_journal(self) -> None:
+        data_dir = self.office.config.bus.data_dir
+        journal_store.ingest(data_dir / "journal", data_dir / "journal.db")
+        Finished(data_dir).ingest()
 
     def until(self, number: int, good: Callable[[ReplayView], object]) -> ReplayView:
         for _ in range(400):
@@ -66,7 +71,7 @@ class Works:
         raise AssertionError(replays.show(self.office, number))
 
     def ended(self, number: int) -> ReplayView:
-        return self.until(number, lambda seen: seen.state not in ("gray", "running"))
+        return self.until(number, lambda seen: seen.state not in ("planning", "gray", "running"))
 
     def work(self, n: int, outcome: Outcome, due_ms: int = 0) -> list[int]:
         """What workers do with `n` ready jobs."""
@@ -297,6 +302,97 @@ def test_a_sample_is_a_share_by_chance(works: Works, shop: Shop) -> None:  # noq
     assert chosen != sorted(ids)[:10], "one time in ten thousand million it is"
 
 
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight jobs are many already."""
+    monkeypatch.setattr(replays, "AT_ONCE", 4)
+    monkeypatch.setattr(planning, "PORTION", 2)
+    monkeypatch.setattr(replay_plans, "_PORTIONS", 2)
+    monkeypatch.setattr(plans, "_NUMBERED", 7)
+
+
+@pytest.mark.usefixtures("many")
+def test_many_jobs_are_planned_by_the_bus(works: Works, shop: Shop) -> None:  # noqa: F811
+    ids = shop.kill(*[b"x"] * 40)
+    told = works.plan(dry_run=True, gray="10%")
+    assert (told.matched, told.jobs, told.gray, told.more) == (40, 40, 4, False), "no filter: their number is known"
+    told = works.plan(dry_run=True, error="no")
+    assert (told.matched, told.more) == (4, True), "at least"
+    made = works.plan(sample=0.5, gray="25%", go=False)
+    assert (made.state, made.matched, made.more, made.can) == ("planning", 4, True, ["go", "cancel"])
+    later = shop.kill(b"died later")
+    seen = works.turn(made.id)
+    assert (seen.state, seen.matched) == ("planning", 8)
+    works.runner = None  # the ticker was killed
+    seen = works.until(made.id, lambda seen: seen.state == "planned")
+    assert (seen.matched, seen.jobs, seen.gray, seen.more) == (40, 20, 5, False)
+    replays.steer(works.office, made.id, "go")
+    assert works.ended(made.id).replayed == 5
+    first = [one.job_id for one in shop.storage.peek(MAIL, State.READY).jobs]
+    assert first == sorted(first)
+    replays.steer(works.office, made.id, "go")
+    assert works.ended(made.id).state == "done"
+    assert works.depth() == (20, 0, 0, 21)
+    ran = {one.job_id for one in shop.storage.peek(MAIL, State.READY).jobs}
+    assert ran < set(ids)
+    assert not ran & set(later)
+    assert [deed.what for deed in replays.show(works.office, made.id).deeds][:3] == ["plan", "planned", "go"]
+
+
+@pytest.mark.usefixtures("many")
+def test_many_finished_jobs_are_planned_by_the_bus(
+    works: Works, shop: Shop, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    with_history(works, shop, monkeypatch)
+    for n in range(9):
+        shop.push(b"order %d" % n)
+    works.work(9, Outcome.DONE)
+    works.turn_journal()
+    made = works.plan(state="done", text="order")
+    assert (made.state, made.can) == ("planning", ["cancel"]), "it goes by itself"
+    assert works.ended(made.id).replayed == 9
+    shop.storage.promote(MAIL, works.office.clock.now_ms())
+    assert works.depth()[0] == 9
+
+
+@pytest.mark.usefixtures("many")
+def test_planning_ends_when_it_is_cancelled_or_too_much(
+    works: Works, shop: Shop, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    shop.kill(*[b"x"] * 20)
+    made = works.plan(go=False)
+    assert replays.steer(works.office, made.id, "go").can == ["cancel"]
+    replays.steer(works.office, made.id, "cancel")
+    assert works.turn(made.id).state == "cancelled"
+    works.runner = None
+    monkeypatch.setattr(plans, "MOST", 10)
+    made = works.plan()
+    seen = works.until(made.id, lambda seen: seen.state != "planning")
+    assert (seen.state, seen.why) == ("cancelled", "more than 10 jobs match: narrow it down")
+    works.runner = None
+    made = works.plan(error="none like it")
+    seen = works.until(made.id, lambda seen: seen.state != "planning")
+    assert (seen.state, seen.why, seen.jobs) == ("done", "nothing matches", 0)
+    assert works.depth() == (0, 0, 0, 20)
+
+
+def test_plans_are_bounded(works: Works, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    shop.kill(b"a", b"b", b"c")
+    monkeypatch.setattr(store, "MOST_OPEN", 2)
+    for _ in range(2):
+        works.plan(go=False)
+    with pytest.raises(UsageError, match="has 2 replays that have not ended: cancel those nobody needs"):
+        works.plan(go=False)
+    replays.steer(works.office, 1, "cancel")
+    works.plan(go=False)
+    monkeypatch.setattr(store, "MOST_OPEN", 9)
+    monkeypatch.setattr(store, "MOST_JOBS", 7)
+    with pytest.raises(UsageError, match="hold 6 jobs, 7 are the most"):
+        works.plan(go=False)
+    with pytest.raises(UsageError, match="10001 job ids at once"):
+        replays.wish(MAIL, ("1" + "0" * 19,) * 10_001)
+
+
 def test_old_replays_are_forgotten(works: Works, shop: Shop, tmp_path: Path) -> None:  # noqa: F811
     shop.kill(b"x")
     made = works.plan()
@@ -392,16 +488,16 @@ def test_what_is_kept_goes_in_its_time(works: Works, shop: Shop, monkeypatch: py
     shop.push(b"x" * 2000, b"y")
     works.work(2, Outcome.DONE)
     kept.ingest()
-    assert [at for _, at in kept.find(MAIL)] == [works.office.clock.now_ms()] * 2
+    assert [at for _, at in kept.portion(MAIL, None, 0, 1 << 62, "", 100)[0]] == [works.office.clock.now_ms()] * 2
     hour = {topic: int(seconds * 1000) for topic, seconds in topics_with_history(works.office.config).items()}
     assert hour == {MAIL: 3_600_000, "orders/audit": 3_600_000}
     now_ms = works.office.clock.now_ms()
     kept.retain({MAIL: now_ms}, 1 << 30)
-    assert len(kept.find(MAIL)) == 2
+    assert len(kept.portion(MAIL, None, 0, 1 << 62, "", 100)[0]) == 2
     kept.retain({MAIL: now_ms + 1}, 1 << 30)
-    assert kept.find(MAIL) == []
+    assert kept.portion(MAIL, None, 0, 1 << 62, "", 100)[0] == []
     shop.push(b"x" * 2000)
     works.work(1, Outcome.DONE)
     kept.ingest()
     kept.retain({}, 1 << 30)
-    assert kept.find(MAIL) == [], "a queue that keeps none any more"
+    assert kept.portion(MAIL, None, 0, 1 << 62, "", 100)[0] == [], "a queue that keeps none any more"

@@ -51,9 +51,9 @@ def _ask(desk: Desk, name: str, deed: str) -> Response:
     find(desk, name)
     if deed == "replay":
         plan = replays.plan(desk.office, _wish(name), dry_run=True)
-        matched, estimate_s = plan.matched, plan.estimate_s
+        matched, estimate_s, more = plan.matched, plan.estimate_s, plan.more
     else:
-        matched, estimate_s = purge.purge(desk.office, _selection(name), dry_run=True).matched, 0.0
+        matched, estimate_s, more = purge.purge(desk.office, _selection(name), dry_run=True).matched, 0.0, False
     known = desk.office.config.topic(name)
     form = {key: request.values.getlist(key) for key in ("id", "state", "error", "since", "text")}
     return fragment(
@@ -63,6 +63,7 @@ def _ask(desk: Desk, name: str, deed: str) -> Response:
         given=form,
         state=_state(),
         matched=matched,
+        more=more,
         estimate_s=estimate_s,
         canary=str(known.canary or "") if known else "",
     )
