@@ -45,6 +45,7 @@ class Canary:
         self._cuts = 0  # exchanges in a row that came to no answer
         self._rests_until = 0.0  # monotonic s
         self._waiting: dict[_Trial, gevent.Greenlet] = {}
+        self._closed = False
 
     def pack(self, request: Request) -> object:
         return self._first.pack(request)
@@ -67,10 +68,11 @@ class Canary:
         return self._first.reachable()
 
     def close(self) -> None:
+        self._closed = True
         self.second.close()
         for trial, waiting in list(self._waiting.items()):
             waiting.kill()
-            trial.done(Answer(Transport.CUT, detail="the bus ends; the second consumer may have run it"))
+            trial.done(_last_word())
         self._waiting.clear()
         self._first.close()
 
@@ -90,7 +92,9 @@ class Canary:
 
     def fall_back(self, trial: _Trial, after_s: float) -> None:
         """The first consumer's turn; after a timeout not beside a script that may still run."""
-        if after_s > 0:
+        if self._closed:
+            trial.done(_last_word())
+        elif after_s > 0:
             self._waiting[trial] = gevent.spawn_later(after_s, self._go_back, trial)
         else:
             self._go_back(trial)
@@ -102,6 +106,10 @@ class Canary:
         except Exception as error:  # a bug of ours; the exchange has begun long ago, so nobody else ends it
             self.parts.log.error("start_failed", repr(error), topic=self.topic.full_name)
             gevent.get_hub().loop.run_callback(trial.done, Answer(Transport.CUT, detail=repr(error)))
+
+
+def _last_word() -> Answer:
+    return Answer(Transport.CUT, detail="the bus ends; the second consumer may have run it")
 
 
 class _Trial:

@@ -10,6 +10,7 @@ import pytest
 
 from pepperbus.config.model import Canary as Wish
 from pepperbus.delivery.contract import Answer, Transport
+from pepperbus.job import State
 from pepperbus.worker import canary
 from tests.unit.test_worker_pump import NAME, Consumer, Stage
 
@@ -55,3 +56,32 @@ def test_an_answer_that_cannot_be_judged_goes_to_the_first(tmp_path: Path, monke
     stage.wait(lambda: first.waiting)
     first.answer_all()
     stage.wait(lambda: stage.storage.depth(NAME) == (0, 0, 0, 0, 0))
+
+
+class Cutting(Consumer):
+    """As every consumer does: what is under way when it is closed is cut."""
+
+    def close(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for _, done in waiting:
+            done(Answer(Transport.CUT, detail="the bus stopped"))
+
+
+def test_what_is_cut_at_the_second_when_the_worker_leaves_is_not_begun_at_the_first(tmp_path: Path) -> None:
+    """Its script may still run, and the first one would be cut in the same moment."""
+    begun: list[Any] = []
+
+    class First(Cutting):
+        def start(self, *words: Any) -> None:
+            begun.append(words)
+            super().start(*words)
+
+    second = Cutting()
+    stage = staged(tmp_path, First(), second)
+    stage.push()
+    stage.wait(lambda: second.waiting)
+    stage.pump.drain()
+    stage.pump.consumer.close()
+    stage.wait(lambda: stage.storage.depth(NAME).delayed == 1)
+    assert begun == []
+    assert stage.storage.peek(NAME, State.DELAYED).jobs[0].attempts == 1
