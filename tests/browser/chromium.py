@@ -87,7 +87,7 @@ class Browsing:
             self.troubles.append(f"{path}: asks {url}")
 
 
-def wait(page: Any, expression: str, seconds: float = 15.0) -> None:
+def wait(page: Any, expression: str, seconds: float = 30.0) -> None:
     """Until that JavaScript holds. Playwright's own waiting evaluates text inside the page, which the page's policy forbids."""
     until = time.monotonic() + seconds
     while not page.evaluate(expression):

@@ -59,6 +59,6 @@ def test_files_that_may_not_grow_are_an_answer(tmp_path: Path) -> None:
 
 
 def wait_until_well(one: Wire) -> None:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 20
     while one.ask("LPUSH", "new", "after") != b":1\r\n":
         assert time.monotonic() < until, "the disk is well again, and pushes are still refused"

@@ -98,9 +98,9 @@ def provoke(stage: Chaos, step: str) -> None:
 def supervise(stage: Chaos, action: str) -> None:
     """As systemd does: a master that hangs is killed, one that ended is started again."""
     if action == "hang":
-        wait_until(lambda: stage.process().status() == psutil.STATUS_STOPPED, 5, "the master stopped")
+        wait_until(lambda: stage.process().status() == psutil.STATUS_STOPPED, 20, "the master stopped")
         stage.kill_master()
-    wait_until(lambda: stage.has_ended, 10, "the master ended")
+    wait_until(lambda: stage.has_ended, 20, "the master ended")
     stage.start_bus()
 
 
@@ -117,7 +117,7 @@ def run(directory: Path, name: str, seed: int = 7) -> Report:
     try:
         stage.open()
         with load(stage, ledgers, seed):
-            wait_until(lambda: stage.consumer_ledger.stat().st_size > 2000 or mark.exists(), 10, "jobs run")
+            wait_until(lambda: stage.consumer_ledger.stat().st_size > 2000 or mark.exists(), 20, "jobs run")
             wait_until(lambda: mark.exists() or _is_whole(stage), 20, "the start is over")
             provoked = time.time()
             provoke(stage, step)

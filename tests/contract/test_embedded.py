@@ -219,7 +219,7 @@ def test_a_kill_inside_a_transaction_frees_the_writer_lock(
     child = Child(tmp_path / "main", HOLD)
     assert child.says.readline() == "inside\n"
     child.kill()
-    with gevent.Timeout(5):
+    with gevent.Timeout(20):
         storage.push(producer.several(1, A))
     assert storage.paused() == set()
     assert storage.depth(A).ready == 1
@@ -235,7 +235,7 @@ def test_waiting_for_another_process_does_not_stop_the_hub(
     assert not push.ready()
     assert storage.depth(A).ready == 0  # reading waits for nobody
     child.kill()
-    push.get(timeout=5)
+    push.get(timeout=20)
     assert storage.depth(A).ready == 1
 
 
@@ -280,7 +280,7 @@ def test_what_waits_is_committed_together(storage: EmbeddedStorage, producer: Pr
         gevent.sleep(0.05)
         assert storage.depth(A).ready == 0
     for one in some:
-        one.get(timeout=5)
+        one.get(timeout=20)
     assert transactions() - before == 1
     assert storage.depth(A).ready == 20
 
@@ -292,7 +292,7 @@ def test_what_is_submitted_in_one_turn_of_the_hub_is_committed_together(
     before = storage._engine._opened().env.info()["last_txnid"]
     leased = gevent.spawn(storage.lease, A, 1, ME)
     pushed = gevent.spawn(storage.push, producer.several(1, A))
-    gevent.joinall([leased, pushed], timeout=5)
+    gevent.joinall([leased, pushed], timeout=20)
     assert storage._engine._opened().env.info()["last_txnid"] == before + 1
     assert (len(leased.value), storage.depth(A).ready) == (1, 3)
 
@@ -312,7 +312,7 @@ def test_one_that_fails_does_not_spoil_the_others(storage: EmbeddedStorage, prod
         all_of_them += [gevent.spawn(storage.push, producer.several(1, A)) for _ in range(3)]
         gevent.sleep(0.02)
     for one in all_of_them:
-        one.get(timeout=5)
+        one.get(timeout=20)
     assert storage.depth(A).ready == 6
 
 
@@ -354,7 +354,7 @@ def test_an_answered_push_is_synced_and_a_lease_soon_is(storage: EmbeddedStorage
     jobs = storage.lease(A, 2, ME)
     storage.settle(ME, [Settle(A, jobs[0].job_id, Outcome.DONE)])
     assert disk.syncs == 1
-    with gevent.Timeout(5):
+    with gevent.Timeout(20):
         while disk.syncs == 1:
             gevent.sleep(0.01)
     storage.settle(ME, [Settle(A, jobs[1].job_id, Outcome.DONE)])

@@ -45,7 +45,7 @@ def redis_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     words = ["redis-server", "--port", "0", "--unixsocket", str(path), "--requirepass", "pw", "--save", ""]
     process = subprocess.Popen([*words, "--dir", str(where)], stdout=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 10
+        until = time.monotonic() + 30
         while not path.exists():
             assert time.monotonic() < until, "no redis-server"
             time.sleep(0.01)

@@ -72,7 +72,7 @@ class Running:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
         self.process.stdin.flush()
-        return json.loads(self._line(10))
+        return json.loads(self._line(20))
 
     def connect(self, *, source: str = "127.0.0.1") -> Wire:
         return Wire(socket.create_connection(("127.0.0.1", self.port), 10, (source, 0)))
@@ -100,7 +100,7 @@ class Wire:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        sock.settimeout(10)
+        sock.settimeout(20)
         self._file = sock.makefile("rb")
 
     def send(self, data: bytes) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import stat
 import time
 from collections.abc import Callable, Iterator
 
@@ -83,8 +82,7 @@ def test_a_socket_that_may_not_be_used_is_named_with_its_mode(buses: Buses, fpm:
     """Root may use any socket, so the bus runs as somebody else."""
     php = fpm()
     php.socket.chmod(0o600)
-    for directory in (php.directory, *php.directory.parents[:3]):
-        directory.chmod(directory.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
+    php.let_others_in()
     text = (
         node(php).replace("[bus]", "[bus]\n    user = nobody\n    group = nogroup") if os.geteuid() == 0 else node(php)
     )

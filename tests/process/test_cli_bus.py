@@ -181,7 +181,7 @@ def test_a_slow_stream_is_pushed_as_it_comes_and_ctrl_c_tells_how_far_it_came(bu
     child.stdin.write("three\n")
     until(bus, lambda t: t["done"] == 3)
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=10)
+    out, err = child.communicate(timeout=20)
     assert (child.returncode, len(out.split()), err) == (1, 3, "pepperbus: interrupted\n")
 
 
@@ -221,5 +221,5 @@ def test_stop_waits_until_the_bus_has_ended(bus: Bus) -> None:
     assert (healthy.returncode, healthy.stderr) == (0, ""), healthy.stdout
     done = bus.cli("stop")
     assert (done.returncode, done.stdout) == (0, "stopped\n")
-    assert bus.wait(5) == 0
+    assert bus.wait() == 0
     assert bus.cli("stop").returncode == 3

@@ -59,14 +59,14 @@ class Started:
         to.start(what, self.answers.append)
         assert not self.answers  # never from within start
 
-    def wait(self, seconds: float = 10) -> Answer:
+    def wait(self, seconds: float = 20) -> Answer:
         until(lambda: self.answers, seconds)
         gevent.sleep(0)
         assert len(self.answers) == 1
         return self.answers[0]
 
 
-def until(condition: Callable[[], object], seconds: float = 10) -> None:
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -198,8 +198,7 @@ def test_no_permission_names_path_mode_and_who_we_are(fpm: MakeFpm) -> None:
         pytest.skip("needs root: becomes nobody in a child to be refused")
     server = fpm(children=1)
     server.socket.chmod(0o600)
-    for parent in [server.directory, *server.directory.parents[:3]]:
-        parent.chmod(0o755)
+    server.let_others_in()
     to = consumer(server, "ledger.php")
     os.seteuid(65534)
     try:
@@ -227,12 +226,12 @@ def test_a_full_unix_backlog_is_busy_and_costs_no_cpu(tmp_path: Path) -> None:
         to = make_consumer(topic, config)
         before = resource.getrusage(resource.RUSAGE_SELF)
         started = [Started(to, request(deadline_s=30)) for _ in range(20)]
-        answers = [one.wait(8) for one in started]
+        answers = [one.wait(20) for one in started]
         after = resource.getrusage(resource.RUSAGE_SELF)
         for client in held:
             client.close()
     assert {answer.transport for answer in answers} == {Transport.BUSY}
-    assert all(4000 < answer.total_ms < 6000 for answer in answers)
+    assert all(4000 < answer.total_ms < 9000 for answer in answers)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert used < 1.0  # 20 waiting connects for five seconds, this test's own polling included; a spin uses all five
 
@@ -259,7 +258,7 @@ def test_a_full_tcp_backlog_is_busy_after_the_connect_timeout(tmp_path: Path) ->
         for client in held:
             client.close()
     assert answer.transport is Transport.BUSY
-    assert 250 < answer.total_ms < 2000
+    assert 250 < answer.total_ms < 5000
 
 
 # -- broken in the middle ----------------------------------------------------------------------------------------------
@@ -330,9 +329,10 @@ def test_orphans_of_a_killed_master_go_on_serving(fpm: MakeFpm) -> None:
 
 def test_timeout_while_the_script_is_silent(fpm: MakeFpm) -> None:
     server = fpm(children=1)
-    answer = consumer(server, "slow.php", SLOW).call(request(b"1", deadline_s=0.3))
+    answer = consumer(server, "slow.php", SLOW).call(request(b"2", deadline_s=0.3))
     assert answer.transport is Transport.TIMEOUT
-    assert 250 < answer.total_ms < 900
+    assert answer.total_ms > 250
+    assert server.ledger() == ["begin"]
     until(lambda: server.ledger() == ["begin", "end"])  # php-fpm runs it to its end all the same
 
 
@@ -342,7 +342,7 @@ def test_the_deadline_holds_although_every_read_succeeds(fpm: MakeFpm) -> None:
     )
     answer = consumer(fpm(children=1), "trickle.php", trickle).call(request(deadline_s=0.5))
     assert answer.transport is Transport.TIMEOUT
-    assert answer.total_ms < 1500
+    assert answer.total_ms < 4500  # the script trickles for five seconds
 
 
 def test_guard_a_job_that_no_child_took_has_not_run(fpm: MakeFpm) -> None:
@@ -408,10 +408,13 @@ def test_kept_connections_are_reused_and_let_go_when_idle(fpm: MakeFpm) -> None:
 def test_kept_connections_of_one_pool_are_shared_by_its_topics(fpm: MakeFpm) -> None:
     server = fpm(children=1)
     first, second = consumer(server, "ledger.php", **KEEP), consumer(server, "slow.php", SLOW, **KEEP)
-    first.call(request())
-    began = time.monotonic()
-    assert second.call(request(b"0")).headers["code"] == "200"
-    assert time.monotonic() - began < 0.9
+    took = []
+    for _ in range(3):  # each waited for a second of idleness if they did not share
+        first.call(request())
+        began = time.monotonic()
+        assert second.call(request(b"0")).headers["code"] == "200"
+        took.append(time.monotonic() - began)
+    assert min(took) < 0.9, took
 
 
 def test_kept_connections_survive_max_requests_without_a_failed_attempt(fpm: MakeFpm) -> None:
@@ -449,7 +452,7 @@ def test_a_child_is_free_again_at_once(fpm: MakeFpm) -> None:
     for n in range(30):
         answer = to.call(request(number=n))
         assert answer.headers.get("code") == "200", answer
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15  # a second for each, were it not
 
 
 # -- what scripts do ---------------------------------------------------------------------------------------------------
@@ -578,7 +581,7 @@ def test_close_ends_a_call_that_waits_in_another_greenlet(fpm: MakeFpm) -> None:
     calling = gevent.spawn(to.call, request(b"1"))
     until(server.ledger)
     to.close()
-    assert calling.get(timeout=5).transport is Transport.CUT
+    assert calling.get(timeout=20).transport is Transport.CUT
 
 
 def test_a_killed_caller_lets_go_of_its_connection(fpm: MakeFpm) -> None:

@@ -150,7 +150,7 @@ def test_a_password_in_the_url_is_sent_and_never_shown() -> None:
 
 
 def test_connections_are_kept_and_never_shared() -> None:
-    together = threading.Barrier(3, timeout=10)
+    together = threading.Barrier(3, timeout=20)
     crowd = threading.Event()
 
     def talk(conn: socket.socket, server: RawServer, number: int) -> None:
@@ -166,7 +166,7 @@ def test_connections_are_kept_and_never_shared() -> None:
         assert server.connections == 1
         crowd.set()
         greenlets = [gevent.spawn(ours.call, request()) for _ in range(3)]
-        assert [g.get(timeout=10).status for g in greenlets] == [200] * 3
+        assert [g.get(timeout=20).status for g in greenlets] == [200] * 3
         assert server.connections == 3
         ours.close()
 
@@ -176,7 +176,7 @@ def test_start_answers_once_and_later() -> None:
     with raw_server(answering(OK)) as server:
         consumer(server.url).start(request(), answers.append)
         assert answers == []
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while not answers and time.monotonic() < deadline:
             gevent.sleep(0.005)
     assert [answer.status for answer in answers] == [200]
@@ -186,7 +186,7 @@ def test_a_kept_connection_found_closed_is_replaced() -> None:
     with raw_server(once(OK)) as server:
         ours = consumer(server.url)
         assert not ours.call(request()).reconnected
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while ours._endpoints[0].idle[0].quiet() and time.monotonic() < deadline:
             time.sleep(0.005)
         second = ours.call(request())
@@ -370,7 +370,7 @@ def test_the_deadline_is_for_the_whole_exchange(start: bytes) -> None:
     with raw_server(talk) as server:
         began = time.monotonic()
         answer = consumer(server.url).call(request(deadline_s=0.4))
-        assert 0.35 < time.monotonic() - began < 2.0
+        assert 0.35 < time.monotonic() - began < 5
     assert answer.transport is Transport.TIMEOUT
     assert judge(answer, request(), topic()).zombie
 
@@ -419,7 +419,7 @@ def test_closing_cuts_what_is_under_way() -> None:
         while not took.is_set():
             gevent.sleep(0.005)
         ours.close()
-        assert under_way.get(timeout=5).transport is Transport.CUT
+        assert under_way.get(timeout=20).transport is Transport.CUT
         assert ours.call(request()).transport is Transport.BUSY
 
 
@@ -541,7 +541,7 @@ def php_server(tmp_path: Path) -> Iterator[str]:
         ["php", "-S", f"127.0.0.1:{port}", "-t", str(tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()

@@ -77,7 +77,7 @@ def processes(bus: Bus) -> dict[str, dict[str, str]]:
 
 
 def until(condition: Callable[[], object], bus: Bus) -> None:
-    end = time.monotonic() + 15
+    end = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < end, bus.log
         time.sleep(0.02)

@@ -171,7 +171,7 @@ def why(bus: Bus) -> str:
 
 
 def until(bus: Bus, condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 15
+    end = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < end, bus.log
         time.sleep(0.05)

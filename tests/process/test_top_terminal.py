@@ -60,7 +60,7 @@ class Terminal:
     def type(self, keys: bytes) -> None:
         os.write(self.ours, keys)
 
-    def ended(self, seconds: float = 15.0) -> int:
+    def ended(self, seconds: float = 30.0) -> int:
         """Its exit status; all that it said is read."""
         end = time.monotonic() + seconds
         while self.process.poll() is None:

@@ -112,7 +112,7 @@ def slapd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ldap]:
 
 
 def _until_it_listens(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    until = time.monotonic() + 15
+    until = time.monotonic() + 30
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
