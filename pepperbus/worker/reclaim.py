@@ -29,8 +29,11 @@ def take_back(
     """Release the leases of every owner in `storage` that is `dead`; returns those owners. Raises StorageError."""
     gone = [owner for owner in storage.owners() if dead(owner)]
     for owner in gone:
-        who = "gateway" if split_owner(owner)[1].startswith("gateway.") else "worker"
+        process = split_owner(owner)[1]
+        who = "gateway" if process.startswith("gateway.") else "worker"
         begun = None if lost_host else inflight.started(run_dir, owner)
+        if process == "ticker":  # it leases to move jobs to another storage, and runs none
+            begun = frozenset()
         released = storage.release(owner, begun)
         for job in released:
             if job.started:

@@ -13,7 +13,7 @@ from pepperbus.child import Child
 from pepperbus.clock import ManualClock
 from pepperbus.config.load import load
 from pepperbus.config.model import StorageConfig
-from pepperbus.job import Job
+from pepperbus.job import Job, State
 from pepperbus.log import Log
 from pepperbus.storage.contract import Push
 from pepperbus.storage.memory import MemoryStorage
@@ -88,6 +88,16 @@ def test_what_a_killed_worker_held_where_its_successor_never_looks_comes_back(st
     assert stage.beat() == 1
     for _ in range(5):
         assert stage.beat() == 1
+
+
+def test_what_a_killed_ticker_held_to_move_it_never_ran(stage: Stage) -> None:
+    """The other storage is away, so no drain of its successor gives it back before the beats do."""
+    stage.lease("n/ticker/a")
+    stage.family("n/ticker/b")
+    stage.beat()
+    assert stage.beat() == 0
+    (job,) = stage.storage.peek(TOPIC, State.READY).jobs
+    assert (job.attempts, job.crashes) == (0, 0)
 
 
 def test_only_the_dead_lose_their_tables(stage: Stage) -> None:
