@@ -349,6 +349,14 @@ class Queue:
 
 
 @dataclass(frozen=True)
+class Tracing:
+    """Where spans of traced jobs go; no endpoint = nowhere."""
+
+    endpoint: str = ""
+    service: str = "pepperbus"
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything. `generation` counts accepted configurations of one master."""
 
@@ -367,6 +375,7 @@ class Config:
     ldap: Ldap = Ldap()
     generation: int = 0
     http: Http = Http()
+    tracing: Tracing = Tracing()
     alarms: Alarms = Alarms()
     secret_files: tuple[Path, ...] = ()  # what `file:` named
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pepperbus.config import alarms, signon
+from pepperbus.config import alarms, signon, tracing
 from pepperbus.config.check import Values, complete, did_you_mean, given
 from pepperbus.config.model import (
     Bus,
@@ -63,6 +63,7 @@ def build(document: Document) -> Config:
         oidc=signon.oidc(document, values, spec, base),
         ldap=signon.ldap(document, values, spec, base),
         http=Http(**section("http")),
+        tracing=tracing.build(document, section("tracing")),
     )
     config = replace(config, http=replace(config.http, own=_ports(config.gateway.listen + config.web.listen)))
     config = replace(config, alarms=alarms.build(document, values, config.http))

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 
+from pepperbus.config import tracing
 from pepperbus.config.model import Config, Topic
 from pepperbus.config.timing import local_name, zone
 from pepperbus.config.timing_words import words
@@ -96,6 +97,8 @@ def _node(config: Config) -> Iterator[str]:
     for name in config.storages:
         if config.queues and name not in used:
             yield f"[storages] [[{name}]]: no topic uses it"
+    if config.tracing.endpoint and not tracing.is_installed():
+        yield f"[tracing] endpoint: no spans are sent, the extra is not installed: {tracing.EXTRA}"
     if not config.bus.consumer:
         yield "[bus] consumer = no: this node only accepts pushes"
     groups = config.groups()

@@ -30,7 +30,7 @@ def end(database: Path) -> int:
 
 
 def rows(database: Path, topic: str, position: int, limit: int = 5000) -> tuple[list[Row], int]:
-    """At most `limit` rows of `topic` behind `position`, in the order they came in, and the position behind them."""
+    """At most `limit` rows of `topic` ("" = all) behind `position`, as they came in, and the position behind them."""
     if not database.exists():
         return [], position
     with closing(_opened(database)) as connection:
@@ -38,8 +38,10 @@ def rows(database: Path, topic: str, position: int, limit: int = 5000) -> tuple[
             last = _last(connection)
             if last < position:  # all rows were let go, or the file was deleted: numbers begin anew
                 position = 0
-            query = "SELECT rowid, data FROM rows WHERE topic = ? AND rowid > ? ORDER BY rowid LIMIT ?"
-            found: list[Any] = connection.execute(query, (topic, position, limit)).fetchall()
+            which = "topic = ? AND " if topic else ""
+            query = f"SELECT rowid, data FROM rows WHERE {which}rowid > ? ORDER BY rowid LIMIT ?"
+            values = (topic, position, limit) if topic else (position, limit)
+            found: list[Any] = connection.execute(query, values).fetchall()
         except apsw.SQLError:
             return [], position
     return [_decode(data) for _, data in found], found[-1][0] if len(found) == limit else max(last, position)

@@ -26,6 +26,7 @@ from pepperbus.names import split_owner
 from pepperbus.replay.store import Replays
 from pepperbus.storage import open_storage
 from pepperbus.storage.contract import Storage
+from pepperbus.ticker import spans
 from pepperbus.ticker.alarms import Alarms
 from pepperbus.ticker.deploys import Marks
 from pepperbus.ticker.drains import Drains
@@ -84,6 +85,7 @@ class Ticker:
         self._maker = Maker(child, self.clock)
         self._schedules = Schedules(child, self._maker, self.clock, self._storages, lambda: self._config)
         self._intakes = Intakes(child, self._maker, self._storages, lambda: self._config)
+        self._traced = spans.Spans(lambda: self._config, self.clock, child.log, self._in_thread)
 
     def run(self) -> None:
         self.child.on_config = self._on_config
@@ -106,6 +108,7 @@ class Ticker:
             gevent.spawn(self._every, _RETENTION_S, self._end_leftovers),
             gevent.spawn(carry_out, self._replay_parts()),
             gevent.spawn(self._schedules.run),
+            gevent.spawn(self._every, spans.EVERY_S, self._spans),
         ]
         self._intakes.follow()
         self._leaving.wait()
@@ -296,6 +299,9 @@ class Ticker:
         self._in_thread(journal_store.ingest, data_dir / "journal", data_dir / "journal.db")
         self._in_thread(Finished(data_dir).ingest)
 
+    def _spans(self) -> None:
+        self._traced.look()
+
     def _retain(self) -> None:
         journal = self._config.journal
         database = self._config.bus.data_dir / "journal.db"
@@ -306,19 +312,19 @@ class Ticker:
         oldest = {topic: self.clock.now_ms() - int(seconds * 1000) for topic, seconds in kept}
         self._in_thread(Finished(self._config.bus.data_dir).retain, oldest, journal.max_bytes)
 
-    def _in_thread(self, work: Callable[..., Any], *args: Any) -> None:
+    def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
         """SQLite waits inside C: in a native thread, or the hub and with it the heartbeat stands still."""
 
-        def quiet() -> Exception | None:
+        def quiet() -> tuple[Any, Exception | None]:
             try:
-                work(*args)
+                return work(*args), None
             except Exception as error:  # handed over as a value: the pool prints what escapes it
-                return error
-            return None
+                return None, error
 
-        error = gevent.get_hub().threadpool.apply(quiet)
+        result, error = gevent.get_hub().threadpool.apply(quiet)
         if error is not None:
             raise error
+        return result
 
     def _on_command(self, command: dict[str, Any]) -> dict[str, Any]:
         if command.get("op") == "family":
