@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import gevent
 
 from pepperbus.config.model import Topic
-from pepperbus.errors import StorageError, StorageUnavailable
+from pepperbus.errors import StorageUnavailable
 from pepperbus.gateway.group import Group
-from pepperbus.gateway.taken import Taken, forget, remember, settle_surely, take
+from pepperbus.gateway.taken import End, Taken, forget, remember, settle_surely, surely, take
 from pepperbus.gateway.waiting import Waiter, Waiting
 from pepperbus.job import Job
 from pepperbus.stats import Record, Writer
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pepperbus.gateway.neighbours import Neighbours
     from pepperbus.gateway.session import Front
 
-_AGAIN_S = 0.5  # between tries to give back
 _PAUSE_KNOWN_S = 1.0  # how long what the storage said of paused topics is believed
 _DUE_KNOWN_S = 1.0  # how long what it said of delayed jobs is, while jobs go out all the time
 LEAVE_S = 2.0
@@ -214,14 +213,14 @@ class Handout:
             self._keep(gevent.spawn(self._store, place, place.lane.config.name, settles))
 
     def _store(self, place: Place, storage: str, settles: list[Settle]) -> None:
-        while not (lane := place.lane_of(storage)).closed:
-            try:
-                lane.storage.settle(self.front.owner, settles)
-            except StorageError:
-                gevent.sleep(_AGAIN_S)
-            else:
-                place.ring()
-                return
+        def store(lane: Lane, settles: list[Settle]) -> None:
+            lane.storage.settle(self.front.owner, settles)
+            place.ring()
+
+        def give_up(settle: Settle, why: str) -> None:
+            self.front.log.error("settle_gave_up", why, topic=settle.topic, job=settle.job_id)
+
+        surely(self.front, settles, lambda: place.lane_of(storage), store, give_up)
 
     def end(self, taken: Sequence[Taken], reason: str) -> None:
         """They were done; stored soon and surely."""
@@ -233,7 +232,7 @@ class Handout:
         self._settle(taken, lambda one: one.failed(reason, now_ms), reason)
 
     def _settle(self, taken: Sequence[Taken], fate: Callable[[Taken], Settle], reason: str) -> None:
-        by_storage: dict[str, list[tuple[Taken, Settle, str]]] = {}
+        by_storage: dict[str, list[End]] = {}
         for one in taken:
             by_storage.setdefault(one.storage, []).append((one, fate(one), reason))
         for ends in by_storage.values():

@@ -230,7 +230,7 @@ class _Read:
             except StorageError:
                 if not self._new:
                     raise
-                break  # what the streams before gave is the answer
+                break  # what the streams before gave is the answer, and is in nobody else's hands
             if jobs:
                 self._new.append((place, jobs))
                 found.append((key, _encoded(jobs)))

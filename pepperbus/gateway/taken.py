@@ -7,8 +7,9 @@ lease; whoever is told that it is done has heard so from the storage.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import gevent
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pepperbus.gateway.session import Front
 
 _AGAIN_S, _LONGEST_S = 0.2, 2.0  # waits between tries to store what must be stored
+_BUGS = 3  # an engine that raises what the contract does not know so often does so for one of those ends
+_End = TypeVar("_End")
 
 
 @dataclass(slots=True, eq=False)
@@ -58,6 +61,10 @@ class Taken:
         """An attempt was spent and nobody said that it is done: tried again by the topic's schedule, or dead."""
         verdict = Verdict(Act.RETRY, TargetEffect.NEUTRAL, True, 0, reason=reason)
         return decide(self.place.topic, self.leased, self.job.accepted_ms, verdict, now_ms, random.random())
+
+
+#: How an attempt ended, and why.
+End = tuple[Taken, Settle, str]
 
 
 def take(front: Front, place: Place, leased: Leased, job: Job, client: str) -> Taken:
@@ -121,33 +128,63 @@ def remember_elsewhere(front: Front, place: Place, stored: Stored, reason: str) 
     front.journal.add(row)
 
 
-def settle_surely(front: Front, ends: list[tuple[Taken, Settle, str]]) -> None:
-    """A greenlet's work: store ends of attempts (each with its reason), repeated until the storage says yes.
+def settle_surely(front: Front, ends: list[End]) -> None:
+    """A greenlet's work: store ends of attempts, repeated until the storage says yes. All are of jobs from one storage."""
 
-    All are of jobs from one storage.
+    def store(lane: Lane, ends: list[End]) -> None:
+        count = lane.storage.settle(front.owner, [settle for _, settle, _ in ends])
+        lost = _done_elsewhere(lane, ends) if count < len(ends) else set()
+        for taken, settle, reason in ends:
+            if taken in lost:
+                forget(taken)
+            else:
+                remember(front, taken, settle, reason)
+                taken.place.given_back(settle)
+
+    def give_up(end: End, why: str) -> None:
+        taken = end[0]
+        front.log.error("settle_gave_up", why, topic=taken.leased.topic, job=taken.leased.job_id)
+        forget(taken)
+
+    surely(front, ends, lambda: ends[0][0].lane, store, give_up)
+
+
+def surely(
+    front: Front,
+    ends: list[_End],
+    lane_of: Callable[[], Lane],
+    store: Callable[[Lane, list[_End]], None],
+    give_up: Callable[[_End, str], None],
+) -> None:
+    """Call `store` until the storage has `ends`; settling twice is harmless.
+
+    What an engine cannot take (it raises what the contract does not know, again and again) holds up no other end: it stays
+    leased until this gateway is replaced, and is given up. What is left when the lane closes comes back by itself.
     """
-    wait = _AGAIN_S
-    while not (lane := ends[0][0].lane).closed:
+    wait, bugs = _AGAIN_S, 0
+    while not (lane := lane_of()).closed:
         try:
-            count = lane.storage.settle(front.owner, [settle for _, settle, _ in ends])
-            lost = _done_elsewhere(lane, ends) if count < len(ends) else set()
-        except StorageError as error:
+            store(lane, ends)
+        except Exception as error:
+            known = isinstance(error, StorageError)
+            text = str(error) if known else repr(error)
             if wait == _AGAIN_S:
-                front.log.warning("settle_failed", str(error), storage=lane.config.name, jobs=len(ends))
+                front.log.warning("settle_failed", text, storage=lane.config.name, jobs=len(ends))
+            bugs += not known
+            if bugs >= _BUGS and len(ends) == 1:
+                give_up(ends[0], text)
+                return
+            if bugs >= _BUGS:
+                for end in ends:
+                    surely(front, [end], lane_of, store, give_up)
+                return
             gevent.sleep(wait)
             wait = min(_LONGEST_S, wait * 2)
         else:
-            for taken, settle, reason in ends:
-                if taken in lost:
-                    forget(taken)
-                else:
-                    remember(front, taken, settle, reason)
-                    taken.place.given_back(settle)
             return
-    # What is left then is still leased to this process, and comes back when its end is noticed.
 
 
-def _done_elsewhere(lane: Lane, ends: list[tuple[Taken, Settle, str]]) -> set[Taken]:
+def _done_elsewhere(lane: Lane, ends: list[End]) -> set[Taken]:
     """Those that another gateway was told are done: its account of them is the right one."""
     return {
         taken

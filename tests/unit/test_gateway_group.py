@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from pepperbus.errors import StorageUnavailable
+from pepperbus.gateway import taken as settling
 from pepperbus.gateway.group import Group
 from pepperbus.gateway.popping import let_go
 from pepperbus.gateway.taken import Taken
@@ -40,3 +42,24 @@ def test_a_bug_of_an_engine_leaves_the_job_with_its_client() -> None:
     with pytest.raises(RuntimeError), let_go(session, [had]):
         raise RuntimeError("a bug of an engine")
     assert session.holding == [had]
+
+
+def test_an_end_that_an_engine_cannot_take_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settling, "_AGAIN_S", 0.001)
+    lines: list[str] = []
+    front: Any = SimpleNamespace(log=SimpleNamespace(warning=lambda *words, **_: lines.append(words[1])))
+    lane: Any = SimpleNamespace(closed=False, config=SimpleNamespace(name="local"))
+    away = [StorageUnavailable("away")] * 2
+    stored: list[int] = []
+    given_up: list[int] = []
+
+    def store(_: Any, ends: list[int]) -> None:
+        if 2 in ends:
+            raise KeyError("a bug of an engine")
+        if away:
+            raise away.pop()
+        stored.extend(ends)
+
+    settling.surely(front, [1, 2, 3], lambda: lane, store, lambda end, why: given_up.append(end))
+    assert (stored, given_up) == ([1, 3], [2])
+    assert lines[0] == "KeyError('a bug of an engine')"
