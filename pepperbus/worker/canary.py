@@ -78,8 +78,13 @@ class Canary:
 
     # -- what a trial hands back -----------------------------------------------------------------------------------
 
-    def give(self, place: int) -> None:
-        if place >= 0 and self._places is not None:
+    def give(self, place: int, after_s: float) -> None:
+        """Its place is free; after a timeout the script may still run in it for so long."""
+        if place < 0 or self._places is None:
+            return
+        if after_s > 0:
+            gevent.spawn_later(after_s, self._places.give, place)
+        else:
             self._places.give(place)
 
     def heard(self, answer: Answer) -> None:
@@ -131,12 +136,11 @@ class _Trial:
             self._canary.second.start(self.request, self._ended)
         except Exception as error:  # a bug of ours: nothing was sent as far as we know, and the first one can have it
             self._canary.parts.log.error("canary_failed", repr(error), topic=self._canary.topic.full_name)
-            self._canary.give(self._place)
+            self._canary.give(self._place, 0.0)
             self._canary.fall_back(self, 0.0)
 
     def _ended(self, answer: Answer) -> None:
         canary = self._canary
-        canary.give(self._place)
         canary.heard(answer)
         is_done, wait_s = False, canary.topic.zombie_grace
         try:
@@ -147,6 +151,7 @@ class _Trial:
             self._remember(answer, verdict, is_done)
         except Exception as error:  # a bug of ours must not keep the job leased and its place taken for ever
             canary.parts.log.error("canary_failed", repr(error), topic=canary.topic.full_name)
+        canary.give(self._place, 0.0 if is_done else wait_s)
         if is_done:
             self.done(answer)
         else:

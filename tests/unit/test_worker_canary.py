@@ -10,6 +10,7 @@ import pytest
 
 from pepperbus.config.model import Canary as Wish
 from pepperbus.delivery.contract import Answer, Transport
+from pepperbus.delivery.slots import Slots
 from pepperbus.job import State
 from pepperbus.worker import canary
 from tests.unit.test_worker_pump import NAME, Consumer, Stage
@@ -56,6 +57,21 @@ def test_an_answer_that_cannot_be_judged_goes_to_the_first(tmp_path: Path, monke
     stage.wait(lambda: first.waiting)
     first.answer_all()
     stage.wait(lambda: stage.storage.depth(NAME) == (0, 0, 0, 0, 0))
+
+
+def test_a_place_of_the_second_stays_taken_while_its_script_may_run(tmp_path: Path) -> None:
+    first, second = Consumer(), Consumer()
+    stage = staged(tmp_path, first, second)
+    places = Slots(tmp_path / "second", 2)
+    topic = replace(stage.topic, canary=Wish("", 1.0, url="http://127.0.0.1:9/"), zombie_grace=0.5)
+    stage.pump.consumer = canary.Canary(topic, first, second, places, stage.stats.record("canary"), stage.parts)
+    stage.push()
+    stage.wait(lambda: second.waiting)
+    second.waiting.pop()[1](Answer(Transport.TIMEOUT, detail="no answer"))
+    assert places.used == 1, "the script may still run"
+    stage.wait(lambda: first.waiting)
+    stage.wait(lambda: not places.used)
+    first.answer_all()
 
 
 class Cutting(Consumer):
