@@ -18,6 +18,7 @@ from pepperbus.errors import StorageError, StorageRefused, StorageUnavailable, S
 from pepperbus.ids import IdGenerator
 from pepperbus.job import State
 from pepperbus.log import Log
+from pepperbus.names import wake_channel
 from pepperbus.storage.contract import Leased, Outcome, Push, Settle
 from pepperbus.storage.redis import RedisStorage
 from pepperbus.storage.redis_keys import Keys
@@ -469,6 +470,10 @@ def test_many_owners_at_once_run_every_job_once(redis_server: Redis, mode: str) 
         assert one.peek(T, State.READY).jobs == []
 
 
+def listeners(redis: Redis, topic: str) -> int:
+    return int(redis.ask("PUBSUB", "NUMSUB", wake_channel(topic))[1])
+
+
 @pytest.mark.parametrize("mode", ["redis", "pika"])
 def test_a_push_elsewhere_wakes_also_after_redis_was_away(start_redis: Callable[..., Redis], mode: str) -> None:
     redis = start_redis()
@@ -488,8 +493,9 @@ def test_a_push_elsewhere_wakes_also_after_redis_was_away(start_redis: Callable[
             woken.clear()
             until(lambda: woken.count("") >= 2)
         mine.watch(["orders/audit"], woken.append)
-        gevent.sleep(0.3)
+        until(lambda: [listeners(redis, topic) for topic in (T, "orders/audit")] == [0, 1])
         woken.clear()
         other.push([push()])
-        gevent.sleep(0.1)
+        other.push([push(b"x", "orders/audit")])
+        until(lambda: "orders/audit" in woken)
         assert T not in woken

@@ -142,8 +142,7 @@ def test_a_php_error_is_shown_with_its_file_and_line(buses: Buses, fpm: Callable
 
 def test_pausing_pushing_in_many_ways_and_purging(bus: Bus, consumer: Consumer, tmp_path: Any) -> None:
     assert bus.cli("pause", "orders").stdout == "orders/mail: paused\n"
-    until(bus, lambda t: t["state"] == "paused")
-    time.sleep(2.5)  # workers look at pauses every two seconds
+    until(bus, lambda t: t["state"] == "paused")  # and the workers know it by now: the command told them
     file = tmp_path / "jobs.txt"
     file.write_bytes(b"one\r\ntwo\n\xff\xfe\n")
     assert ask(bus, "push", "orders", str(file))["accepted"] == 3

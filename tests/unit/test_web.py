@@ -12,7 +12,10 @@ from typing import Any
 
 import gevent
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
+from jinja2 import BytecodeCache
+from jinja2.bccache import Bucket
 
 from pepperbus import stats
 from pepperbus.accounts.model import HOST_ROLES, Role
@@ -69,6 +72,23 @@ def log_in(client: FlaskClient, desk: Desk, name: str = "anna", **roles: str) ->
     client.set_cookie("pepperbus", secret)
     client.environ_base["HTTP_X_CSRF_TOKEN"] = csrf_of(secret)
     return client
+
+
+class Compiled(BytecodeCache):
+    """What Jinja made of our templates, for all applications of this process: each test has one of its own."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if bucket.key in self._kept:
+            bucket.bytecode_from_string(self._kept[bucket.key])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._kept[bucket.key] = bucket.bytecode_to_string()
+
+
+Flask.jinja_options = {"bytecode_cache": Compiled()}
 
 
 class Place:
