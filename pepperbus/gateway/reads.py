@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pepperbus.errors import StorageError, StorageUnavailable
+from pepperbus.gateway.commit import Lane
 from pepperbus.gateway.pushes import NOAUTH
 from pepperbus.gateway.routes import Target
 from pepperbus.gateway.session import Answer, Later, Session
+from pepperbus.gateway.taken import surely
 from pepperbus.ids import parse_id
 from pepperbus.job import Job, State, job_json
 from pepperbus.journal.contract import Row
@@ -44,12 +46,17 @@ def guarded(read: Callable[[], bytes]) -> Later:
 
 def storage_of(session: Session, target: Target, topic: str = "") -> Storage:
     """The open storage of a target's topic. Raises StorageUnavailable while it is not open."""
+    return open_lane(session, target, topic).storage
+
+
+def open_lane(session: Session, target: Target, topic: str = "") -> Lane:
+    """The way there. Raises StorageUnavailable while it is not open."""
     route = target.route
     assert route is not None
     lane = session.front.routes.lane(route.queue.topics[topic or target.topic], route.queue)
     if lane.trouble:
         raise StorageUnavailable(lane.trouble)
-    return lane.storage
+    return lane
 
 
 # -- RPOP ----------------------------------------------------------------------------------------------------
@@ -73,12 +80,13 @@ def rpop(session: Session, args: resp.Command) -> Answer:
 class _Pop:
     """One RPOP: leased, answered, then settled; given back when the answer can no longer be written."""
 
-    __slots__ = ("_job", "_leased", "_session", "_target")
+    __slots__ = ("_job", "_lane", "_leased", "_session", "_target")
 
     def __init__(self, session: Session, target: Target) -> None:
         self._session = session
         self._target = target
         self._leased: Leased | None = None
+        self._lane: Lane | None = None  # that it was leased through
         self._job: Job | None = None  # None for bytes that are no job: kept as dead, never dropped
 
     def run(self) -> bytes:
@@ -100,10 +108,11 @@ class _Pop:
 
     def _lease(self, name: str) -> list[Leased]:
         """Of a topic that no worker looks after also what is due."""
-        storage, front = storage_of(self._session, self._target), self._session.front
+        lane, front = open_lane(self._session, self._target), self._session.front
         place = front.handout.places.get(name)
+        self._lane = lane if place is None else place.lane
         if place is None:
-            return storage.lease(name, 1, front.owner)
+            return lane.storage.lease(name, 1, front.owner)
         return [leased for leased, _ in front.handout.lease(place, 1)]
 
     def after(self, written: bool) -> None:
@@ -114,12 +123,22 @@ class _Pop:
             outcome = Settle(leased.topic, leased.job_id, Outcome.DEAD, reason="stored bytes are damaged", spent=False)
         else:
             outcome = Settle(leased.topic, leased.job_id, Outcome.DONE if written else Outcome.BACK, spent=written)
-        try:
-            storage_of(self._session, self._target).settle(front.owner, [outcome])
-        except StorageError as error:  # the lease stays with this process and is released when it ends
-            front.log.error("pop_not_settled", str(error), topic=leased.topic, job=leased.job_id)
+        surely(front, [outcome], self._lane_now, self._store, self._give_up)
         if written and self._job is not None:
             self._record(leased, self._job)
+
+    def _lane_now(self) -> Lane:
+        """The way to where the job is leased; a reload may have made a new one."""
+        lane = self._lane
+        assert lane is not None
+        return self._session.front.routes.lanes.get(lane.config.name, lane)
+
+    def _store(self, lane: Lane, outcomes: list[Settle]) -> None:
+        lane.storage.settle(self._session.front.owner, outcomes)
+
+    def _give_up(self, outcome: Settle, why: str) -> None:
+        """The lease stays with this process and is released when it ends."""
+        self._session.front.log.error("pop_not_settled", why, topic=outcome.topic, job=outcome.job_id)
 
     def _record(self, leased: Leased, job: Job) -> None:
         front = self._session.front
