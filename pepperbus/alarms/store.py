@@ -79,15 +79,20 @@ class Store:
         self.path = data_dir / FILE
 
     def run(self, work: Callable[[apsw.Connection], _Result]) -> _Result:
-        return aside(lambda: self._run(work))
+        """One transaction that writes."""
+        return aside(lambda: self._run(work, "BEGIN IMMEDIATE"))
 
-    def _run(self, work: Callable[[apsw.Connection], _Result]) -> _Result:
+    def look(self, work: Callable[[apsw.Connection], _Result]) -> _Result:
+        """One that only reads: it waits for nobody who writes, and keeps nobody from it."""
+        return aside(lambda: self._run(work, "BEGIN"))
+
+    def _run(self, work: Callable[[apsw.Connection], _Result], begin: str) -> _Result:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(apsw.Connection(str(self.path))) as connection:
                 connection.set_busy_timeout(5000)
                 connection.execute(_SCHEMA).fetchall()
-                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(begin)
                 result = work(connection)
                 connection.execute("COMMIT")
                 return result
@@ -105,7 +110,7 @@ class Store:
             incidents = [_decode(data) for (data,) in c.execute("SELECT data FROM incidents WHERE closed = 0")]
             return tracks, incidents, c.execute("SELECT coalesce(max(id), 0) FROM incidents").get
 
-        return self.run(work)
+        return self.look(work)
 
     def save(self, tracks: dict[Key, Track], incidents: Iterable[Incident], messages: Iterable[Waiting] = ()) -> None:
         """All tracks as they are, these incidents, and these new messages."""
@@ -134,7 +139,7 @@ class Store:
                 for number, channel, tries, next_ms, error, data in rows
             ]
 
-        return self.run(work)
+        return self.look(work)
 
     def sent(self, waiting: Waiting, now_ms: int, error: str, next_ms: int) -> None:
         """It was taken (`error` ""), given up (`next_ms` 0), or is tried again then."""
@@ -150,7 +155,7 @@ class Store:
         self.run(work)
 
     def spoken(self) -> dict[str, Spoken]:
-        return self.run(
+        return self.look(
             lambda c: {name: Spoken(at, error) for name, at, error in c.execute("SELECT name, at, error FROM channels")}
         )
 
@@ -163,7 +168,7 @@ class Store:
             rows = c.execute("SELECT id, data FROM silences WHERE until > ? ORDER BY until", (now_ms,))
             return [msgspec.structs.replace(_silence(data), id=number) for number, data in rows]
 
-        return self.run(work)
+        return self.look(work)
 
     def silence(self, made: Silence) -> Silence:
         def work(c: apsw.Connection) -> Silence:
@@ -176,7 +181,7 @@ class Store:
         """Raises NotFound."""
         if number >= 1 << 63:  # more than the file can name
             raise NotFound(f"no silence {number}")
-        row = self.run(lambda c: c.execute("SELECT data FROM silences WHERE id = ?", (number,)).get)
+        row = self.look(lambda c: c.execute("SELECT data FROM silences WHERE id = ?", (number,)).get)
         if row is None:
             raise NotFound(f"no silence {number}")
         return msgspec.structs.replace(_silence(row), id=number)
@@ -201,7 +206,7 @@ class Store:
                         break
             return found
 
-        return self.run(work)
+        return self.look(work)
 
     def retain(self, oldest_ms: int) -> None:
         """Forget what was over before that."""

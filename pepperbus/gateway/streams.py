@@ -227,7 +227,7 @@ class _Read:
                 continue
             try:
                 jobs = session.front.handout.lease(place, wish.count)
-            except StorageError:
+            except Exception:  # StorageError, or a bug of an engine
                 if not self._new:
                     raise
                 break  # what the streams before gave is the answer, and is in nobody else's hands

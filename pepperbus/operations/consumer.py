@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from pepperbus.accounts.model import Right
+from pepperbus.config.model import Topic
 from pepperbus.delivery import make_consumer
 from pepperbus.delivery.contract import Answer, Delivered, Request
 from pepperbus.delivery.verdict import judge, judge_ping
+from pepperbus.errors import UsageError
 from pepperbus.ids import IdGenerator
 from pepperbus.job import Job
 from pepperbus.operations.by_hand import command
@@ -19,6 +21,7 @@ from pepperbus.operations.results import Pinged, Sent
 from pepperbus.operations.rights import operation
 
 PING_S = 10.0
+_LONGEST_S = 3600.0
 _SLOT = 15  # the last gateway slot: a test job's id is that of no stored job on nodes with fewer gateways
 
 
@@ -34,6 +37,13 @@ def ping(office: Office, topic: str, timeout: float = PING_S) -> Pinged:
     return Pinged(topic, address, registered, reason, **_shown(answer), command=command(found, office.config, request))
 
 
+def _check_patience(topic: Topic, timeout: float) -> None:
+    """Raises UsageError: whoever waits holds a connection of the sidecar, and one of the consumer's places."""
+    most = max(_LONGEST_S, topic.timeout)
+    if not 0 <= timeout <= most:
+        raise UsageError(f"a timeout is at most {most:g} s here, not {timeout:g}")
+
+
 @operation(Right.OPERATE, "topic", details=("attempt",), tells=("id", "act", "code", "reason"))
 def send(office: Office, topic: str, content: bytes, *, attempt: int = 1, timeout: float = 0.0) -> Sent:
     """Deliver `content` as one job, now, and judge the answer. `timeout` 0: the topic's own.
@@ -41,6 +51,7 @@ def send(office: Office, topic: str, content: bytes, *, attempt: int = 1, timeou
     The consumer really runs it. Raises NotFound for an unknown topic.
     """
     found = office.topic(topic)
+    _check_patience(found, timeout)
     now_ms = office.clock.now_ms()
     job_id = IdGenerator(office.config.bus.shard, _SLOT, office.clock.now_ms).next()
     job = Job(job_id, _trace(office), content, now_ms, office.who)

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from pepperbus.accounts.audit import Audit
 from pepperbus.accounts.model import HOST_ROLES, Actor
+from pepperbus.accounts.patience import Patience
 from pepperbus.accounts.store import Store
 from pepperbus.clock import Clock, SystemClock
 from pepperbus.config.model import Config, Queue, Topic
@@ -38,6 +39,7 @@ class Office:
         self.clock = clock or SystemClock()
         self.who = who or f"cli.{os.getpid()}"
         self.actor = Actor(self.who, roles=HOST_ROLES)
+        self.patience = Patience(self.clock)  # with those who guess, from within a session, the password of its account
         self._storages: dict[str, Storage] = {}
 
     def acting(self, actor: Actor) -> Self:

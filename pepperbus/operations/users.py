@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pepperbus.accounts import passwords
 from pepperbus.accounts.model import Account, Right, Via, account_name, parse_roles
-from pepperbus.errors import Forbidden, PepperbusError, UsageError
+from pepperbus.errors import Forbidden, PepperbusError, TooManyTries, UsageError
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Result
 from pepperbus.operations.rights import note, operation
@@ -113,13 +113,21 @@ def remove(office: Office, name: str) -> Removed:
 
 @operation(Right.VIEW, audited=True)
 def change_password(office: Office, old: str, new: str) -> User:
-    """One's own password; ends all of one's sessions, this one too. Raises PepperbusError when `old` is wrong."""
+    """One's own password; ends all of one's sessions, this one too.
+
+    Raises PepperbusError when `old` is wrong, and TooManyTries: a session that somebody left open, or that was stolen, must
+    not be the place to guess it at.
+    """
     in_person(office)
+    if (wait_s := office.patience.wait_s(office.actor.name, "")) > 0:
+        raise TooManyTries(wait_s)
     store = office.accounts
     account = store.account(office.actor.name)
     _has_password(account)
     if not passwords.matches(old, store.hash_of(account.name)):
+        office.patience.failed(office.actor.name, "")
         raise PepperbusError("the old password is wrong")
+    office.patience.succeeded(office.actor.name)
     store.set_hash(account.name, passwords.hashed(new))
     return user(store.account(account.name))
 

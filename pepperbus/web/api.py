@@ -34,6 +34,7 @@ _ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.StorageUnknown, 504, "storage_unknown"),
     (errors.StorageUnavailable, 503, "storage_unavailable"),
     (errors.StorageRefused, 503, "storage_refused"),
+    (errors.TooManyTries, 429, "too_many_tries"),
     (errors.PepperbusError, 409, "refused"),
 )
 

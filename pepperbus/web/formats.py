@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _WIDTH, _HEIGHT = 120.0, 28.0  # of a sparkline, in its own units
 
 
@@ -47,6 +48,11 @@ def moment(ms: int, exact: bool = False) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", then) + f".{ms % 1000:03d}"
     same_day = then[:3] == now[:3]
     return time.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S", then)
+
+
+def cell(text: str) -> str:
+    """A word in a CSV file; what somebody typed must not be a formula in a table program."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def sparkline(values: list[float], places: int = 60) -> str:

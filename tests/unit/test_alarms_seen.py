@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from pepperbus.alarms.board import Incident
@@ -41,6 +43,14 @@ def test_people_see_what_concerns_their_systems(wrong: Place) -> None:
     assert seen == {"ann": {1}, "bob": {2}, "eve": {1, 2, 3}}
     past = {name: {one["id"] for one in alarms(wrong, name, "/history")["alarms"]} for name in people}
     assert past == seen
+
+
+def test_who_reads_waits_for_no_writer(wrong: Place) -> None:
+    store = Store(wrong.config.bus.data_dir)
+    with closing(apsw.Connection(str(store.path))) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert (store.silences(0), store.waiting(), store.spoken()) == ([], [], {})
+        assert len(store.history(0, 10)) == len(store.load()[1]) == 3
 
 
 def test_an_operator_silences_its_own_system_only(wrong: Place) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pepperbus.config.load import load
+from pepperbus.errors import UsageError
 from pepperbus.operations import consumer, samples
 from tests.fixtures.http import RawServer, answering, raw_server
 from tests.unit.test_web import QUEUE, Place, log_in
@@ -77,6 +78,12 @@ def test_a_request_can_be_sent_again_from_a_shell(place: Place) -> None:
             assert (again.headers["x-plain"], again.headers["x-pepperbus-job-id"]) == ("seen", sent.id)
         pinged = consumer.ping(place.desk.itself, "orders/mail")
         assert "type=ping" in pinged.command
+
+
+@pytest.mark.parametrize("timeout", [-1.0, 3601.0, 1e300, float("nan")])
+def test_nobody_waits_for_ever(place: Place, timeout: float) -> None:
+    with pytest.raises(UsageError, match="at most 3600 s"):
+        consumer.send(place.desk.itself, "orders/mail", b"x", timeout=timeout)
 
 
 def test_a_fastcgi_request_is_one_for_cgi_fcgi(place: Place) -> None:

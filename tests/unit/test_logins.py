@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 
 from pepperbus.accounts import passwords
 from pepperbus.accounts.model import HOST_ROLES, Role
+from pepperbus.accounts.patience import Patience
 from pepperbus.log import Log
 from pepperbus.web.app import create_app
 from pepperbus.web.logins import local_path
@@ -177,6 +178,12 @@ def test_a_new_password_ends_every_session(place: Place, browser: FlaskClient) -
     headers = {"X-CSRF-Token": browser.get("/api/v1/session").get_json()["csrf"]}
     wrong = browser.post("/api/v1/password", json={"old": "wrong", "new": "a new password"}, headers=headers)
     assert wrong.status_code == 409
+    for _ in range(4):
+        browser.post("/api/v1/password", json={"old": "wrong", "new": "a new password"}, headers=headers)
+    guess = browser.post("/api/v1/password", json={"old": PASSWORD, "new": "a new password"}, headers=headers)
+    assert guess.status_code == 429, "who took a session over guesses no password"
+    assert login(other).status_code == 303, "its owner logs in all the same"
+    place.desk.base.patience = Patience(place.desk.base.clock)
     answer = browser.post("/api/v1/password", json={"old": PASSWORD, "new": "a new password"}, headers=headers)
     assert answer.status_code == 200
     assert browser.get("/api/v1/session").status_code == other.get("/api/v1/session").status_code == 401

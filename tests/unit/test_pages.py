@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import shutil
 from pathlib import Path
 
 import pytest
 
+from pepperbus.config.load import load
 from pepperbus.operations.results import IntakeStatus, Status
 from pepperbus.operations.status import StatusReader
 from pepperbus.web import frame
@@ -39,6 +42,14 @@ def test_a_viewer_sees_every_page_and_no_button_of_others(place: Place, path: st
     assert answer.status_code == 200, text
     for button in ("/pause", "/ask/purge", "/edit", "/concurrency", "/reload"):
         assert f'{button}"' not in text
+
+
+def test_a_system_is_no_formula_in_a_table(place: Place) -> None:  # noqa: F811
+    path = place.directory / "queues.d" / "orders.conf"
+    path.write_text(path.read_text().replace("system = shop", "system = '=1+1'"))
+    place.office.take(load(place.directory / "node.conf", {}))
+    (row,) = csv.DictReader(io.StringIO(place.text("/queues.csv")))
+    assert (row["system"], row["name"]) == ("'=1+1", "orders/mail")
 
 
 def test_what_a_viewer_may_not_do_is_refused_all_the_same(place: Place) -> None:  # noqa: F811

@@ -20,6 +20,7 @@ _ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.NotFound, 404, "Not found"),
     (errors.UsageError, 400, "This did not work"),
     (errors.Forbidden, 403, "This is not for you"),
+    (errors.TooManyTries, 429, "This did not work"),
     (errors.PepperbusError, 409, "This did not work"),
 )
 

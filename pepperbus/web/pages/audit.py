@@ -16,7 +16,7 @@ from pepperbus.operations import audit
 from pepperbus.operations.results import to_json
 from pepperbus.operations.rights import DEEDS
 from pepperbus.web.desk import Desk
-from pepperbus.web.formats import moment
+from pepperbus.web.formats import cell, moment
 from pepperbus.web.pages.answers import fragment, is_htmx
 
 PAGE = 50
@@ -55,7 +55,6 @@ DEED_WORDS = {
     "session.end": "ended a session",
 }
 _MOST_EXPORTED = 20_000
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _COLUMNS = ("n", "at", "who", "via", "address", "what", "about", "result", "reason", "details", "before", "after")
 
 
@@ -114,13 +113,8 @@ def _csv(entries: list[Entry]) -> str:
     for one in entries:
         facts = (json.dumps(fact, ensure_ascii=False) if fact else "" for fact in (one.details, one.before, one.after))
         row = (one.who, one.via, one.address, one.what, one.about, one.result, one.reason, *facts)
-        table.writerow([one.n, moment(one.at_ms, True), *map(_cell, row)])
+        table.writerow([one.n, moment(one.at_ms, True), *map(cell, row)])
     return text.getvalue()
-
-
-def _cell(text: str) -> str:
-    """A name that somebody typed at the login must not be a formula in a table program."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def register(pages: Blueprint, desk: Desk) -> None:

@@ -17,7 +17,7 @@ from pepperbus.accounts.model import Right
 from pepperbus.operations.results import Percentiles, QueueStatus, TopicStatus
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
-from pepperbus.web.formats import sparkline
+from pepperbus.web.formats import cell, sparkline
 from pepperbus.web.monitor import Monitor
 
 PAGE = 50
@@ -134,8 +134,9 @@ def _as_csv(desk: Desk) -> Response:
     table.writerow(["system", *names, "wait_p50_s", "wait_p99_s", "run_p50_s", "run_p99_s"])
     for row in rows:
         wait, run = row.wait or Percentiles(), row.run or Percentiles()
-        figures = [getattr(row.status, name) for name in names]
-        table.writerow([row.queue.system, *figures, wait.p50_s, wait.p99_s, run.p50_s, run.p99_s])
+        words = [cell(word) for word in (row.queue.system, row.status.name, row.status.state)]
+        figures = [getattr(row.status, name) for name in names[2:]]
+        table.writerow([*words, *figures, wait.p50_s, wait.p99_s, run.p50_s, run.p99_s])
     response = Response(text.getvalue(), mimetype="text/csv")
     response.headers["Content-Disposition"] = "attachment; filename=queues.csv"
     return response
