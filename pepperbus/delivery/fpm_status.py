@@ -9,11 +9,23 @@ import json
 import socket
 from typing import Any
 
+from pepperbus.config.model import FastcgiPool
+from pepperbus.delivery import unix_line
 from pepperbus.errors import NotReachable, ProtocolError
 from pepperbus.wire import fastcgi
 
 _LIMIT_S = 2.0
 _READ = 65536
+
+
+def of(pool: FastcgiPool) -> dict[str, Any]:
+    """`ask` of the pool's `status`; the line of a unix socket, which php-fpm calls 0, as the kernel knows it."""
+    page = ask(pool.status)
+    if pool.address.startswith("unix:") and not page.get("listen queue len"):
+        line = unix_line.waiting(pool.address.removeprefix("unix:"))
+        if line is not None:
+            page["listen queue"] = line
+    return page
 
 
 def ask(status: str) -> dict[str, Any]:

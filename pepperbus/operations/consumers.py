@@ -76,7 +76,7 @@ def fpm(office: Office, pool: str) -> dict[str, Any]:
         raise NotFound(f"pool not found: {pool!r}")
     if not found.status:
         raise NotFound(f"pool {pool}: no `status` in [fastcgi]; set pm.status_listen and pm.status_path in php-fpm")
-    return fpm_status.ask(found.status)
+    return fpm_status.of(found)
 
 
 def _told(office: Office) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[dict[str, Any]]]]:
@@ -116,6 +116,6 @@ def _of_pool(pool: FastcgiPool) -> Consumer:
 
 def _ask_fpm(consumer: Consumer, pool: FastcgiPool) -> None:
     try:
-        consumer.fpm = fpm_status.ask(pool.status)
+        consumer.fpm = fpm_status.of(pool)
     except NotReachable as error:
         consumer.error = str(error)

@@ -19,7 +19,7 @@ import psutil
 from pepperbus import stats
 from pepperbus.child import Child
 from pepperbus.clock import Clock
-from pepperbus.config.model import Config, Queue, Topic
+from pepperbus.config.model import Config, FastcgiPool, Queue, Topic
 from pepperbus.delivery import fpm_status
 from pepperbus.delivery.scaled import ScaledSlots, topic_slots
 from pepperbus.errors import NotReachable, StorageError
@@ -104,7 +104,7 @@ class Scaling:
     def _ask_pools(self, names: set[str]) -> dict[str, str]:
         """pool -> what its php-fpm says of being full, "" when it is not or has no status page."""
         pools = self._config().pools
-        asked = {name: gevent.spawn(_fullness, pools[name].status) for name in names if pools[name].status}
+        asked = {name: gevent.spawn(_fullness, pools[name]) for name in names if pools[name].status}
         gevent.joinall(list(asked.values()))
         return {name: str(one.value or "") for name, one in asked.items()}
 
@@ -186,13 +186,13 @@ def _span(queues: list[Queue]) -> tuple[int, int]:
     return min(most, max(queue.least_workers or queue.workers for queue in queues)), most
 
 
-def _fullness(status: str) -> str:
+def _fullness(pool: FastcgiPool) -> str:
     try:
-        page = fpm_status.ask(status)
+        page = fpm_status.of(pool)
     except NotReachable:
         return ""
-    line = page.get("listen queue", 0)
-    return f"php-fpm has no idle child, {line} wait in its line" if line and not page.get("idle processes") else ""
+    line = page.get("listen queue", 0)  # one that is about to be taken stands in it, too
+    return f"php-fpm has no idle child, {line} wait in its line" if line > page.get("idle processes", 0) else ""
 
 
 def _cpu_s(pid: int) -> float:

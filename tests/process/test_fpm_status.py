@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pepperbus.delivery import fpm_status
+from pepperbus.config.model import FastcgiPool
+from pepperbus.delivery import fpm_status, unix_line
 from pepperbus.errors import NotReachable
+from tests.fixtures.fpm import wait_until
 
 
 def test_its_figures_come_also_while_no_child_is_free(fpm: Any, tmp_path: Path) -> None:
@@ -21,6 +24,21 @@ def test_its_figures_come_also_while_no_child_is_free(fpm: Any, tmp_path: Path) 
     with socket.socket(socket.AF_UNIX) as holder:  # a connection that says nothing takes the only child
         holder.connect(str(server.socket))
         assert fpm_status.ask(f"unix:{status}/status")["pool"] == found["pool"]
+
+
+def test_how_many_wait_in_its_line(fpm: Any, tmp_path: Path) -> None:
+    """php-fpm says it of TCP sockets; of a unix socket it says 0, and the kernel is asked."""
+    for tcp in (False, True):
+        status = tmp_path / f"status{tcp}.sock"
+        server = fpm(tcp=tcp, children=1, pool={"pm.status_path": "/status", "pm.status_listen": str(status)})
+        pool = FastcgiPool("php", server.address, status=f"unix:{status}/status")
+        assert fpm_status.of(pool)["listen queue"] == 0
+        with contextlib.ExitStack() as held:
+            for _ in range(4):
+                one = held.enter_context(socket.socket(socket.AF_INET if tcp else socket.AF_UNIX))
+                one.connect(("127.0.0.1", server.port) if tcp else str(server.socket))
+            wait_until(lambda pool=pool: fpm_status.of(pool)["listen queue"] == 3, 20, lambda: "no line of three")
+    assert unix_line.waiting(f"{tmp_path}/none.sock") is None
 
 
 def test_a_pool_without_the_page_says_what_to_set(fpm: Any) -> None:

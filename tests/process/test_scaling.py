@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+from pepperbus.wire import fastcgi
 from tests.fixtures.bus import NODE, Buses
+from tests.fixtures.fpm import Fpm
 from tests.fixtures.http import RawServer, Talk, raw_server, read_request
-from tests.process.bus_rig import push, until
+from tests.process.bus_rig import node, push, until
 
 ROLES = dict.fromkeys(("gateway", "worker"), "tests.process.family_roles:main")
 OK = b"HTTP/1.1 200 OK\r\nCode: 200\r\nContent-Length: 0\r\n\r\n"
@@ -40,6 +47,28 @@ def test_workers_follow_what_the_master_is_told(buses: Buses) -> None:
     names(2)
     assert bus.ask("reload")["ok"]
     names(2)
+
+
+def test_a_full_php_fpm_is_seen_by_its_own_status_page(buses: Buses, fpm: Callable[..., Fpm], tmp_path: Path) -> None:
+    """Somebody else has its only child: the jobs that were sent wait in php-fpm's line, and more of them would, too."""
+    status = tmp_path / "status.sock"
+    php = fpm(children=1, pool={"pm.status_path": "/status", "pm.status_listen": str(status)})
+    queue = f"script = {php.script('wire.php')}\nrun = fastcgi\npool = php\nping = off\nconcurrency = 2..4\n"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.connect(str(php.socket))
+        params = {"SCRIPT_FILENAME": php.script("long.php", "<?php sleep(100);"), "REQUEST_METHOD": "GET"}
+        other.sendall(fastcgi.opening(fastcgi.pairs(params.items()), False) + fastcgi.closing(b""))
+        text = node(php, pool=f"status = unix:{status}/status\nguard = off")
+        bus = buses.start(text, {"orders": f"open = loopback\npassword = secret\n{queue}[topics]\n[[mail]]\n"})
+        push(bus, *(f"job {i}" for i in range(20)))
+        scaling = bus.run_dir / "scaling.json"
+
+        def stands() -> dict[str, Any]:
+            return dict(json.loads(scaling.read_text())["topics"]["orders/mail"]) if scaling.exists() else {"why": ""}
+
+        found = until(stands, lambda now: "php-fpm" in now["why"], bus)
+        assert re.fullmatch(r"less: php-fpm has no idle child, [12] wait in its line", found["why"])
+        assert found["now"] == 2
 
 
 class Slow:
