@@ -20,6 +20,7 @@ Floors; a module imports from its own or below (checked by import-linter, see se
     2 accounts   accounts.*: accounts, sessions, tokens, the audit log
     3 back ends  storage.{embedded,redis,memory}  delivery.{fastcgi,http,command}  journal.{log,store}
     3 schedule   schedule.*: what becomes of a firing, and its record in the storage
+    3 nodes      nodes.*: what nodes that share a storage leave there for each other
     3 alarms     alarms.*: rules, hysteresis, what people are told and by which channel
     4 engine     child  worker.*  gateway.*  ticker.*  operations.*
     5 faces      master.*  web.*

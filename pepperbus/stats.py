@@ -77,6 +77,11 @@ class Histogram:
         self.count += other.count
         self.sum_micros += other.sum_micros
 
+    def plus(self, other: Histogram) -> Histogram:
+        total = Histogram(self.buckets, self.count, self.sum_micros)
+        total.add(other)
+        return total
+
     def minus(self, earlier: Histogram) -> Histogram:
         """What happened since `earlier` was read."""
         buckets = [max(a - b, 0) for a, b in zip(self.buckets, earlier.buckets, strict=True)]

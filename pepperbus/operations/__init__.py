@@ -20,7 +20,8 @@ or raises one of `pepperbus.errors`.
     replays.py    plan, listing, show, steer: dead or delayed jobs once more, a share first
     purge.py      purge: delete waiting or dead jobs
     pause.py      pause, resume
-    consumer.py   ping, send: straight to a consumer
+    consumer.py   ping, send: straight to a consumer; elsewhere.py the same from another node
+    paces.py      by_node: how long jobs waited and ran on each node and on all together
     tail.py       tail: journal rows as they happen
     doctor.py     diagnose, check_fpm: what will hurt; doctor_fpm.py, doctor_redis.py, doctor_machine.py look, findings.py holds
     users.py      accounts; tokens.py API tokens, sessions.py one's own logins, audit.py who did what

@@ -15,6 +15,8 @@ from pepperbus.delivery.verdict import judge, judge_ping
 from pepperbus.errors import UsageError
 from pepperbus.ids import IdGenerator
 from pepperbus.job import Job
+from pepperbus.nodes.errands import Errand
+from pepperbus.operations import elsewhere
 from pepperbus.operations.by_hand import command
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Pinged, Sent
@@ -26,15 +28,22 @@ _SLOT = 15  # the last gateway slot: a test job's id is that of no stored job on
 
 
 @operation(Right.OPERATE, "topic", audited=False)
-def ping(office: Office, topic: str, timeout: float = PING_S) -> Pinged:
-    """One ping, as workers send it before they feed a topic. Raises NotFound for an unknown topic."""
+def ping(office: Office, topic: str, timeout: float = PING_S, node: str = "") -> Pinged:
+    """One ping, as workers send it before they feed a topic; from another `node` as `elsewhere.ask` has it.
+
+    Raises NotFound for an unknown topic.
+    """
     found = office.topic(topic)
+    if _is_elsewhere(office, node):
+        errand = Errand("ping", topic, office.actor.name, office.config.bus.node)
+        return elsewhere.ask(office, node, errand, Pinged, PING_S)
     request = Request(
         found.queue, found.name, _trace(office), ping=True, deadline_s=timeout, now_ms=office.clock.now_ms()
     )
     address, answer = _call(office, topic, request)
     registered, reason = judge_ping(answer, request)
-    return Pinged(topic, address, registered, reason, **_shown(answer), command=command(found, office.config, request))
+    shown = {**_shown(answer), "command": command(found, office.config, request), "node": office.config.bus.node}
+    return Pinged(topic, address, registered, reason, **shown)
 
 
 def _check_patience(topic: Topic, timeout: float) -> None:
@@ -44,14 +53,19 @@ def _check_patience(topic: Topic, timeout: float) -> None:
         raise UsageError(f"a timeout is at most {most:g} s here, not {timeout:g}")
 
 
-@operation(Right.OPERATE, "topic", details=("attempt",), tells=("id", "act", "code", "reason"))
-def send(office: Office, topic: str, content: bytes, *, attempt: int = 1, timeout: float = 0.0) -> Sent:
+@operation(Right.OPERATE, "topic", details=("attempt", "node"), tells=("id", "act", "code", "reason"))
+def send(office: Office, topic: str, content: bytes, *, attempt: int = 1, timeout: float = 0.0, node: str = "") -> Sent:
     """Deliver `content` as one job, now, and judge the answer. `timeout` 0: the topic's own.
 
-    The consumer really runs it. Raises NotFound for an unknown topic.
+    The consumer really runs it, called from this node, or from another `node` as `elsewhere.ask` has it. Raises NotFound
+    for an unknown topic.
     """
     found = office.topic(topic)
     _check_patience(found, timeout)
+    if _is_elsewhere(office, node):
+        me = office.config.bus.node
+        errand = Errand("send", topic, office.actor.name, me, content, attempt, timeout)
+        return elsewhere.ask(office, node, errand, Sent, timeout or found.timeout)
     now_ms = office.clock.now_ms()
     job_id = IdGenerator(office.config.bus.shard, _SLOT, office.clock.now_ms).next()
     job = Job(job_id, _trace(office), content, now_ms, office.who)
@@ -71,7 +85,12 @@ def send(office: Office, topic: str, content: bytes, *, attempt: int = 1, timeou
         verdict.reason,
         **_shown(answer),
         command=command(found, office.config, request),
+        node=office.config.bus.node,
     )
+
+
+def _is_elsewhere(office: Office, node: str) -> bool:
+    return bool(node) and node != office.config.bus.node
 
 
 def _call(office: Office, topic: str, request: Request) -> tuple[str, Answer]:

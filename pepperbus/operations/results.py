@@ -273,7 +273,8 @@ class Paused(Result):
 
 
 class Pinged(Result):
-    """`registered`: the consumer would take this topic's jobs; `reason` says why (not). `command`: the same from a shell."""
+    """`registered`: the consumer would take this topic's jobs; `reason` says why (not). `command`: the same from a shell;
+    `node`: where it was called from."""
 
     topic: str
     address: str
@@ -287,12 +288,13 @@ class Pinged(Result):
     connect_ms: float = 0.0
     total_ms: float = 0.0
     command: str = ""
+    node: str = ""
 
 
 class Sent(Result):
     """One job straight to the consumer; nothing was stored and nothing counted. `act`: done, retry, dead, back …
 
-    `command`: the same request from a shell, without its secrets.
+    `command`: the same request from a shell, without its secrets; `node`: where it was called from.
     """
 
     topic: str
@@ -310,6 +312,7 @@ class Sent(Result):
     connect_ms: float = 0.0
     total_ms: float = 0.0
     command: str = ""
+    node: str = ""
 
 
 class Checked(Result):

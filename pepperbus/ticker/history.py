@@ -25,13 +25,22 @@ _BUSY_SHARE = 0.1
 _INDEX = [stats.COUNTERS.index(name) for name in COUNTED]
 _LIVE = [stats.COUNTERS.index(name) for name in ("in_flight", "window")]
 InThread = Callable[..., None]
+Rows = list[tuple[str, Sample]]
 
 
 class History:
     """The sampler of one node."""
 
-    def __init__(self, config: Callable[[], Config], storages: Mapping[str, Storage], in_thread: InThread) -> None:
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        storages: Mapping[str, Storage],
+        in_thread: InThread,
+        tell: Callable[[Rows], None],
+    ) -> None:
+        """`tell` hears of each block when it is over."""
         self._config = config
+        self._tell = tell
         self._storages = storages
         self._in_thread = in_thread
         self._before: dict[str, list[int]] = {}
@@ -106,8 +115,9 @@ class History:
         self._gauges, self._seconds = gauges, {}
         self._in_thread(samples.write, self.database, BLOCK_S, self._block, rows)
         self._gather(rows)
+        self._tell(rows)
 
-    def _gather(self, rows: list[tuple[str, Sample]]) -> None:
+    def _gather(self, rows: Rows) -> None:
         """Add the block to its minute; the minute so far is written each time, so that a restart costs ten seconds."""
         minute = self._block - self._block % MINUTE_S
         if minute != self._minute_at:

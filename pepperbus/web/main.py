@@ -12,7 +12,7 @@ from gevent.event import Event
 from pepperbus.child import Child
 from pepperbus.errors import BootError
 from pepperbus.log import Log
-from pepperbus.web import closing
+from pepperbus.web import closing, errands
 from pepperbus.web.app import create_app
 from pepperbus.web.crowd import Crowd
 from pepperbus.web.desk import Desk, SharedOffice
@@ -76,7 +76,11 @@ def main(child: Child) -> None:
     for server in servers:
         server.start()
     child.start()
-    chores: list[Any] = [gevent.spawn(desk.monitor.run), gevent.spawn(closing.run, desk, child.log)]
+    chores: list[Any] = [
+        gevent.spawn(desk.monitor.run),
+        gevent.spawn(closing.run, desk, child.log),
+        gevent.spawn(errands.run, desk, child.log),
+    ]
     leaving.wait()
     gevent.killall(chores)
     # Even without a grace the answer to "stop" itself must get out; a reader of events must not hold up the end.

@@ -13,8 +13,10 @@ from pepperbus import stats
 from pepperbus.counted import Reader
 from pepperbus.log import Log
 from pepperbus.operations.office import Office
+from pepperbus.operations.paces import merged
 from pepperbus.operations.results import Percentiles, Status
 from pepperbus.operations.status import StatusReader, percentiles
+from pepperbus.web.paces import Neighbours
 
 SECONDS = 60
 _HISTOGRAM_EVERY = 5
@@ -40,6 +42,7 @@ class Monitor:
         self._ticks = 0
         self._stats = Reader(office.config.bus.run_dir / "stats")
         self._reader = StatusReader(office, self._stats)
+        self.neighbours = Neighbours(office)
         self._status: Status | None = None
         self._status_at = -_STALE_S
         self._status_took = 0.0
@@ -135,8 +138,14 @@ class Monitor:
             return stats.Histogram()
         return found.minus(before.histograms[histogram]) if before else found
 
-    def percentiles(self, name: str, histogram: str) -> Percentiles:
-        return percentiles(self.last_minute(name, histogram))
+    def own(self, name: str) -> dict[str, stats.Histogram]:
+        """What this node measured in the last minute."""
+        return {which: self.last_minute(name, which) for which in ("wait", "run")}
+
+    def percentiles(self, name: str) -> tuple[Percentiles, Percentiles]:
+        """How long the jobs of `queue/topic` waited and ran in the last minute, on all nodes together."""
+        own, others = self.own(name), self.neighbours.of(name).values()
+        return percentiles(merged(own, others, "wait")), percentiles(merged(own, others, "run"))
 
     def status(self) -> Status:
         """The node with the rates of the last ten seconds.

@@ -34,6 +34,7 @@ from pepperbus.web.takes import (
     EventsQuery,
     FindQuery,
     JobsQuery,
+    PingBody,
     PushBody,
     RemoveQuery,
     ScaleBody,
@@ -189,13 +190,15 @@ def _schedule(call: Call) -> str:
 
 
 def ping_consumer(call: Call) -> r.Pinged:
-    return consumer.ping(call.desk.office, call.topic)
+    return consumer.ping(call.desk.office, call.topic, node=call.body.node)
 
 
 def send_job(call: Call) -> r.Sent:
     body = call.body
     content = _bytes(body.content, body.encoding)
-    return consumer.send(call.desk.office, call.topic, content, attempt=body.attempt, timeout=body.timeout)
+    return consumer.send(
+        call.desk.office, call.topic, content, attempt=body.attempt, timeout=body.timeout, node=body.node
+    )
 
 
 def check_configuration(call: Call) -> r.Checked:
@@ -264,7 +267,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", _TOPIC + "/jobs", N.VIEW, list_jobs, r.JobPage, "Jobs as they lie there, page by page.", query=JobsQuery),
     Route("POST", _TOPIC + "/pause", N.OPERATE, pause_topic, r.Paused, "Feed this topic no more; pushes go on."),
     Route("POST", _TOPIC + "/resume", N.OPERATE, resume_topic, r.Paused, "Feed it again."),
-    Route("POST", _TOPIC + "/ping", N.OPERATE, ping_consumer, r.Pinged, "Ask the consumer whether it knows the topic."),
+    Route("POST", _TOPIC + "/ping", N.OPERATE, ping_consumer, r.Pinged, "Does the consumer know the topic?", body=PingBody),
     Route("POST", _TOPIC + "/send", N.OPERATE, send_job, r.Sent, "One job straight to the consumer.", body=SendBody),
     Route("POST", _TOPIC + "/purge", N.OPERATE, purge_jobs, r.Purged, "Delete jobs for good.", body=SelectionBody),
     Route("GET", "/schedules", N.LOGIN, list_schedules, list[sr.ScheduleStatus], "Every schedule: next times, last runs."),

@@ -112,12 +112,19 @@ class ReplaysQuery(msgspec.Struct):
 
 
 class SendBody(msgspec.Struct, forbid_unknown_fields=True):
-    """One job straight to the consumer, which really runs it. `timeout` 0: the topic's own."""
+    """One job straight to the consumer, which really runs it. `timeout` 0: the topic's own. `node`: from there; "": here."""
 
     content: str = ""
     encoding: str = ""
     attempt: int = 1
     timeout: float = 0.0
+    node: str = ""
+
+
+class PingBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`node`: called from there; "": from here."""
+
+    node: str = ""
 
 
 class StopBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -1,11 +1,11 @@
-"""Routes of the API for marks, saved samples, storages and drains. Floor 5; part of routes.py's table."""
+"""Routes of the API for marks, percentiles by node, saved samples, storages and drains. Floor 5; part of routes.py's table."""
 
 from __future__ import annotations
 
 import base64
 
 from pepperbus.errors import UsageError
-from pepperbus.operations import deploys, drain, samples, storage_files, storages
+from pepperbus.operations import deploys, drain, paces, samples, storage_files, storages
 from pepperbus.operations.results import QueueFile
 from pepperbus.web.table import Call, Route
 from pepperbus.web.table import Needs as N
@@ -35,6 +35,11 @@ def save_sample(call: Call) -> samples.Sample:
 
 def remove_sample(call: Call) -> samples.Sample:
     return samples.forget(call.desk.office, call.topic, call.names["sample"])
+
+
+def list_percentiles(call: Call) -> list[paces.NodePace]:
+    monitor = call.desk.monitor
+    return paces.by_node(call.desk.office, call.topic, monitor.own(call.topic), monitor.neighbours.of(call.topic))
 
 
 def list_growth(call: Call) -> list[storages.Growth]:
@@ -71,6 +76,14 @@ _SAMPLES = "/topics/{queue}/{topic}/samples"
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/marks", N.LOGIN, list_marks, list[deploys.DeployMark], "What was deployed when.", query=MarksQuery),
     Route("POST", "/marks", N.OPERATE, set_mark, deploys.DeployMark, "Set a mark on the time line.", body=MarkBody),
+    Route(
+        "GET",
+        "/topics/{queue}/{topic}/percentiles",
+        N.VIEW,
+        list_percentiles,
+        list[paces.NodePace],
+        "How long its jobs waited and ran in the last minute: on each node, then (node empty) on all together.",
+    ),
     Route("GET", "/storages/growth", N.LOGIN, list_growth, list[storages.Growth], "How fast each storage fills."),
     Route(
         "POST", _STORAGE, N.ADMIN_NODE, add_storage, QueueFile, "Add a storage to the node's file.", body=SettingsBody

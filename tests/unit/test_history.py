@@ -33,7 +33,7 @@ class Place:
 
     def begin(self) -> None:
         """A ticker starts."""
-        self.history = History(lambda: self.config, self.storages, lambda work, *args: work(*args))
+        self.history = History(lambda: self.config, self.storages, lambda work, *args: work(*args), lambda rows: None)
 
 
 @pytest.fixture

@@ -401,6 +401,7 @@ INSIDE = {
     "users.in_person": "a check",
     "purge.deed": "a journal row",
     "push.through_gateway": "part of running a schedule",
+    "elsewhere.ask": "part of ping and send",
     "jobs.stored_of": "part of replay and purge",
     "queues.require_standing": "a check",
     "versions.keep": "part of every change of a queue",

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from pepperbus.errors import NotFound, PepperbusError, UsageError
-from pepperbus.operations import consumer, life, push, samples, tail
+from pepperbus.operations import consumer, elsewhere, life, push, samples, tail
 from pepperbus.operations.results import Life
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
@@ -37,7 +37,7 @@ def _build(desk: Desk) -> dict[str, Any]:
         "topics": topics,
         "topic": topic,
         "system": queue.system if queue else "",
-        "node": config.bus.node,
+        "nodes": elsewhere.nodes(desk.office, topic) if topic else [],
         "content": content,
         "encoding": encoding,
         "real": _real(desk, topic),
@@ -60,17 +60,18 @@ def _real(desk: Desk, topic: str) -> list[tuple[str, Any]]:
 def _send(desk: Desk) -> Response:
     words = request.form
     topic, way = words.get("topic", ""), words.get("way", "straight")
-    facts: dict[str, Any] = {"topic": topic, "way": way, "node": desk.base.config.bus.node}
+    facts: dict[str, Any] = {"topic": topic, "way": way}
+    node = words.get("node", "")
     try:
         content = _content(words.get("content", ""), words.get("encoding", ""))
         if way == "ping":
-            facts["answer"] = consumer.ping(desk.office, topic)
+            facts["answer"] = consumer.ping(desk.office, topic, node=node)
         elif way == "bus":
             facts["pushed"] = pushed = push.push(desk.office, topic.partition("/")[0], [content])
             samples.tried(desk.office, topic, way, "".join(pushed.ids[:1]), content)
         else:
             attempt = words.get("attempt", 1, int)
-            facts["answer"] = sent = consumer.send(desk.office, topic, content, attempt=attempt)
+            facts["answer"] = sent = consumer.send(desk.office, topic, content, attempt=attempt, node=node)
             samples.tried(desk.office, topic, way, sent.act, content)
     except PepperbusError as error:
         facts["error"] = trouble(error)

@@ -97,7 +97,7 @@ def _is(topic: TopicStatus, state: str) -> bool:
 
 def _measure(rows: list[Row], monitor: Monitor) -> None:
     for row in rows:
-        row.wait, row.run = (monitor.percentiles(row.status.name, which) for which in ("wait", "run"))
+        row.wait, row.run = monitor.percentiles(row.status.name)
 
 
 def _build(desk: Desk) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import msgspec
 from flask import Blueprint, Response, request
 
 from pepperbus.errors import NotFound
-from pepperbus.operations import alarms, baseline, consumer, deploys, history, pause, queues, tail
+from pepperbus.operations import alarms, baseline, consumer, deploys, history, paces, pause, queues, tail
 from pepperbus.operations.results import QueueStatus, TopicStatus
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
@@ -83,8 +83,9 @@ def _build(desk: Desk, name: str) -> dict[str, Any]:
         "queue": queue,
         "topic": topic,
         "since_ms": known.at_ms if known else 0,
-        "wait": monitor.percentiles(name, "wait"),
-        "run": monitor.percentiles(name, "run"),
+        "paces": paces.by_node(desk.office, name, monitor.own(name), monitor.neighbours.of(name))
+        if topic.state != "detached"
+        else [],
         "failed_rate": monitor.rate(name, "failed", 60),
         "oldest_s": max(0.0, time.time() - topic.oldest_ms / 1000) if topic.oldest_ms and topic.ready else 0.0,
         "clear": clear_s(topic),

@@ -1,0 +1,93 @@
+"""Does what other nodes ask of this one: try a consumer from here. Floor 5.
+
+Asked of each storage once a second, as long as another node shares it.
+"""
+
+from __future__ import annotations
+
+import gevent
+from gevent.pool import Pool
+
+from pepperbus.accounts.model import EVERYWHERE, Actor, Role, Via
+from pepperbus.errors import NotFound, PepperbusError
+from pepperbus.log import Log
+from pepperbus.nodes import errands
+from pepperbus.nodes.errands import Errand
+from pepperbus.operations import consumer
+from pepperbus.operations.office import Office
+from pepperbus.operations.results import Pinged, Sent, to_json
+from pepperbus.operations.rights import system_of
+from pepperbus.storage.contract import Storage
+from pepperbus.web.desk import Desk
+
+_EVERY_S = 1.0
+_ALONE = 5  # looks between two questions whether anybody shares a storage
+_AT_ONCE = 4
+_MOST_TEXT = 64 << 10  # of an answer's body and stderr, each
+
+
+def run(desk: Desk, log: Log) -> None:
+    """For ever. What goes wrong with a storage is said by its heartbeat."""
+    errander = _Errander(desk, log)
+    while True:
+        for name in {topic.storage for topic in desk.base.topics()}:
+            try:
+                errander.look(name)
+            except PepperbusError:
+                continue
+        gevent.sleep(_EVERY_S)
+
+
+class _Errander:
+    def __init__(self, desk: Desk, log: Log) -> None:
+        self._desk = desk
+        self._log = log
+        self._alone: dict[str, int] = {}  # storage -> looks left out because nobody shares it
+        self._known: set[str] = set()  # storages that have been looked at
+        self._pool = Pool(_AT_ONCE)
+
+    def look(self, name: str) -> None:
+        """Begin what is new in this storage. Raises what storages raise."""
+        storage, node = self._desk.base.storage(name), self._desk.base.config.bus.node
+        if name not in self._known:
+            errands.forget(storage, node)  # asked of a process that is gone
+            self._known.add(name)
+        if self._alone.get(name, 0) > 0:
+            self._alone[name] -= 1
+            return
+        if not set(errands.living(storage)) - {node}:
+            self._alone[name] = _ALONE
+            return
+        for word, errand in errands.take(storage, node).items():
+            self._pool.spawn(self._do, storage, node, word, errand)
+
+    def _do(self, storage: Storage, node: str, word: str, errand: Errand) -> None:
+        try:
+            try:
+                found = to_json(self._done(errand)).decode()
+                errands.answer(storage, node, word, found)
+            except PepperbusError as error:
+                errands.answer(storage, node, word, error=str(error) or type(error).__name__)
+            except Exception as error:  # a bug of ours: whoever asked is not left waiting for it
+                self._log.error("web_bug", f"{type(error).__name__}: {error}", topic=errand.topic)
+                errands.answer(storage, node, word, error="its sidecar failed at this; its log says more")
+        except PepperbusError as error:  # nobody hears of it; whoever asked waits for a bounded time
+            self._log.warning("errand_lost", str(error), topic=errand.topic, node=errand.by)
+
+    def _done(self, errand: Errand) -> Pinged | Sent:
+        office = self._acting(errand)
+        done: Pinged | Sent
+        if errand.what == "ping":
+            done = consumer.ping(office, errand.topic)
+        elif errand.what == "send":
+            done = consumer.send(office, errand.topic, errand.content, attempt=errand.attempt, timeout=errand.timeout)
+        else:
+            raise NotFound(f"no such request: {errand.what[:40]!r}")
+        done.body, done.stderr = done.body[:_MOST_TEXT], done.stderr[:_MOST_TEXT]
+        return done
+
+    def _acting(self, errand: Errand) -> Office:
+        """Whoever asked may do this one thing here: their own node has looked at their rights."""
+        base = self._desk.base
+        system = system_of(base, errand.topic) or EVERYWHERE
+        return base.acting(Actor(errand.who, Via.WEB, f"node {errand.by}", {system: Role.OPERATOR}))
