@@ -16,7 +16,7 @@ from pepperbus.config.model import StorageConfig
 from pepperbus.errors import StorageError, StorageRefused, StorageUnavailable
 from pepperbus.job import State
 from pepperbus.log import Log
-from pepperbus.storage.contract import POWER, Depth, Health, Leased, Once, Page, Push, Released, Settle, Stored
+from pepperbus.storage.contract import POWER, Depth, Health, Leased, Once, Outcome, Page, Push, Released, Settle, Stored
 from pepperbus.storage.embedded_engine import Engine
 
 #: Address space, not disk: the file grows as jobs come. No storage gets bigger than this.
@@ -38,6 +38,7 @@ class EmbeddedStorage:
         self._path = Path(config.path)
         self._clock = clock or SystemClock()
         self._open: Engine | None = None
+        self._doubts: list[tuple[str, list[Settle]]] = []  # of an owner: jobs it may hold and nobody was given
 
     def open(self) -> None:
         if self._open is None:
@@ -68,10 +69,14 @@ class EmbeddedStorage:
         return self._engine.write(lambda work: work.swap(name, old, new, batch))
 
     def lease(self, topic: str, n: int, owner: str) -> list[Leased]:
+        if self._doubts:
+            self._give_back()
         with self._engine.look() as look:
             if n < 1 or not look.has_ready(topic):
                 return []
-        return self._engine.write(lambda work: work.lease(topic, n, owner), durable=False)
+        return self._engine.write(
+            lambda work: work.lease(topic, n, owner), durable=False, doubt=lambda jobs: self._doubt(owner, jobs)
+        )
 
     def settle(self, owner: str, batch: Sequence[Settle]) -> int:
         return self._engine.write(lambda work: work.settle(owner, batch), durable=False) if batch else 0
@@ -79,9 +84,27 @@ class EmbeddedStorage:
     def settle_and_lease(
         self, owner: str, batch: Sequence[Settle], topic: str, n: int
     ) -> tuple[int, list[Leased] | None]:
+        if self._doubts:
+            self._give_back()
         return self._engine.write(
-            lambda work: (work.settle(owner, batch), work.lease(topic, n, owner) if n > 0 else []), durable=False
+            lambda work: (work.settle(owner, batch), work.lease(topic, n, owner) if n > 0 else []),
+            durable=False,
+            doubt=lambda both: self._doubt(owner, both[1]),
         )
+
+    def _doubt(self, owner: str, jobs: Sequence[Leased]) -> None:
+        """Whether these were leased has no answer: nobody has them, and their owner lives on."""
+        ends = [Settle(job.topic, job.job_id, Outcome.BACK, spent=False) for job in jobs]
+        if ends:
+            self._doubts.append((owner, ends))
+
+    def _give_back(self) -> None:
+        """Whoever leases comes after this, in the order of writes: what is given back is nobody's work. Raises StorageError."""
+        for one in list(self._doubts):
+            owner, ends = one
+            self._engine.write(lambda work, owner=owner, ends=ends: work.settle(owner, ends), durable=False)  # type: ignore[misc]
+            if one in self._doubts:
+                self._doubts.remove(one)
 
     def release(self, owner: str, started: Collection[tuple[str, int]] | None) -> list[Released]:
         return self._engine.write(lambda work: work.release(owner, started))
@@ -165,6 +188,8 @@ class EmbeddedStorage:
         return ""
 
     def upkeep(self) -> None:
+        if self._doubts:
+            self._give_back()
         self.reader_check()
         while self._engine.write(lambda work: work.sweep(_SWEPT), durable=False) == _SWEPT:
             pass

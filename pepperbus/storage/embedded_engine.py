@@ -99,12 +99,19 @@ class Engine:
         if self._turn:
             self._turn.close()
 
-    def write(self, run: Callable[[Work], T], durable: bool = True) -> T:
+    def write(self, run: Callable[[Work], T], durable: bool = True, doubt: Callable[[T], None] | None = None) -> T:
         """Run `run` in a transaction, which is committed when this returns. Blocks the greenlet, not the hub.
 
-        `durable`: it survives a power cut then; otherwise a moment later.
+        `durable`: it survives a power cut then; otherwise a moment later. `doubt` is told, before this raises
+        StorageUnknown, what `run` returned: perhaps it is so.
         """
-        return cast(T, self._submit(_Operation(run, durable)))
+        operation = _Operation(run, durable)
+        try:
+            return cast(T, self._submit(operation))
+        except StorageUnknown:
+            if doubt is not None and operation.result is not None:
+                doubt(operation.result)
+            raise
 
     @contextmanager
     def look(self) -> Iterator[Look]:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -360,6 +360,37 @@ def test_an_answered_push_is_synced_and_a_lease_soon_is(storage: EmbeddedStorage
     storage.settle(ME, [Settle(A, jobs[1].job_id, Outcome.DONE)])
     storage.close()
     assert disk.syncs == 3  # closing leaves nothing behind
+
+
+@pytest.mark.parametrize("along", [False, True])
+def test_a_lease_without_an_answer_is_given_back(storage: EmbeddedStorage, producer: Producer, along: bool) -> None:
+    """Nobody has its jobs, and their owner lives: they would stay leased until it is replaced."""
+    one, two, three = producer.several(3, A)
+    storage.push([one, two])
+    (first,) = storage.lease(A, 1, ME)
+    Disk(storage).fails = True
+
+    def lease() -> None:
+        if along:
+            storage.settle_and_lease(ME, [Settle(A, first.job_id, Outcome.DONE)], A, 1)
+        else:
+            storage.lease(A, 1, ME)
+
+    def outcome(write: Callable[[], object]) -> type[Exception] | None:
+        try:
+            write()
+        except Exception as error:
+            return type(error)
+        return None
+
+    both = [gevent.spawn(outcome, write) for write in (lambda: storage.push([three]), lease)]
+    gevent.joinall(both, timeout=20)
+    assert [one.value for one in both] == [StorageUnknown, StorageUnknown]
+    storage.settle(ME, [Settle(A, first.job_id, Outcome.DONE)])
+    found = storage.lease(A, 9, ME)
+    assert [(one.job_id, one.attempt) for one in found] == [(two.job_id, 1), (three.job_id, 1)]
+    storage.settle(ME, [Settle(A, found[0].job_id, Outcome.DONE)])
+    assert storage.depth(A)[:4] == (0, 0, 1, 0)
 
 
 def test_a_sync_that_failed_is_not_made_good_by_one_that_has_nothing_to_write(
