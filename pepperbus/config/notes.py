@@ -28,6 +28,7 @@ def notes(config: Config, now_ms: int | None = None) -> list[str]:
     return [
         *_ids(now_ms),
         *_files(config),
+        *_web(config),
         *_node(config),
         *_pools(config),
         *_scripts(config),
@@ -82,6 +83,21 @@ def _world_readable(file: Path) -> bool:
         return bool(file.stat().st_mode & 0o004)
     except OSError:
         return False
+
+
+def _web(config: Config) -> Iterator[str]:
+    web = config.web
+    if not web.legacy_loopback:
+        return
+    yield "[web] legacy_loopback = yes: everybody on this machine can run and delete jobs and stop the bus, without a login"
+    shown = [f"proxies = {', '.join(web.proxies)}"] if web.proxies else []
+    shown += [f"hosts = {', '.join(web.hosts)}"] if web.hosts else []
+    shown += [f"listen = {address}" for address in web.listen if address.startswith("unix:")]
+    if shown:
+        yield (
+            f"[web] legacy_loopback = yes behind a proxy ({'; '.join(shown)}): if it adds no X-Forwarded-For, all who come "
+            "through it need no login either: legacy_loopback = no, or a proxy that adds it"
+        )
 
 
 def _node(config: Config) -> Iterator[str]:

@@ -130,5 +130,9 @@ def files(config: Config) -> Iterator[Finding]:
         if "holds secrets and everybody" in note:
             what, _, change = note.partition(": ")
             yield Finding("open", what, change)
+        elif "legacy_loopback = yes behind a proxy" in note:
+            yield Finding(
+                "open", note.rpartition(": ")[0], "[web] legacy_loopback = no, or a proxy that adds X-Forwarded-For"
+            )
         elif "without TLS" in note or "still the sample's" in note:
             yield Finding("open", note, "[gateway] cert and key" if "TLS" in note else "password = one of your own")

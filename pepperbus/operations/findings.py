@@ -9,8 +9,9 @@ import msgspec
 
 from pepperbus.operations.results import Result
 
-#: From the worst on: jobs may be lost, jobs do not run, jobs run late or twice, others see too much, trouble is not seen.
-HARMS = ("loss", "stop", "slow", "open", "blind")
+#: From the worst on: jobs may be lost, jobs do not run, others see or may do too much, jobs run late or twice, trouble is
+#: not seen.
+HARMS = ("loss", "stop", "open", "slow", "blind")
 
 
 class Finding(Result):

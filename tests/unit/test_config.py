@@ -314,6 +314,18 @@ def test_notes_name_what_may_hurt(place: Path) -> None:
     assert quiet[0].startswith("orders/mail: 20 attempts over ")
 
 
+def test_notes_name_who_needs_no_login(place: Path) -> None:
+    web = "[web]\nlegacy_loopback = yes\n"
+    found = [note for note in notes(loaded(place, NODE + web, QUEUE)) if "legacy_loopback" in note]
+    assert len(found) == 1
+    assert "everybody on this machine" in found[0]
+    for more in ("hosts = bus.example.com", "proxies = 127.0.0.1", "listen = 127.0.0.1:19840, unix:/run/web.sock"):
+        found = [note for note in notes(loaded(place, NODE + web + more, QUEUE)) if "legacy_loopback" in note]
+        assert "behind a proxy" in found[1], more
+        assert more.rpartition(", ")[2].rpartition(" = ")[2] in found[1]
+    assert not [note for note in notes(loaded(place, NODE + "[web]\n" + more, QUEUE)) if "legacy_loopback" in note]
+
+
 def test_notes_name_what_is_not_there(place: Path) -> None:
     node = "[fastcgi]\n[[php]]\naddress = unix:/nowhere/php.sock\n"
     found = notes(loaded(place, node, QUEUE))

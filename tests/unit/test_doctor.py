@@ -121,6 +121,20 @@ def test_passwords_that_everybody_reads(tmp_path: Path) -> None:
     assert change.startswith("chmod o-r")
 
 
+def test_a_proxy_that_may_hide_who_asks(tmp_path: Path) -> None:
+    one = config(tmp_path)
+    alone = replace(one, web=replace(one.web, legacy_loopback=True))
+    assert list(doctor.files(alone)) == [], "an operator's own decision"
+    behind = replace(one, web=replace(alone.web, hosts=("bus.example.com",)))
+    harm, what, change = only(doctor.files(behind))
+    assert (harm, change) == ("open", "[web] legacy_loopback = no, or a proxy that adds X-Forwarded-For")
+    assert "hosts = bus.example.com" in what
+
+
+def test_what_strangers_may_do_hurts_more_than_what_is_late() -> None:
+    assert HARMS.index("open") < HARMS.index("slow")
+
+
 @pytest.mark.parametrize(
     ("topic", "text"),
     [
