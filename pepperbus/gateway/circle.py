@@ -205,6 +205,7 @@ class Circle:
             self._front.handout.fail(place.group.drop_all([pending]), "read again and never acknowledged")
             return False
         taken.leased = taken.leased._replace(attempt=taken.leased.attempt + 1)
+        taken.further += 1
         pending.count += 1
         return True
 

@@ -43,6 +43,7 @@ class Taken:
     taken_ms: int
     taken: float  # monotonic s
     storage: str  # that it was leased from: its topic may move to another one meanwhile
+    further: int = 0  # attempts since, under the same lease: it was read again
     kept: bool = False  # only LREM says that it is done, not the next pop
 
     @property
@@ -60,7 +61,8 @@ class Taken:
     def failed(self, reason: str, now_ms: int) -> Settle:
         """An attempt was spent and nobody said that it is done: tried again by the topic's schedule, or dead."""
         verdict = Verdict(Act.RETRY, TargetEffect.NEUTRAL, True, 0, reason=reason)
-        return decide(self.place.topic, self.leased, self.job.accepted_ms, verdict, now_ms, random.random())
+        fate = decide(self.place.topic, self.leased, self.job.accepted_ms, verdict, now_ms, random.random())
+        return fate._replace(spent=1 + self.further)
 
 
 #: How an attempt ended, and why.

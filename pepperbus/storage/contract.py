@@ -119,14 +119,14 @@ class Outcome(Enum):
 
 
 class Settle(NamedTuple):
-    """What becomes of one leased job. `spent` False: this attempt never ran and is not counted."""
+    """What becomes of one leased job. `spent`: attempts under this lease; False: it never ran and is not counted."""
 
     topic: str
     job_id: int
     outcome: Outcome
     due_ms: int = 0
     reason: str = ""
-    spent: bool = True
+    spent: int = True
 
 
 class Released(NamedTuple):

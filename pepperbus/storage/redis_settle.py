@@ -206,7 +206,7 @@ class _Verdicts:
 
     def add(self, one: Settle, name: bytes, found: bytes, record: Record) -> None:
         if one.spent:
-            record = record._replace(attempts=record.attempts + 1)
+            record = record._replace(attempts=record.attempts + one.spent)
             self._copies.append((b"HSET", self._keys.att, name, record.encode()))
         if one.outcome is Outcome.RETRY:
             self._copies.append((b"ZADD", self._keys.delay, one.due_ms, found))

@@ -91,8 +91,8 @@ class Beside(RuleBasedStateMachine):
         if jobs:
             self.leases.append((owner, jobs))
 
-    @rule(data=st.data(), outcome=st.sampled_from(Outcome), spent=st.booleans(), wait=st.integers(1, 4))
-    def settle(self, data: st.DataObject, outcome: Outcome, spent: bool, wait: int) -> None:
+    @rule(data=st.data(), outcome=st.sampled_from(Outcome), spent=st.integers(0, 2), wait=st.integers(1, 4))
+    def settle(self, data: st.DataObject, outcome: Outcome, spent: int, wait: int) -> None:
         """Also verdicts that come twice, or after the owner was released."""
         if self.leases:
             owner, jobs = data.draw(st.sampled_from(self.leases))

