@@ -84,7 +84,7 @@ def operation(
             shown = {key: _plain(value) for key in details if (value := given[key]) not in ("", 0, 0.0, None, (), [])}
             return _recorded(office, name, subject, shown, tells, allowed, lambda: function(*args, **kwargs))
 
-        checked.right, checked.tells = right, tuple(tells)  # type: ignore[attr-defined]
+        checked.right, checked.tells, checked.audited = right, tuple(tells), changes  # type: ignore[attr-defined]
         return checked
 
     return decorate
