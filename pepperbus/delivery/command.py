@@ -13,8 +13,9 @@ from typing import Any
 import gevent
 
 from pepperbus.config.model import Config, Topic
-from pepperbus.delivery.command_crew import Crew, Seats
+from pepperbus.delivery.command_crew import Crew
 from pepperbus.delivery.command_process import GRACE_S, Process
+from pepperbus.delivery.command_seats import Seats
 from pepperbus.delivery.command_start import Command
 from pepperbus.delivery.contract import Answer, Consumer, Request, Transport
 from pepperbus.job import is_traceparent

@@ -1,17 +1,13 @@
 """`run = command`: the processes of one topic that this worker keeps alive: how many, who is free, who is replaced.
 
 Floor 3. `feed = stdin` takes free ones for jobs; for `feed = pull` and `none` being alive is all. A process that dies young is
-started again later and later. How many there may be on the node is a matter of `Seats`: the workers share them.
+started again later and later. How many there may be on the node is a matter of `command_seats`: the workers share them.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import random
-import struct
 from collections.abc import Callable
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -19,6 +15,7 @@ import gevent
 from gevent.event import Event
 
 from pepperbus.delivery.command_process import GRACE_S, Process
+from pepperbus.delivery.command_seats import Seats
 from pepperbus.log import Log
 
 _TURN_S = 0.5
@@ -30,35 +27,6 @@ _QUICK_S = 1.0
 #: Beyond the least number, one that had nothing to do for this long goes.
 _IDLE_S = 60.0
 _MEMORY_EVERY = 4  # turns
-
-
-class Seats:
-    """Places for processes, shared by the workers of the node: bytes of a file, locked while they are used."""
-
-    def __init__(self, path: Path, most: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        self._most = most
-        self._mine: set[int] = set()
-
-    def take(self, below: int) -> int:
-        """A free one of the first `below`; -1 when there is none."""
-        for seat in range(min(below, self._most)):
-            if seat not in self._mine and self._lock(fcntl.F_WRLCK, seat):
-                self._mine.add(seat)
-                return seat
-        return -1
-
-    def give(self, seat: int) -> None:
-        self._mine.discard(seat)
-        self._lock(fcntl.F_UNLCK, seat)
-
-    def _lock(self, kind: int, seat: int) -> bool:
-        try:
-            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", kind, 0, seat, 1, 0))
-        except OSError:
-            return False
-        return True
 
 
 class Crew:
@@ -94,22 +62,29 @@ class Crew:
         self._turns = 0
         self._idle_since: dict[Process, float] = {}
         self._changed = Event()
+        self._short = False  # a job found no process since the last turn
         self.leaving = False
 
     # -- keeping them ----------------------------------------------------------------------------------------------
 
     def keep(self, seats: Seats, wanted: Callable[[], int], log: Log) -> None:
-        """From now on see that `wanted()` of them live, and no more than the seats allow."""
+        """From now on see that this worker's part of `wanted()` on the node live, and no more than the seats allow."""
         self._seats, self._wanted, self._log = seats, wanted, log
-        gevent.spawn(self._keep_on)
+        gevent.spawn(self._keep_on, seats)
 
-    def _keep_on(self) -> None:
+    def _keep_on(self, seats: Seats) -> None:
         while not self.leaving:
             self._turns += 1
             wanted = self._wanted()
-            while len(self.staying()) < wanted and self.hire(wanted) is not None:
+            mine = seats.share(wanted)
+            while len(self.staying()) < mine and self.hire(wanted) is not None:
                 pass
-            self._thin_out(wanted)
+            if self.leaving:
+                return
+            seats.want((self._short or len(self.staying()) < mine) and not self.wait_s())
+            self._short = False
+            self._thin_out(mine)
+            self._share_out()
             if self._max_memory and self._turns % _MEMORY_EVERY == 0:
                 self._weigh()
             self._changed.clear()
@@ -190,6 +165,16 @@ class Crew:
                 surplus -= 1
                 self.dismiss(process, "nothing to do")
 
+    def _share_out(self) -> None:
+        """Another worker has less than its part: whoever has nothing to do here goes, until the parts are even."""
+        for process in self.staying():
+            if process not in self._busy and self._is_beyond_our_part():
+                self.dismiss(process, "another worker's turn")
+                return  # the next when its seat has been taken, or at the next turn
+
+    def _is_beyond_our_part(self) -> bool:
+        return self._seats is not None and self._seats.has_too_many()
+
     def _weigh(self) -> None:
         for process in self.staying():
             if process not in self._busy:
@@ -218,10 +203,17 @@ class Crew:
     def take(self, job: str) -> Process | None:
         """A free process for a job, a new one if need be."""
         free = [one for one in self.members if one.alive and not one.leaving and one not in self._busy]
-        process = max(free, key=lambda one: self._idle_since[one]) if free else self.hire()
+        process = max(free, key=lambda one: self._idle_since[one]) if free else self._hire_for_a_job()
         if process is not None:
             self._busy[process] = job
             self._idle_since.pop(process, None)
+        return process
+
+    def _hire_for_a_job(self) -> Process | None:
+        process = self.hire() if self._seats is None or self._seats.may_take_more() else None
+        if process is None and not self._short:
+            self._short = True
+            self._changed.set()
         return process
 
     def give(self, process: Process, done: bool) -> None:
@@ -236,6 +228,8 @@ class Crew:
         elif self._max_task and process.tasks >= self._max_task:
             self.restarts += 1
             self.dismiss(process, f"max_task: {process.tasks} jobs done")
+        elif self._is_beyond_our_part():
+            self.dismiss(process, "another worker's turn")
         else:
             self._if_too_fat(process)
 
@@ -244,6 +238,8 @@ class Crew:
     def leave(self) -> None:
         """Take on nobody; who is free goes at once, who works when the job is over. Returns at once."""
         self.leaving = True
+        if self._seats is not None:
+            self._seats.leave()
         self._changed.set()
         for process in self.staying():
             if process not in self._busy:

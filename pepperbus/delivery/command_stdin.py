@@ -16,8 +16,9 @@ import msgspec
 
 from pepperbus.config.model import Config, Topic
 from pepperbus.delivery.command import TIMEOUT_GRACE_S, pinged, timed_out
-from pepperbus.delivery.command_crew import Crew, Seats
+from pepperbus.delivery.command_crew import Crew
 from pepperbus.delivery.command_process import Process
+from pepperbus.delivery.command_seats import Seats
 from pepperbus.delivery.command_start import Command
 from pepperbus.delivery.contract import Answer, Request, Transport
 from pepperbus.delivery.form import residue_s
