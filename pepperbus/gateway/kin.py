@@ -7,12 +7,12 @@ that lives and does not answer is an error, because without it the answer would 
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import gevent
+from gevent import socket
 from gevent.server import StreamServer
 
 from pepperbus.errors import PepperbusError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pepperbus.wire import fastcgi
-from tests.fixtures.bus import NODE, Buses
+from tests.fixtures.bus import Bus, Buses
 from tests.fixtures.fpm import Fpm
 from tests.fixtures.http import RawServer, Talk, raw_server, read_request
 from tests.process.bus_rig import node, push, until
@@ -49,28 +49,6 @@ def test_workers_follow_what_the_master_is_told(buses: Buses) -> None:
     names(2)
 
 
-def test_a_full_php_fpm_is_seen_by_its_own_status_page(buses: Buses, fpm: Callable[..., Fpm], tmp_path: Path) -> None:
-    """Somebody else has its only child: the jobs that were sent wait in php-fpm's line, and more of them would, too."""
-    status = tmp_path / "status.sock"
-    php = fpm(children=1, pool={"pm.status_path": "/status", "pm.status_listen": str(status)})
-    queue = f"script = {php.script('wire.php')}\nrun = fastcgi\npool = php\nping = off\nconcurrency = 2..4\n"
-    with socket.socket(socket.AF_UNIX) as other:
-        other.connect(str(php.socket))
-        params = {"SCRIPT_FILENAME": php.script("long.php", "<?php sleep(100);"), "REQUEST_METHOD": "GET"}
-        other.sendall(fastcgi.opening(fastcgi.pairs(params.items()), False) + fastcgi.closing(b""))
-        text = node(php, pool=f"status = unix:{status}/status\nguard = off")
-        bus = buses.start(text, {"orders": f"open = loopback\npassword = secret\n{queue}[topics]\n[[mail]]\n"})
-        push(bus, *(f"job {i}" for i in range(20)))
-        scaling = bus.run_dir / "scaling.json"
-
-        def stands() -> dict[str, Any]:
-            return dict(json.loads(scaling.read_text())["topics"]["orders/mail"]) if scaling.exists() else {"why": ""}
-
-        found = until(stands, lambda now: "php-fpm" in now["why"], bus)
-        assert re.fullmatch(r"less: php-fpm has no idle child, [12] wait in its line", found["why"])
-        assert found["now"] == 2
-
-
 class Slow:
     """Takes 0.25 s for each request, and knows how many it had at once."""
 
@@ -92,15 +70,38 @@ class Slow:
         return serve
 
 
-def test_concurrency_begins_low_and_follows_the_backlog(buses: Buses) -> None:
-    slow = Slow()
-    with raw_server(slow.talk()) as server:
-        bus = buses.start(NODE, {"orders": QUEUE.format(workers="1..2", url=server.url)})
+def test_concurrency_follows_the_backlog_and_what_the_target_says(
+    buses: Buses, fpm: Callable[..., Fpm], tmp_path: Path
+) -> None:
+    """One topic begins low and gets more; php-fpm's only child is somebody else's, and its status page says so."""
+    slow, status = Slow(), tmp_path / "status.sock"
+    php = fpm(children=1, pool={"pm.status_path": "/status", "pm.status_listen": str(status)})
+    jam = f"script = {php.script('wire.php')}\nrun = fastcgi\npool = php\nping = off\nconcurrency = 2..4\n"
+    with raw_server(slow.talk()) as server, socket.socket(socket.AF_UNIX) as other:
+        other.connect(str(php.socket))
+        params = {"SCRIPT_FILENAME": php.script("long.php", "<?php sleep(100);"), "REQUEST_METHOD": "GET"}
+        other.sendall(fastcgi.opening(fastcgi.pairs(params.items()), False) + fastcgi.closing(b""))
+        queues = {
+            "orders": QUEUE.format(workers="1..2", url=server.url),
+            "jam": f"open = loopback\npassword = secret\nstorage = local\n{jam}[topics]\n[[mail]]\n",
+        }
+        bus = buses.start(node(php, pool=f"status = unix:{status}/status\nguard = off"), queues)
         push(bus, *(f"job {i}" for i in range(400)))
+        push(bus, *(f"job {i}" for i in range(20)), key="jam/x")
         until(lambda: slow.now, lambda now: now > 0, bus)
         began = slow.most
         until(lambda: slow.most, lambda most: most > 1, bus)
-        status = bus.cli("status", "--seconds", "0").stdout
+        until(lambda: stands(bus, "jam/mail")["why"], lambda why: "php-fpm" in why, bus)
+        status_page = bus.cli("status", "--seconds", "0").stdout
         assert began == 1
-        assert re.search(r"orders/mail +concurrency +[234] of 1\.\.4: \w", status), status
-        assert re.search(r"orders +workers +1 of 1\.\.2: \w", status), status  # they are not what is short
+        assert re.search(r"orders/mail +concurrency +[234] of 1\.\.4: \w", status_page), status_page
+        assert re.search(r"orders +workers +1 of 1\.\.2: \w", status_page), status_page  # they are not what is short
+        found = stands(bus, "jam/mail")
+        assert re.fullmatch(r"less: php-fpm has no idle child, [12] wait in its line", found["why"])
+        assert found["now"] == 2
+
+
+def stands(bus: Bus, topic: str) -> dict[str, Any]:
+    file = bus.run_dir / "scaling.json"
+    told = json.loads(file.read_text())["topics"] if file.exists() else {}
+    return dict(told.get(topic, {"why": ""}))
