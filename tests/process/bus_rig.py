@@ -49,6 +49,11 @@ def begun(php: Fpm) -> list[Line]:
     return [line for line in ledger(php) if line.kind == "B"]
 
 
+def let_go(php: Fpm) -> None:
+    """Jobs whose content is `hold` end, and new ones end at once."""
+    (php.scripts / "go").touch()
+
+
 def node(php: Fpm | None = None, redis: Redis | None = None, pool: str = "dedicated = yes", more: str = "") -> str:
     """The node's file. Storage `local` is embedded, or lies on `redis` when one is given."""
     text = NODE

@@ -12,7 +12,7 @@ import pytest
 from tests.fixtures.bus import Buses
 from tests.fixtures.fpm import Fpm
 from tests.fixtures.redis import ALWAYS, Redis, running
-from tests.process.bus_rig import ask, begun, ended, life, node, push, queue, until, until_count
+from tests.process.bus_rig import ask, begun, ended, let_go, life, node, push, queue, until, until_count
 
 WIRE = "wire.php"
 QUICK = "backoff = fixed 50ms\nzombie_grace = 100ms"
@@ -37,9 +37,10 @@ def test_a_killed_worker_costs_only_what_ran_one_attempt(
     })  # fmt: skip
     push(bus, *["quick"] * 100)
     until_count(bus, done=100)  # from here on the worker leases ahead
-    slow = push(bus, *["sleep 1"] * 4, *["x"] * 40)[:4]
+    slow = push(bus, *["hold"] * 4, *["x"] * 40)[:4]
     until(lambda: len(begun(php)), lambda n: n >= 104, bus)
     bus.kill("worker.orders.0")
+    let_go(php)
     until_count(bus, done=144)
     attempts = {job_id: [line.attempt for line in begun(php) if line.id == job_id] for job_id in slow}
     assert attempts == {job_id: [1, 2] for job_id in slow}
@@ -53,7 +54,7 @@ def test_a_killed_worker_costs_only_what_ran_one_attempt(
 def test_three_deaths_are_enough(buses: Buses, fpm: Callable[..., Fpm], engine: Redis | None) -> None:
     php = fpm(children=8)
     bus = buses.start(node(php, engine), {"orders": queue(php.script(WIRE), QUICK)})
-    (job_id,) = push(bus, "sleep 6")
+    (job_id,) = push(bus, "hold")
     for n in (1, 2, 3):
         until(lambda n=n: len(begun(php)), lambda seen, n=n: seen == n, bus)
         pid = bus.kill("worker.orders.0")
@@ -61,6 +62,7 @@ def test_three_deaths_are_enough(buses: Buses, fpm: Callable[..., Fpm], engine: 
     told = until(lambda: life(bus, job_id), lambda told: told["state"] == "dead", bus)
     assert told["job"]["reason"] == "its worker died 3 times while it ran"
     assert [line.attempt for line in begun(php)] == [1, 2, 3]
+    let_go(php)
     push(bus, "the next one")
     until_count(bus, done=1)
 
@@ -72,9 +74,12 @@ def test_term_lets_running_jobs_end_and_gives_the_rest_back(
     bus = buses.start(node(php, engine), {"orders": queue(php.script(WIRE), QUICK)})
     push(bus, *["quick"] * 100)
     until_count(bus, done=100)
-    slow = push(bus, *["sleep 1"] * 4, *["x"] * 40)[:4]
+    slow = push(bus, *["hold"] * 4, *["x"] * 40)[:4]
     until(lambda: len(begun(php)), lambda n: n >= 104, bus)
-    assert bus.stop() == 0
+    bus.send(signal.SIGTERM)
+    bus.wait_log("action=stopping")
+    let_go(php)
+    assert bus.wait() == 0
     assert {line.id for line in ended(php)[100:]} >= set(slow), "inside the grace they end"
     bus.start()
     until(lambda: ended(php), lambda lines: len(lines) == 144, bus)
@@ -85,12 +90,13 @@ def test_int_returns_running_work_at_once(buses: Buses, fpm: Callable[..., Fpm])
     """Grace 0: what still runs counts as cut after sending, so an attempt is spent; the rest is untouched."""
     php = fpm()
     bus = buses.start(node(php), {"orders": queue(php.script(WIRE), QUICK + "\nconcurrency = 2")})
-    slow = push(bus, *["sleep 3"] * 2, *["x"] * 5)[:2]
+    slow = push(bus, *["hold"] * 2, *["x"] * 5)[:2]
     until(lambda: len(begun(php)), lambda n: n == 2, bus)
     began = time.monotonic()
     assert bus.stop(signal.SIGINT) == 0
-    assert time.monotonic() - began < 2.9
+    assert time.monotonic() - began < 4.5  # TERM would have given them 5 s
     php.stop(signal.SIGKILL)
+    let_go(php)
     php.start()
     bus.start()
     until_count(bus, done=7)
@@ -119,7 +125,7 @@ def test_a_worker_that_is_replaced_finishes_what_it_runs(buses: Buses, fpm: Call
     php = fpm(children=8)
     text = queue(php.script(WIRE), "concurrency = 8\ntimeout = 30s")
     bus = buses.start(node(php).replace("max_connections = 4", "max_connections = 8"), {"orders": text})
-    (slow,) = push(bus, "sleep 2.5")
+    (slow,) = push(bus, "hold")
     until(lambda: begun(php), bool, bus)
     old = bus.pids("worker")
     bus.write_queue("orders", text.replace("timeout = 30s", "timeout = 40s"))
@@ -129,6 +135,7 @@ def test_a_worker_that_is_replaced_finishes_what_it_runs(buses: Buses, fpm: Call
     until_count(bus, done=20)
     assert not [line for line in ended(php) if line.id == slow], "served while the old one still runs"
     assert os.path.exists(f"/proc/{old['worker.orders.0']}")
+    let_go(php)
     until_count(bus, done=21)
     assert [line.attempt for line in begun(php) if line.id == slow] == [1]
     bus.wait_for(lambda status: old["worker.orders.0"] not in [p["pid"] for p in status["processes"]])

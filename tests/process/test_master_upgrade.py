@@ -25,7 +25,7 @@ import redis
 
 from tests.fixtures.bus import NODE, QUEUE, ROOT, Bus, Buses, is_living
 from tests.fixtures.fpm import Fpm
-from tests.process.bus_rig import ended, node, queue, until
+from tests.process.bus_rig import ended, let_go, node, queue, until
 from tests.process.test_master_supervisors import Supervisor, supervised
 
 __all__ = ["supervised"]
@@ -36,7 +36,8 @@ UPGRADES = int(os.environ.get("PEPPERBUS_UPGRADES", "4"))
 def with_code(bus: Bus, **env: str) -> Path:
     """Start the bus from its own copy of the package, which a test may change; the copy."""
     code = bus.directory / "code" / "pepperbus"
-    shutil.copytree(ROOT / "pepperbus", code, ignore=shutil.ignore_patterns("__pycache__"))
+    # With what Python has compiled of it, else every start compiles all; not what it is writing at this moment.
+    shutil.copytree(ROOT / "pepperbus", code, ignore=shutil.ignore_patterns("*.pyc.*"))
     bus.start(env={"PYTHONPATH": f"{code.parent}:{ROOT}", **env})
     return code
 
@@ -170,7 +171,7 @@ def test_a_long_job_is_finished_by_the_old_worker(buses: Buses, fpm: Callable[..
     php = fpm()
     bus = buses.make(node(php), {"orders": queue(php.script("wire.php"))})
     with_code(bus)
-    bus.client().lpush("orders/x", "sleep 4")
+    bus.client().lpush("orders/x", "hold")
     until(lambda: php.ledger(), lambda lines: len(lines) == 1, bus)
     old = bus.pids()["worker.orders.0"]
     bus.send(signal.SIGUSR2)
@@ -178,6 +179,7 @@ def test_a_long_job_is_finished_by_the_old_worker(buses: Buses, fpm: Callable[..
     found = bus.processes()
     assert (found["worker.orders.0"]["pid"], found["worker.orders.0"]["state"]) == (old, "draining")
     assert found["worker.orders.1"]["state"] == "ready"
+    let_go(php)
     until(lambda: ended(php), lambda lines: len(lines) == 1, bus)
     bus.wait_for(lambda status: "worker.orders.0" not in [p["name"] for p in status["processes"]])
     assert [line.attempt for line in ended(php)] == [1]

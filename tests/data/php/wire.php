@@ -1,6 +1,7 @@
 <?php
 // A consumer written against the wire alone, without an SDK. Each job leaves a line in ledger.txt when it begins and one
-// when it ends; what the job wants is in its content: `sleep 0.3`, `fail`, `fatal`, anything else is simply done.
+// when it ends; what the job wants is in its content: `sleep 0.3`, `hold` (until there is a file `go` beside this one), `fail`, `fatal`,
+// anything else is simply done.
 function note($kind, $job, $content)
 {
     $line = [$kind, $job['id'], $job['RetryTimes'], $_POST['queue'] . '/' . $_POST['topic'], microtime(true),
@@ -21,6 +22,10 @@ foreach (json_decode($_POST['jobs'], true) as $job) {
     $words = explode(' ', substr($content, 0, 40));
     if ($words[0] === 'sleep') {
         usleep((int) ($words[1] * 1e6));
+    } elseif ($words[0] === 'hold') {
+        for ($n = 0; $n < 12000 && !is_file(__DIR__ . '/go'); $n++) {
+            usleep(5000);
+        }
     } elseif ($words[0] === 'fail' && $job['RetryTimes'] <= (int) ($words[1] ?? 1000)) {
         header('Code: 500');
         header('Error-Code: E7');
