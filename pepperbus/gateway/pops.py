@@ -56,8 +56,9 @@ def _count(args: resp.Command) -> int | bytes:
         return 0
     if len(args) > 3:
         return _arity(args)
-    text = args[2].decode(errors="replace")
-    return min(int(text), MOST) if text.isdigit() and text != "0" else resp.error("ERR value is out of range")
+    word = args[2]  # bytes: of text, also "²" is a digit; and int() refuses thousands of them
+    number = int(word[:18]) if word.isdigit() else 0
+    return min(number, MOST) or resp.error("ERR value is out of range")
 
 
 def brpop(session: Session, args: resp.Command) -> Answer:

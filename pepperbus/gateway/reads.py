@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import gevent
+
 from pepperbus.errors import StorageError, StorageUnavailable
 from pepperbus.gateway.commit import Lane
 from pepperbus.gateway.pushes import NOAUTH
@@ -266,9 +268,12 @@ def jobs_of(session: Session, target: Target, start: int, stop: int) -> list[Sto
 def _slice(storage: Storage, topic: str, first: int, last: int) -> list[Stored]:
     found: list[Stored] = []
     at = size = 0
+    if first > last:
+        return found
     for state in (State.READY, State.DELAYED):
         cursor, n = "", 8
         while at <= last and size < MAX_LOOK_BYTES:
+            gevent.sleep(0)  # the end of a long line is far: others are served on the way
             page = storage.peek(topic, state, cursor, n)
             found += [job for i, job in enumerate(page.jobs, at) if first <= i <= last]
             size = sum(len(job.body) for job in found)
