@@ -105,6 +105,7 @@ def run(
         stage.open()
         before = stage.descriptors()
         ledgers, producers = load(stage, jobs, seconds, seed, slow)
+        wait_until(lambda: all(ledger.stat().st_size for ledger in ledgers), 30, "the load has begun")
         gap_s = gap_s or max(0.1, seconds / max(faults, 1) / 2)  # a fault takes about as long as the gap before it
         nemesis.run(
             stage, nemesis_ledger, faults, seed, lambda: all(p.poll() is not None for p in producers), gap_s, only
