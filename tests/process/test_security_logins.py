@@ -92,19 +92,21 @@ def test_unknown_names_and_wrong_passwords_take_the_time_of_a_hash(bus: Bus) -> 
 
 
 def test_nobody_else_waits_while_hashes_are_checked(bus: Bus) -> None:
-    guessers = []
-    for _ in range(6):
-        raw = redis.Connection("127.0.0.1", bus.port, protocol=2)
-        raw.connect()
-        raw.send_command("AUTH", "orders", "guess")
-        guessers.append(raw)
     client = bus.client("bills", "plain-secret")
-    slowest = max(seconds(client, "LPUSH", "bills", "x")[0] for _ in range(50))
-    for raw in guessers:
-        with pytest.raises(redis.RedisError):
-            raw.read_response()
-        raw.disconnect()
-    assert slowest < 0.25, slowest
+    rounds: list[float] = []
+    while not rounds or rounds[-1] >= 0.25:
+        assert len(rounds) < 4, rounds  # a machine under load is slow at times, a hash in the hub always
+        guessers = []
+        for _ in range(6):
+            raw = redis.Connection("127.0.0.1", bus.port, protocol=2)
+            raw.connect()
+            raw.send_command("AUTH", "orders", "guess")
+            guessers.append(raw)
+        rounds.append(max(seconds(client, "LPUSH", "bills", "x")[0] for _ in range(50)))
+        for raw in guessers:
+            with pytest.raises(redis.RedisError):
+                raw.read_response()
+            raw.disconnect()
 
 
 def test_the_command_line_says_what_it_lacks(bus: Bus) -> None:
