@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -192,6 +193,11 @@ def test_not_ready_when_a_storage_does_not_answer(place: Place, monkeypatch: pyt
 # -- metrics -----------------------------------------------------------------------------------------------------------
 
 
+def named(line: str) -> str:
+    """A line of the metrics without its labels and value, which go on moving."""
+    return line if line.startswith("#") else re.split("[{ ]", line, maxsplit=1)[0]
+
+
 def test_metrics_by_their_exact_names(place: Place) -> None:
     place.writer.record("orders").add("pushed", 7)
     record = place.writer.record("orders/mail")
@@ -231,8 +237,8 @@ def test_metrics_by_their_exact_names(place: Place) -> None:
         if f'"{q}"' in line
     }
     assert quantiles == pytest.approx({"0.5": 10.0, "0.9": 10.0, "0.99": 10.0}, rel=0.05)
-    names = [re.split("[{ ]", line.removeprefix("# "), maxsplit=1)[0] for line in place.text("/global/metrics").splitlines()]
-    assert [re.split("[{ ]", line.removeprefix("# "), maxsplit=1)[0] for line in text.splitlines()] == names
+    names = [named(line) for line in place.text("/global/metrics").splitlines()]
+    assert [named(line) for line in text.splitlines()] == names
 
 
 def test_a_removed_topics_series_disappear(place: Place) -> None:

@@ -72,6 +72,11 @@ def _rows(desk: Desk) -> list[Row]:
     rows += [Row(topic, QueueStatus(topic.name.partition("/")[0])) for topic in status.detached]
     if system := words.get("system"):
         rows = [row for row in rows if row.queue.system == ("" if system == "-" else system)]
+    if storage := words.get("storage"):
+        rows = [row for row in rows if row.status.storage == storage]
+    if pool := words.get("pool"):
+        fed = {topic.full_name for topic in desk.base.topics() if topic.pool == pool}
+        rows = [row for row in rows if row.status.name in fed]
     if text := words.get("q", "").strip().lower():
         rows = [row for row in rows if text in row.status.name.lower() or text in row.status.target.lower()]
     if state := words.get("state"):
