@@ -171,11 +171,11 @@ class Children:
         asked = place.phase is Phase.DRAINING
         lived = now - place.started
         place.pid = 0
+        place.phase = Phase.WAITING  # also when it is retired: an upgrade may still have it in hand
         if place.retired:
             self.places.pop(place.name, None)
             return
         place.restarts += 1
-        place.phase = Phase.WAITING
         place.next_start = now
         if asked:
             return

@@ -56,11 +56,13 @@ def _spin() -> None:
 
 
 def main(child: Child) -> None:
-    """Fails at boot when a file `run_dir/fail.<role>` says so; else lives until it is drained."""
+    """Fails at boot when a file `run_dir/fail.<role>` says so, waits while there is a `slow.<role>`; lives until it is drained."""
     order = child.config.bus.run_dir / f"fail.{child.role}"
     if order.exists():
         text = order.read_text()
         raise BootError(text) if text.startswith("definite") else RuntimeError(text)
+    while (child.config.bus.run_dir / f"slow.{child.role}").exists():
+        gevent.sleep(0.02)
     left = gevent.event.Event()
 
     def drain(grace: float) -> None:

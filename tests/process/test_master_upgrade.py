@@ -273,6 +273,22 @@ def test_what_boots_in_a_trial_but_not_as_a_child_replaces_nobody(buses: Buses) 
     assert bus.pids("gateway") != {"gateway.0": before["gateway.0"]}
 
 
+def test_an_old_process_may_die_before_its_successor_serves(buses: Buses) -> None:
+    bus = buses.make(roles=ROLES)
+    with_code(bus)
+    old = bus.pids("gateway")
+    slow = bus.run_dir / "slow.gateway"
+    slow.touch()
+    bus.send(signal.SIGUSR2)
+    bus.wait_for(lambda status: {"gateway.0", "gateway.1"} <= {p["name"] for p in status["processes"]}, 60)
+    bus.kill("gateway.0")
+    bus.wait_for(lambda status: "gateway.0" not in {p["name"] for p in status["processes"]})
+    slow.unlink()
+    assert upgraded(bus, 1)["state"] == "done"
+    status = bus.wait_for(lambda status: status["ready"])
+    assert (status["pid"], bus.pids("gateway").keys() & old.keys()) == (bus.pid, set())
+
+
 def test_what_an_operator_set_and_asks_crosses_the_exec(buses: Buses) -> None:
     bus = buses.make(roles=ROLES)
     with_code(bus, WATCHDOG_USEC="400000")

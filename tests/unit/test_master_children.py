@@ -54,6 +54,7 @@ def test_a_retired_place_makes_room_at_once_and_vanishes_at_its_exit() -> None:
     assert sorted(children.places) == ["gateway.0", "gateway.1", "gateway.2"]
     children.exit(old, "exit status 0", 1.0)
     assert sorted(children.places) == ["gateway.1", "gateway.2"]
+    assert not old.alive  # whoever still has it in hand sees that
     assert len({place.beat for place in children}) == 2
 
 
