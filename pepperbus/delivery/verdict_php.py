@@ -7,20 +7,21 @@ The words are php-fpm's own, measured on 8.2; PHP 7 says the same with fewer pre
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 _REASON = 300  # characters of a reason
 
+# A script may print anything, and whoever looks here holds up its whole worker: every repeat has a bound, and none is
+# followed by another that could take the same bytes.
 _SCRIPT = re.compile(
-    rb"(?:Primary script unknown|Access to the script '[^\n]*' has been denied|Unable to open primary script)[^\n]*"
+    rb"(?:Primary script unknown|Access to the script '[^\n]{0,4096}' has been denied|Unable to open primary script)[^\n]*"
 )
-_POST_SIZE = re.compile(rb"POST Content-Length of (\d+) bytes exceeds the limit of (\d+) bytes")
+_POST_SIZE = re.compile(rb"POST Content-Length of (\d{1,20}) bytes exceeds the limit of (\d{1,20}) bytes")
 _SHOWN_POST_SIZE = re.compile(_POST_SIZE.pattern + rb" in (?:<b>)?Unknown(?:</b>)? on line (?:<b>)?0")
 _FATAL = re.compile(rb"PHP ((?:Fatal|Parse|Recoverable fatal) error): *(.{0,4000})", re.DOTALL)
-_SHOWN_FATAL = re.compile(
-    rb"(?:^|\n|>)(?:PHP )?(?:<b>)?((?:Fatal|Parse|Recoverable fatal) error)(?:</b>)?: +"
-    rb"(.{0,4000}? on line (?:<b>)?\d+)",
-    re.DOTALL,
-)
+_SHOWN_FATAL = re.compile(rb"(?:^|\n|>)(?:PHP )?(?:<b>)?((?:Fatal|Parse|Recoverable fatal) error)(?:</b>)?: ")
+_ON_LINE = re.compile(rb" on line (?:<b>)?\d{1,20}")
+_LONGEST, _MOST_SHOWN = 4000, 100  # bytes of a message; beginnings of one that are looked at
 _PLACE = re.compile(r"(.*?) in ([^\n]*?)(?::(\d+)(?=\n|$)| on line (\d+))", re.DOTALL)
 _TAGS = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 
@@ -49,8 +50,11 @@ def shown_fatal(body: bytes) -> str | None:
     """The same, displayed in the body as HTML or plain text (display_errors = 1)."""
     if b" error" not in body:
         return None
-    found = _SHOWN_FATAL.search(body)
-    return _placed(found.group(1).decode(), _TAGS.sub("", text(found.group(2)))) if found else None
+    for found in islice(_SHOWN_FATAL.finditer(body), _MOST_SHOWN):
+        message = body[found.end() : found.end() + _LONGEST].lstrip(b" ")
+        if (end := _ON_LINE.search(message)) is not None:
+            return _placed(found.group(1).decode(), _TAGS.sub("", text(message[: end.end()])))
+    return None
 
 
 def _placed(kind: str, message: str) -> str:

@@ -21,7 +21,9 @@ from pepperbus.storage.contract import Stored
 
 SHOWN_CONTENT = 64 << 10
 #: PHP's own wording: "… in /data/app/x.php:12" or "… in /data/app/x.php on line 12".
-_PHP_PLACE = re.compile(r" in (?P<file>/[^:\r\n]+?)(?::| on line )(?P<line>\d+)\b")
+#: A script may say anything: without bounds 64 KiB of it cost half a minute, and a number of 5000 digits is none.
+_LAST = 16 << 10  # characters of stderr
+_PHP_PLACE = re.compile(r" in (?P<file>/[^:\r\n]{1,1024}?)(?::| on line )(?P<line>[0-9]{1,9})\b")
 
 
 @operation(Right.VIEW)
@@ -128,7 +130,7 @@ def event(row: Row) -> Event:
 
 def php_place(stderr: str) -> tuple[str, int]:
     """File and line of PHP's last message, ("", 0) when there is none."""
-    places = list(_PHP_PLACE.finditer(stderr))
+    places = list(_PHP_PLACE.finditer(stderr[-_LAST:]))
     return (places[-1]["file"], int(places[-1]["line"])) if places else ("", 0)
 
 

@@ -23,7 +23,7 @@ from pepperbus.operations.rights import Right, operation
 KEPT = 100  # versions of a queue
 _NAME = re.compile(r"(\d+)-(.*)\.conf")
 #: In what cannot be read as a file, and in comments: a line that sounds like a secret, a login in a url.
-_SECRET = re.compile(r"^([^=]*(?:auth|cookie|token|secret|passw|key|sign|credential)[^=]*=\s*).+$", re.IGNORECASE)
+_SECRET = re.compile(r"auth|cookie|token|secret|passw|key|sign|credential", re.IGNORECASE)
 _LOGIN = re.compile(r"://[^/\s]*@")
 _MARKED = re.compile(r"\*\*\*[0-9a-f]{16}")
 
@@ -60,14 +60,16 @@ def keep(office: Office, name: str, file: Path) -> None:
 @operation(Right.ADMIN, "name", audited=False)
 def versions(office: Office, name: str, file: Path) -> list[Version]:
     """The changes of queue `name`, latest first. Changes made by hand show in the one after them."""
-    kept = sorted(path for path in _directory(office, name).glob("*.conf") if _NAME.fullmatch(path.name))
-    texts = [path.read_text() for path in kept] + [file.read_text() if file.exists() else ""]
-    found = []
-    for path, before, after in zip(kept, texts, texts[1:], strict=False):
-        match = _NAME.fullmatch(path.name)
-        assert match is not None
-        found.append(Version(int(match[1]), match[2], diff(before, after)))
-    return found[::-1]
+    texts = kept(office, name, file)
+    pairs = zip(texts, texts[1:], strict=False)
+    return [Version(at_ms, who, diff(before, after)) for (at_ms, who, before), (_, _, after) in pairs][::-1]
+
+
+def kept(office: Office, name: str, file: Path) -> list[tuple[int, str, str]]:
+    """(until when in ms, who changed it then, text), oldest first; the file as it is comes last. Secrets are in them."""
+    named = ((_NAME.fullmatch(path.name), path) for path in sorted(_directory(office, name).glob("*.conf")))
+    texts = [(int(match[1]), match[2], path.read_text()) for match, path in named if match]
+    return [*texts, (0, "", file.read_text() if file.exists() else "")]
 
 
 def newest(office: Office, name: str) -> int:
@@ -104,7 +106,10 @@ def _marked(text: str, key: bytes) -> str:
 
 
 def _hidden(line: str) -> str:
-    return _MARKED.sub(STARS, _LOGIN.sub(f"://{STARS}@", _SECRET.sub(rf"\1{STARS}", line)))
+    key, equals, value = line.partition("=")
+    if equals and value.strip() and _SECRET.search(key):
+        line = f"{key}={value[: len(value) - len(value.lstrip())]}{STARS}"
+    return _MARKED.sub(STARS, _LOGIN.sub(f"://{STARS}@", line))
 
 
 def _directory(office: Office, name: str) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import product
@@ -11,9 +13,11 @@ import pytest
 
 from pepperbus.config.backoff import Backoff
 from pepperbus.config.model import Topic
+from pepperbus.delivery import verdict_php
 from pepperbus.delivery.contract import Act, Answer, Delivered, Request, TargetEffect, Transport
 from pepperbus.delivery.verdict import NO_CODE, RULES, Case, judge, judge_by_rules, judge_ping
 from pepperbus.job import Job
+from pepperbus.operations import life
 
 NOW_MS = 1_800_000_000_000
 JOBS = tuple(Delivered(Job(9223372036854775809 + i, "t", b"x", NOW_MS), 1) for i in range(3))
@@ -462,3 +466,31 @@ def test_not_registered(given: Answer, reason: str) -> None:
 
 def test_the_text_that_tells_people_what_to_set() -> None:
     assert NO_CODE == "this script does not answer Code: set contract = status"
+
+
+SPACES, DIGITS = b" " * 22, b"9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("judged", "said"),
+    [
+        (verdict_php.shown_fatal, (b">Fatal error:" + SPACES) * 29_000),
+        (verdict_php.shown_fatal, b">Fatal error: " * 75_000),
+        (verdict_php.shown_fatal, b">Fatal error: x" + b" on line " * 100_000),
+        (verdict_php.fatal, b"PHP Fatal error: " + b" in  on line " * 5000),
+        (verdict_php.script_refused, b"Access to the script '" * 2900),
+        (verdict_php.post_refused, b"POST Content-Length of " + DIGITS + b" bytes exceeds the limit of 3 bytes"),
+        (lambda said: life.php_place(said.decode()), b" in /x" * 11_000),
+        (lambda said: life.php_place(said.decode()), b" in /x:" + DIGITS),
+    ],
+)
+def test_whatever_a_script_prints_is_read_at_once(judged: Callable[[bytes], object], said: bytes) -> None:
+    """Who looks at it holds up a whole worker, or the sidecar; some of these took minutes."""
+    began = time.process_time()
+    judged(said)
+    assert time.process_time() - began < 5
+
+
+def test_a_displayed_fatal_error_is_found_behind_words_that_look_like_one() -> None:
+    body = b">Fatal error: so " + b"y" * 4100 + b"\n<b>Fatal error</b>:  real one in <b>/a.php</b> on line <b>7</b>"
+    assert verdict_php.shown_fatal(body) == "PHP Fatal error: real one in /a.php:7"
