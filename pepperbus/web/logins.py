@@ -28,6 +28,7 @@ OPEN_PATHS = ("/healthz", "/readyz", "/login", oidc.START, oidc.BACK, "/setup", 
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _FORWARDED = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via", "X-Forwarded-Host")
 _MOST_WAITING = 8
+_MOST_BODY = 64 << 10  # of a request from nobody: a form, not an upload
 WRONG = logins.WRONG
 NO_DIRECTORY = "the directory does not answer; see the log"
 WRONG_CODE = "the code is wrong; it stands in the log (action=web_setup)"
@@ -158,6 +159,8 @@ class _Door:
         web = self._desk.base.config.web
         g.address = address_of(request, web.proxies)
         g.secure = is_secure(request, web.proxies)
+        if request.path in OPEN_PATHS:
+            request.max_content_length = _MOST_BODY
         if bearer := _bearer():
             g.actor = logins.behind_token(self._desk.base, bearer, g.address)
         elif request.path == "/login" and request.method == "POST":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,6 +190,15 @@ def test_a_new_password_ends_every_session(place: Place, browser: FlaskClient) -
     assert browser.get("/api/v1/session").status_code == other.get("/api/v1/session").status_code == 401
     assert login(browser, PASSWORD).status_code == 401
     assert login(browser, "a new password").status_code == 303
+
+
+def test_nobody_uploads_anything(place: Place) -> None:
+    browser = place.app.test_client()
+    files = {"name": "bob", "password": PASSWORD, "file": (io.BytesIO(b"x" * (1 << 20)), "x")}
+    for path in ("/login", "/setup"):
+        answer = browser.post(path, data=files, headers=OURS)
+        assert answer.status_code == (413 if path == "/login" else 303)
+        files["file"] = (io.BytesIO(b"x" * (1 << 20)), "x")
 
 
 # -- forms of others ---------------------------------------------------------------------------------------------------
