@@ -1,8 +1,8 @@
 """Jobs in Redis, or in what speaks its language (Valkey, Kvrocks, Pika): lists of pointers, bodies in a hash, no Lua.
 
 Floor 3. The parts: `redis_keys` (how a topic lies there: read it first), `redis_push`, `redis_once`, `redis_claim`,
-`redis_settle`, `redis_look`, `redis_watch`, `redis_facts`, upon `redis_wire`, `redis_pack`, `redis_pool`, `redis_url` (own
-connections).
+`redis_copies`, `redis_settle`, `redis_look`, `redis_watch`, `redis_facts`, upon `redis_wire`, `redis_pack`, `redis_pool`,
+`redis_url` (own connections).
 This module puts them together and holds what belongs to the whole storage: owners, nodes, shards, pause.
 
 With `mode = pika` only commands Pika has are used, and its RPOPLPUSH is not trusted: it is not atomic there. What a
@@ -20,7 +20,7 @@ from pepperbus.errors import StorageError, StorageRefused
 from pepperbus.job import State
 from pepperbus.log import Log
 from pepperbus.storage import redis_look, redis_once
-from pepperbus.storage.contract import MEMORY, Depth, Health, Leased, Once, Page, Push, Released, Settle, Stored
+from pepperbus.storage.contract import MEMORY, Claim, Depth, Health, Leased, Once, Page, Push, Released, Settle, Stored
 from pepperbus.storage.redis_claim import NODE_PX, Claims
 from pepperbus.storage.redis_facts import Facts, read_facts
 from pepperbus.storage.redis_link import Link
@@ -77,8 +77,8 @@ class RedisStorage:
     def recall(self, name: str) -> str:
         return redis_once.recall(self._link, name)
 
-    def swap(self, name: str, old: str, new: str, batch: Sequence[Push] = ()) -> str:
-        return redis_once.swap(self._link, self._pushes, name, old, new, batch)
+    def swap(self, name: str, old: str, new: str, batch: Sequence[Push] = (), claims: Sequence[Claim] = ()) -> str:
+        return redis_once.swap(self._link, self._pushes, name, old, new, batch, claims)
 
     def lease(self, topic: str, n: int, owner: str) -> list[Leased]:
         return self._claims.lease(topic, n, owner)

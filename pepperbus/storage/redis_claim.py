@@ -1,7 +1,8 @@
 """How ready jobs come to an owner: two drivers, one for servers whose RPOPLPUSH is atomic, one for Pika, whose is not.
 
-Floor 3. Both put the pointer into the owner's own list, see that the owner is registered (else nobody would find that
-list after its death), and only then look at the body. A pointer whose body is gone or has another nonce is dropped.
+Floor 3. The second is `redis_copies`. Both put the pointer into the owner's own list, see that the owner is registered (else
+nobody would find that list after its death), and only then look at the body. A pointer whose body is gone or has another
+nonce is dropped.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from gevent.lock import BoundedSemaphore
 from pepperbus import names
 from pepperbus.errors import StorageError, StorageUnavailable
 from pepperbus.storage.contract import Leased
+from pepperbus.storage.redis_copies import copy_then_remove, won
 from pepperbus.storage.redis_keys import ID, NONCE, VIRGIN, Keys, Record, is_good
 from pepperbus.storage.redis_link import Link
-from pepperbus.storage.redis_pack import Packed, each, many, repeated, several
+from pepperbus.storage.redis_pack import Packed, each, repeated, several
 from pepperbus.storage.redis_wire import Connection, transaction
 
 #: How long after a claim without an answer the owner's list is searched for what that claim moved (s): a frozen
@@ -38,13 +40,18 @@ class _Holding:
     owner meanwhile it may not run yet: the verdict that is still to come would take it away while it runs.
     """
 
-    __slots__ = ("leaving", "pointers", "suspect_until", "turn")
+    __slots__ = ("leaving", "pointers", "shared_since", "suspect_until", "turn")
 
     def __init__(self) -> None:
         self.pointers: dict[int, bytes] = {}
         self.leaving: dict[int, bytes] = {}
-        self.suspect_until = 0.0
+        self.suspect_until = 0.0  # monotonic s; 0: nothing is doubted
+        self.shared_since = 0.0  # monotonic s: since when another owner was seen to have the same too (Pika)
         self.turn = BoundedSemaphore(1)
+
+    def doubt(self) -> None:
+        """A claim may have moved what nobody here knows of."""
+        self.suspect_until = time.monotonic() + SUSPECT_S
 
     def known(self) -> set[bytes]:
         return {*self.pointers.values(), *self.leaving.values()}
@@ -91,7 +98,7 @@ class Claims:
         try:
             yield holding
         except BaseException:  # also a killed greenlet: what its claim moved must come to light
-            holding.suspect_until = time.monotonic() + SUSPECT_S
+            holding.doubt()
             raise
         finally:
             holding.turn.release()
@@ -99,8 +106,12 @@ class Claims:
     def _lease(self, connection: Connection, keys: Keys, n: int, owner: str, holding: _Holding) -> list[Leased]:
         self._announce(connection, owner)
         leased: list[Leased] = []
-        if time.monotonic() < holding.suspect_until:
+        if holding.suspect_until:
+            until = holding.suspect_until
+            is_last = time.monotonic() >= until  # one look at least comes that late, whenever the next claim does
             leased = self._missed(connection, keys, owner, n, holding)
+            if is_last and not leased and holding.suspect_until == until:
+                holding.suspect_until = 0.0
         while not leased:
             pointers = self._claim(connection, keys, n, owner)
             leased = self._fetch(connection, keys, owner, pointers, holding)
@@ -118,7 +129,7 @@ class Claims:
     def goes_along(self, topic: str, owner: str) -> bool:
         """Whether a claim may be made blindly, in one trip with something else."""
         holding = self._holdings.get((topic, owner))
-        return not self._link.pika and holding is not None and time.monotonic() >= holding.suspect_until
+        return not self._link.pika and holding is not None and not holding.suspect_until
 
     def lease_along(self, topic: str, n: int, owner: str, other: Along) -> list[Leased] | None:
         """`lease` in one trip with another's commands, which go first; `other` hears their answers and may raise.
@@ -139,7 +150,7 @@ class Claims:
                     return leased
                 return self._lease(connection, keys, n, owner, holding)
             except StorageError:
-                holding.suspect_until = time.monotonic() + SUSPECT_S
+                holding.doubt()
                 return None
 
     def _announce(self, connection: Connection, owner: str) -> None:
@@ -150,7 +161,7 @@ class Claims:
             self._known.add(owner)
 
     def _claim(self, connection: Connection, keys: Keys, n: int, owner: str) -> list[bytes]:
-        claim = _copy_then_remove if self._link.pika else _move
+        claim = copy_then_remove if self._link.pika else _move
         return claim(connection, keys, n, owner)
 
     def _fetch(
@@ -170,7 +181,7 @@ class Claims:
             if not is_good(found, stored):
                 stale.append(found)
             elif job_id in holding.leaving:  # stored before this claim, perhaps: to be found when that is known
-                holding.suspect_until = time.monotonic() + SUSPECT_S
+                holding.doubt()
             else:
                 spent, crashes, due_ms = Record.decode(text) if text else VIRGIN
                 mine[job_id] = found
@@ -183,25 +194,14 @@ class Claims:
     def _missed(self, connection: Connection, keys: Keys, owner: str, n: int, holding: _Holding) -> list[Leased]:
         """Jobs a claim without an answer moved into the owner's list: they are its, it only does not know them yet."""
         known = holding.known()  # before we look: what is settled meanwhile must not seem missed
-        lists, owners = connection.ask((b"LRANGE", keys.held(owner), 0, -1), (b"SMEMBERS", keys.owners))
+        held = connection.ask((b"LRANGE", keys.held(owner), 0, -1))[0]
         known |= holding.known()
-        missed = [found for found in reversed(lists) if found not in known]
+        missed = [found for found in reversed(held) if found not in known]
         if missed and self._link.pika:
-            missed = self._won(connection, keys, owner, owners, missed)
+            missed = won(connection, keys, owner, missed, holding, self._link.pool.timeout)
         if missed:
             connection.tell((b"SADD", keys.owners, owner))
         return self._fetch(connection, keys, owner, missed[:n], holding)
-
-    def _won(
-        self, connection: Connection, keys: Keys, owner: str, owners: Sequence[bytes], missed: list[bytes]
-    ) -> list[bytes]:
-        """Of copies whose removal from the line has no answer: those nobody else holds are taken out of it and kept."""
-        others = [keys.held(name.decode()) for name in owners if name.decode() != owner]
-        taken = {found for one in connection.ask(*[(b"LRANGE", key, 0, -1) for key in others]) for found in one}
-        mine = [found for found in missed if found not in taken]
-        gone = [found for found in missed if found in taken]
-        connection.tell(each((b"LREM", keys.ready, -1), mine), each((b"LREM", keys.held(owner), 1), gone))
-        return mine
 
     def held(self, topic: str, owner: str) -> dict[int, bytes]:
         """The pointers of what `owner` got here, as far as this process knows."""
@@ -270,17 +270,3 @@ def _move(connection: Connection, keys: Keys, n: int, owner: str) -> list[bytes]
 def moved(results: Sequence[bytes | None]) -> list[bytes]:
     """The pointers among the results of `moves`; the first is not one."""
     return [one for one in results[1:] if one is not None]
-
-
-def _copy_then_remove(connection: Connection, keys: Keys, n: int, owner: str) -> list[bytes]:
-    """Whoever removes a pointer from the line has it; the others take their copy back. A crash leaves a copy too many."""
-    seen = connection.ask((b"LRANGE", keys.ready, -n, -1))[0]
-    if not seen:
-        return []
-    seen.reverse()
-    held = keys.held(owner)
-    connection.together([(b"SADD", keys.owners, owner), many((b"LPUSH", held), seen)])
-    removed = connection.tell(each((b"LREM", keys.ready, -1), seen))
-    lost = [found for found, mine in zip(seen, removed, strict=True) if not mine]
-    connection.tell(each((b"LREM", held, 1), lost))
-    return [found for found, mine in zip(seen, removed, strict=True) if mine]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import gevent
 import pytest
 
 from pepperbus.clock import SystemClock
@@ -13,8 +15,10 @@ from pepperbus.config.model import Secret, StorageConfig
 from pepperbus.errors import StorageError, StorageUnknown
 from pepperbus.ids import IdGenerator
 from pepperbus.job import State
+from pepperbus.storage import redis_claim
 from pepperbus.storage.contract import Leased, Outcome, Push, Settle
 from pepperbus.storage.redis import RedisStorage
+from pepperbus.storage.redis_claim import Claims
 from pepperbus.storage.redis_link import Link
 from pepperbus.storage.redis_settle import Settlements
 from pepperbus.storage.redis_wire import Connection
@@ -31,9 +35,9 @@ def push(content: bytes = b"x") -> Push:
 
 
 @contextmanager
-def storage(redis: Redis, mode: str = "redis") -> Iterator[RedisStorage]:
+def storage(redis: Redis, mode: str = "redis", timeout: float = 20.0) -> Iterator[RedisStorage]:
     url = redis.pika_url if mode == "pika" else redis.url
-    made = RedisStorage(StorageConfig("main", "redis", Secret(url), mode, 20.0))
+    made = RedisStorage(StorageConfig("main", "redis", Secret(url), mode, timeout))
     made.open()
     yield made
     made.close()
@@ -145,3 +149,108 @@ def test_a_job_that_is_done_elsewhere_while_it_is_judged_leaves_nothing_behind(
         assert one.depth(T)[:4] == (0, 0, 0, 0)
         assert one.peek(T, State.DEAD).jobs == []
         assert empty.ask("KEYS", "pb:{*") == [b"pb:{orders/mail}:owners"]
+
+
+@MODES
+def test_what_a_claim_without_an_answer_moved_is_found_however_late_the_next_one_comes(
+    empty: Redis, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile the consumer was down, or the topic paused: for longer than a claim is doubted."""
+    monkeypatch.setattr(redis_claim, "SUSPECT_S", 0.0)
+    with storage(empty, mode) as one:
+        batch = [push(), push(), push()]
+        one.push(batch)
+        with monkeypatch.context() as lossy:
+            lossy.setattr(Claims, "_fetch", cut)
+            with pytest.raises(StorageUnknown):
+                one.lease(T, 5, ME)
+        found = [job.job_id for _ in range(4) for job in one.lease(T, 2, ME)]
+        assert found == [job.job_id for job in batch]
+
+
+# -- Pika: who has won a job is known to the winner alone ------------------------------------------------------------------
+
+
+def lose_the_answer(one: RedisStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim that takes what is in line and never hears of it."""
+    tell = Connection.tell
+
+    def and_lose(self: Connection, *parts: Any) -> Any:
+        tell(self, *parts)
+        cut()
+
+    with monkeypatch.context() as lossy:
+        lossy.setattr(Connection, "tell", and_lose)
+        with pytest.raises(StorageUnknown):
+            one.lease(T, 5, ME)
+
+
+def leased_in_the_end(*storages: tuple[RedisStorage, str]) -> list[int]:
+    """What they get until nothing is open any more."""
+    found: list[int] = []
+    deadline = time.monotonic() + 20
+    while not found:
+        assert time.monotonic() < deadline, "the job is lost"
+        for one, owner in storages:
+            found += [job.job_id for job in one.lease(T, 5, owner)]
+        gevent.sleep(0.01)
+    for one, owner in storages * 3:
+        found += [job.job_id for job in one.lease(T, 5, owner)]
+    return found
+
+
+def test_a_winner_in_doubt_keeps_the_job_beside_a_loser_who_does_not_know_it_yet(
+    empty: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loser has its copy, and takes it back a moment after the winner has looked who else has one."""
+    with storage(empty, "pika", 0.5) as one, storage(empty, "pika", 0.5) as two:
+        sent = push()
+        one.push([sent])
+        together = Connection.together
+
+        def meanwhile(self: Connection, parts: Any) -> Any:
+            monkeypatch.setattr(Connection, "together", together)
+            lose_the_answer(one, monkeypatch)
+            results = self.together(parts)
+            assert one.lease(T, 5, ME) == []
+            return results
+
+        monkeypatch.setattr(Connection, "together", meanwhile)
+        assert two.lease(T, 5, OTHER) == []
+        assert leased_in_the_end((one, ME), (two, OTHER)) == [sent.job_id]
+
+
+def test_two_in_doubt_over_one_job_do_not_both_let_go_of_it(empty: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Pika that was frozen in the middle of two claims wakes, and both look at the same time."""
+    with storage(empty, "pika", 0.2) as one, storage(empty, "pika", 0.2) as two:
+        sent = push()
+        one.push([sent])
+        lose_the_answer(one, monkeypatch)
+        (copy,) = empty.ask("LRANGE", f"pb:{{{T}}}:in:{ME}", "0", "-1")
+        with monkeypatch.context() as lossy:
+            lossy.setattr(Connection, "exchange", cut)
+            with pytest.raises(StorageError):
+                two.lease(T, 5, OTHER)
+        empty.ask("SADD", f"pb:{{{T}}}:owners", OTHER)
+        empty.ask("LPUSH", f"pb:{{{T}}}:in:{OTHER}", copy)
+        tell, together = Connection.tell, Connection.together
+        others: list[int] = []
+
+        def also_the_other(self: Connection, *parts: Any) -> Any:
+            monkeypatch.setattr(Connection, "tell", tell)
+            monkeypatch.setattr(Connection, "together", together)
+            others.extend(job.job_id for job in two.lease(T, 5, OTHER))
+            return None
+
+        def first_tell(self: Connection, *parts: Any) -> Any:
+            also_the_other(self)
+            return tell(self, *parts)
+
+        def first_together(self: Connection, parts: Any) -> Any:
+            also_the_other(self)
+            return together(self, parts)
+
+        monkeypatch.setattr(Connection, "tell", first_tell)
+        monkeypatch.setattr(Connection, "together", first_together)
+        found = leased_in_the_end((one, ME), (two, OTHER))
+        assert others + found == [sent.job_id]
