@@ -396,11 +396,39 @@ _reply = st.recursive(
     max_leaves=6,
 )  # fmt: skip
 
+_php = st.sampled_from(
+    [
+        *(
+            b"PHP message: ",
+            b"PHP Fatal error: ",
+            b">Fatal error: ",
+            b"<b>Parse error</b>: ",
+            b" in /a/b.php",
+            b"thrown",
+        ),
+        *(
+            b" on line ",
+            b"<b>",
+            b"</b>",
+            b":",
+            b"\n",
+            b" ",
+            b"7",
+            b"12",
+            b"Access to the script '",
+            b"' has been denied",
+        ),
+        *(b"Primary script unknown", b"POST Content-Length of ", b" bytes exceeds the limit of ", b" bytes", b"\xff"),
+        *(b" in <b>Unknown</b> on line <b>0", b" in ", "\u0669".encode(), b"9" * 30, b"\x1b[2J"),
+    ]
+)
+
 SHAPES: dict[str, st.SearchStrategy[bytes]] = {
     "resp_requests": st.builds(lambda flag, rest: flag + rest, st.sampled_from([b"\0", b"\1"]), joined(_resp)),
     "store_replies": bent(joined(_reply, 5)),
     "fastcgi_answer": joined(_fastcgi),
     "cgi_header": bent(_cgi),
+    "php_words": bent(joined(_php, 12)),
     "http_answer": bent(_http),
     "node_file": _node,
     "queue_file": _queue,

@@ -28,6 +28,7 @@ from pepperbus import stats
 from pepperbus.config import checks, values
 from pepperbus.config import load as loading
 from pepperbus.config.model import Config
+from pepperbus.delivery import verdict_php
 from pepperbus.delivery.contract import Transport
 from pepperbus.delivery.http_connection import KEEP_BODY, Connection, Failed
 from pepperbus.delivery.http_request import Url
@@ -36,6 +37,7 @@ from pepperbus.job import Job, job_json
 from pepperbus.journal import log as journal_log
 from pepperbus.journal.contract import Row
 from pepperbus.master import control
+from pepperbus.operations.life import php_place
 from pepperbus.storage.redis_url import Address
 from pepperbus.storage.redis_wire import Connection as Connected
 from pepperbus.wire import fastcgi, resp
@@ -127,6 +129,16 @@ def cgi_parsed(stdout: bytes) -> object:
 def cgi_header(data: bytes) -> None:
     """A script's output as it is, without the records around it."""
     cgi_parsed(data)
+
+
+def php_words(data: bytes) -> None:
+    """What a script prints on stderr or shows in its answer, looked through for PHP's own words."""
+    for said in (verdict_php.script_refused(data), verdict_php.fatal(data), verdict_php.shown_fatal(data)):
+        assert said is None or said.isprintable()
+    sent = verdict_php.post_refused(data, data)
+    assert sent is None or all(size >= 0 for size in sent)
+    file, line = php_place(data.decode(errors="replace"))
+    assert bool(file) or line == 0
 
 
 # --- a storage's answers
@@ -402,7 +414,7 @@ def _answer_once(server: socket.socket, data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
-        resp_requests, store_replies, fastcgi_answer, cgi_header, http_answer, node_file, queue_file, option_values,
+        resp_requests, store_replies, fastcgi_answer, cgi_header, php_words, http_answer, node_file, queue_file, option_values,
         journal_file, journal_record, job_envelope, stats_file, control_requests, control_answer,
     )
 }  # fmt: skip
