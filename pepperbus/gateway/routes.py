@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pepperbus.config.model import Config, Queue, Topic
+from pepperbus.config.sameness import rules
 from pepperbus.family.bell import Bell
 from pepperbus.gateway.express import Express
-from pepperbus.gateway.unique import rules
 from pepperbus.names import JSON_KEY
 from pepperbus.stats import Record, Writer
 from pepperbus.storage.contract import LEVELS

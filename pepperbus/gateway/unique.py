@@ -7,11 +7,9 @@ topics with the same rule in one storage decides by itself, in one step with the
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from pepperbus.config.joboptions import CONTENT, Unique, value_at
-from pepperbus.config.model import Queue
+from pepperbus.config.sameness import Rule
 from pepperbus.gateway.submission import FULL, STORED, UNKNOWN, Share, Submission, Waiter
 from pepperbus.job import Job
 from pepperbus.storage.contract import Once, Push
@@ -20,45 +18,8 @@ if TYPE_CHECKING:
     from pepperbus.gateway.commit import Lane
     from pepperbus.gateway.routes import QueueRoute
 
-#: A name without a time of its own is held so long at most, whatever its job does (ms).
-HELD_MS = 30 * 86_400_000
-
-
 #: Makes the reply of a success from what maps each job's id to the one that holds.
 Phrase = Callable[[Callable[[int], int]], bytes]
-
-
-class Rule:
-    """What makes two jobs the same for some topics of one storage."""
-
-    __slots__ = ("_path", "alive", "before", "topics", "ttl_ms")
-
-    def __init__(self, rule: Unique, queue: str, topics: tuple[str, ...]) -> None:
-        self.topics = topics
-        self._path = [] if rule.path == CONTENT else rule.path.split(".")
-        self.ttl_ms = int(rule.window * 1000) or HELD_MS
-        self.alive = not rule.window
-        self.before = f"unique/{queue}/{_digest(f'{rule.path} {topics}'.encode())}/"
-
-    def name(self, content: bytes) -> str:
-        """What the job claims; "" when it is like no other: it has no such field."""
-        if not self._path:
-            return self.before + _digest(content)
-        value = value_at(content, self._path)
-        return self.before + _digest(value) if value else ""
-
-
-def rules(queue: Queue, topics: Sequence[str]) -> tuple[Rule, ...]:
-    """The rules for those topics (full names), which lie in one storage."""
-    groups: dict[Unique, list[str]] = {}
-    for topic in queue.topics.values():
-        if topic.unique and topic.full_name in topics:
-            groups.setdefault(topic.unique, []).append(topic.full_name)
-    return tuple(Rule(rule, queue.name, tuple(names)) for rule, names in groups.items())
-
-
-def _digest(data: bytes) -> str:
-    return blake2b(data, digest_size=16).hexdigest()
 
 
 class OnceShare(Share):

@@ -67,6 +67,14 @@ class Once(NamedTuple):
     alive: bool = False
 
 
+class Claim(NamedTuple):
+    """Job `job_id` holds `name` from now on for `ttl_ms`, whoever held it before: see `Once`."""
+
+    name: str
+    job_id: int
+    ttl_ms: int
+
+
 class Line(NamedTuple):
     """New jobs that just join the lines of the same topics, as columns; ids rise."""
 
@@ -222,8 +230,10 @@ class Storage(Protocol):
     def recall(self, name: str) -> str:
         """The small text that `swap` left under `name`; "" when there is none."""
 
-    def swap(self, name: str, old: str, new: str, batch: Sequence[Push] = ()) -> str:
-        """If the text under `name` is still `old`, make it `new` and store `batch`, in one step. Returns what is there now.
+    def swap(self, name: str, old: str, new: str, batch: Sequence[Push] = (), claims: Sequence[Claim] = ()) -> str:
+        """If the text under `name` is still `old`, make it `new`, store `batch` and note `claims`, in one step.
+
+        Returns what is there now.
 
         `new`: it was done, now or by an earlier call whose answer was lost (so `new` must be text that nobody else
         writes); else another was quicker and nothing was done. "" as `new` takes the name out. Names: 400 bytes at most.

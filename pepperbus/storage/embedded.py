@@ -16,7 +16,20 @@ from pepperbus.config.model import StorageConfig
 from pepperbus.errors import StorageError, StorageRefused, StorageUnavailable
 from pepperbus.job import State
 from pepperbus.log import Log
-from pepperbus.storage.contract import POWER, Depth, Health, Leased, Once, Outcome, Page, Push, Released, Settle, Stored
+from pepperbus.storage.contract import (
+    POWER,
+    Claim,
+    Depth,
+    Health,
+    Leased,
+    Once,
+    Outcome,
+    Page,
+    Push,
+    Released,
+    Settle,
+    Stored,
+)
 from pepperbus.storage.embedded_engine import Engine
 
 #: Address space, not disk: the file grows as jobs come. No storage gets bigger than this.
@@ -65,8 +78,8 @@ class EmbeddedStorage:
         with self._engine.look() as look:
             return look.text(name)
 
-    def swap(self, name: str, old: str, new: str, batch: Sequence[Push] = ()) -> str:
-        return self._engine.write(lambda work: work.swap(name, old, new, batch))
+    def swap(self, name: str, old: str, new: str, batch: Sequence[Push] = (), claims: Sequence[Claim] = ()) -> str:
+        return self._engine.write(lambda work: work.swap(name, old, new, batch, claims))
 
     def lease(self, topic: str, n: int, owner: str) -> list[Leased]:
         if self._doubts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from pepperbus.storage.columns import as_lines
-from pepperbus.storage.contract import Once, Push
+from pepperbus.storage.contract import Claim, Once, Push
 from pepperbus.storage.embedded_layout import (
     DEAD,
     DELAYED,
@@ -139,13 +139,16 @@ class Work(Leases):
             return int(holder)
         if self.push([push], limits):
             return 0
-        expiry = self.tables["expiry"]
-        if record:
-            self.txn.delete(NUMBER.pack(until_ms) + name, db=expiry)
-        until_ms = self.now_ms + one.ttl_ms
-        self.txn.put(name, HELD.pack(push.job_id, until_ms), db=once)
-        self.txn.put(NUMBER.pack(until_ms) + name, b"", db=expiry)
+        self._claim(Claim(one.name, push.job_id, one.ttl_ms))
         return push.job_id
+
+    def _claim(self, claim: Claim) -> None:
+        name, once, expiry = claim.name.encode(), self.tables["once"], self.tables["expiry"]
+        if record := self.txn.get(name, db=once):
+            self.txn.delete(NUMBER.pack(HELD.unpack(record)[1]) + name, db=expiry)
+        until_ms = self.now_ms + claim.ttl_ms
+        self.txn.put(name, HELD.pack(claim.job_id, until_ms), db=once)
+        self.txn.put(NUMBER.pack(until_ms) + name, b"", db=expiry)
 
     def _waits(self, job_id: int, topics: Sequence[str]) -> bool:
         """Whether the job is in one of `topics` and not dead there."""
@@ -168,12 +171,14 @@ class Work(Leases):
             count += 1
         return count
 
-    def swap(self, name: str, old: str, new: str, batch: Sequence[Push]) -> str:
+    def swap(self, name: str, old: str, new: str, batch: Sequence[Push], claims: Sequence[Claim]) -> str:
         found = self.text(name)
         if found != old or found == new:
             return found
         if batch:
             self.push(batch, None)
+        for claim in claims:
+            self._claim(claim)
         if new:
             self.txn.put(name.encode(), new.encode(), db=self.tables["texts"])
         else:

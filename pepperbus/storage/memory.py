@@ -21,6 +21,7 @@ from pepperbus.names import split_owner
 from pepperbus.storage.contract import (
     CRASH_LIMIT,
     MEMORY,
+    Claim,
     Depth,
     Health,
     Leased,
@@ -164,11 +165,13 @@ class MemoryStorage:
     def recall(self, name: str) -> str:
         return self._texts.get(name, "")
 
-    def swap(self, name: str, old: str, new: str, batch: Sequence[Push] = ()) -> str:
+    def swap(self, name: str, old: str, new: str, batch: Sequence[Push] = (), claims: Sequence[Claim] = ()) -> str:
         found = self.recall(name)
         if found != old or found == new:
             return found
         self.push(batch)
+        for claim in claims:
+            self._held[claim.name] = claim.job_id, self._clock.now_ms() + claim.ttl_ms
         if new:
             self._texts[name] = new
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pepperbus import names
-from pepperbus.storage.contract import Once, Push
+from pepperbus.storage.contract import Claim, Once, Push
 from pepperbus.storage.redis_keys import field
 from pepperbus.storage.redis_link import Link
 from pepperbus.storage.redis_pack import Command
@@ -76,7 +76,9 @@ def recall(link: Link, name: str) -> str:
     return found.decode() if found else ""
 
 
-def swap(link: Link, pushes: Pushes, name: str, old: str, new: str, batch: Sequence[Push]) -> str:
+def swap(
+    link: Link, pushes: Pushes, name: str, old: str, new: str, batch: Sequence[Push], claims: Sequence[Claim]
+) -> str:
     """`Storage.swap`."""
     key = names.redis_text(name)
 
@@ -88,7 +90,9 @@ def swap(link: Link, pushes: Pushes, name: str, old: str, new: str, batch: Seque
         if found != old or found == new:
             connection.ask((b"UNWATCH",))
             return found
-        _store(link, connection, batch, [(b"SET", key, new) if new else (b"DEL", key)])
+        texts: list[Command] = [(b"SET", key, new) if new else (b"DEL", key)]
+        texts += [(b"SET", names.redis_once(one.name), b"%d" % one.job_id, b"PX", one.ttl_ms) for one in claims]
+        _store(link, connection, batch, texts)
         return new
 
     return link.guarded(act)

@@ -15,12 +15,13 @@ import msgspec
 
 from pepperbus.clock import Clock
 from pepperbus.config.model import Config
+from pepperbus.config.sameness import Rule, rules
 from pepperbus.errors import PepperbusError, StorageError
-from pepperbus.job import State
+from pepperbus.job import Job, State
 from pepperbus.log import Log
 from pepperbus.names import split_owner
 from pepperbus.storage import drains
-from pepperbus.storage.contract import Leased, Outcome, Past, Push, Settle, Storage, Stored
+from pepperbus.storage.contract import Claim, Leased, Outcome, Past, Push, Settle, Storage, Stored
 from pepperbus.storage.drains import Drain
 
 _STEP = 100
@@ -116,8 +117,10 @@ class Drains:
         key = drain.topic, drain.since_ms
         if key not in self._movers:
             places = self._storages[drain.source], self._storages[drain.target]
-            self._movers[key] = Mover(drain, *places, self._owner)
-        return self._movers[key]
+            self._movers[key] = Mover(drain, *places, self._owner, self._clock)
+        mover = self._movers[key]
+        mover.rule = next(iter(rules(self._config().queues[topic.queue], [drain.topic])), None)
+        return mover
 
     def _note(self, drain: Drain, moved: int = 0, **facts: object) -> None:
         def change(known: dict[str, Drain]) -> None:
@@ -131,8 +134,10 @@ class Drains:
 class Mover:
     """One topic's way from `source` to `target`. Steps raise StorageError; the next one begins where things stand."""
 
-    def __init__(self, drain: Drain, source: Storage, target: Storage, owner: str) -> None:
+    def __init__(self, drain: Drain, source: Storage, target: Storage, owner: str, clock: Clock) -> None:
         self.topic, self.steps, self.left = drain.topic, 0, 0
+        self.rule: Rule | None = None  # the topic's `unique`, as the target knows it
+        self._clock = clock
         self._source, self._target, self._owner = source, target, owner
         self._name = f"drain:{drain.topic}:{drain.since_ms}"
         self._taken = 0
@@ -166,9 +171,22 @@ class Mover:
 
     def _store(self, batch: list[Push]) -> None:
         text = f"{self.steps}:{self._owner}:" + ",".join(str(push.job_id) for push in batch)
-        if self._target.swap(self._name, self._last, text, batch) != text:
+        claims = [claim for push in batch if (claim := self._claim(push)) is not None]
+        if self._target.swap(self._name, self._last, text, batch, claims) != text:
             raise Wrong(f"{self.topic}: another node drains it too")
         self._last = text
+
+    def _claim(self, push: Push) -> Claim | None:
+        """What makes the job the only one of its kind comes with it; the dead hold nothing."""
+        if self.rule is None or push.dead:
+            return None
+        try:
+            job = Job.decode(push.body)
+        except ValueError:
+            return None
+        left_ms = self.rule.ttl_ms - (0 if self.rule.alive else self._clock.now_ms() - job.accepted_ms)
+        name = self.rule.name(job.content)
+        return Claim(name, job.id, left_ms) if name and left_ms > 0 else None
 
     def _remove(self, ids: list[int]) -> None:
         if ids:

@@ -7,7 +7,7 @@ import time
 import gevent
 
 from pepperbus.job import State
-from pepperbus.storage.contract import Once, Outcome, Push, Settle, Storage
+from pepperbus.storage.contract import Claim, Once, Outcome, Push, Settle, Storage
 from tests.contract.rig import Producer, Rig
 
 A, B = "orders/mail", "orders/stock"
@@ -96,6 +96,23 @@ def test_a_text_changes_together_with_a_push(storage: Storage, producer: Produce
     assert storage.swap("n/t", "1 ü", "2", [three]) == storage.recall("n/t") == "2"
     assert storage.swap("n/t", "2", "") == storage.recall("n/t") == ""
     assert ids(storage) == [one.job_id, three.job_id]
+
+
+def test_names_come_along_with_jobs_from_another_storage(storage: Storage, producer: Producer) -> None:
+    one, two, like_one, like_two, late = producer.several(5, A)
+    storage.push_once([Once(late, "n/y", DAY)])
+    claims = [Claim("n/x", one.job_id, DAY), Claim("n/y", two.job_id, DAY), Claim("n/z", late.job_id, DAY)]
+    assert storage.swap("n/t", "no", "1", [one], claims) == "", "another was quicker: no name is taken either"
+    assert storage.push_once([Once(like_two, "n/y", DAY)]) == [late.job_id]
+    assert storage.swap("n/t", "", "1", [one, two], claims) == "1"
+    found = storage.push_once([Once(like_one, "n/x", DAY, True), Once(like_two, "n/y", DAY, True)])
+    assert found == [one.job_id, two.job_id], "whoever had the name before"
+    assert sorted(ids(storage)) == sorted([late.job_id, one.job_id, two.job_id])
+    leased = storage.lease(A, 3, ME)
+    storage.settle(ME, [Settle(A, job.job_id, Outcome.DONE) for job in leased])
+    again = producer.push(A)
+    assert storage.push_once([Once(again, "n/x", DAY, True)]) == [again.job_id], "done, it holds nothing"
+    assert storage.push_once([Once(producer.push(A), "n/y", DAY)]) == [two.job_id], "a time of its own is over later"
 
 
 def test_of_many_at_once_one_wins(rig: Rig, storage: Storage, producer: Producer) -> None:

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from pepperbus.clock import ManualClock
+from pepperbus.config.joboptions import Unique
 from pepperbus.config.load import load
+from pepperbus.config.sameness import Rule, rules
 from pepperbus.errors import NotFound, PepperbusError, StorageUnavailable, StorageUnknown, UsageError
 from pepperbus.job import Job, State
 from pepperbus.log import Log
 from pepperbus.operations import drain, queues
 from pepperbus.storage import drains as store
-from pepperbus.storage.contract import Outcome, Past, Push, Settle
+from pepperbus.storage.contract import Once, Outcome, Past, Push, Settle
 from pepperbus.storage.memory import MemoryStorage
 from pepperbus.ticker.drains import Drains
 from tests.unit.test_web import IDS, Place
@@ -185,6 +187,61 @@ def test_what_a_dead_ticker_copied_is_never_back_in_line(move: Move, monkeypatch
     monkeypatch.setattr(move.old, "release", looked_at)
     finish(move.ticker("test/ticker/2"))
     assert move.lies(move.new, State.READY) == copied
+
+
+def test_what_makes_a_job_the_only_one_of_its_kind_comes_with_it(move: Move) -> None:
+    config = move.place.office.config
+    mail = config.queues["orders"].topics["mail"]
+
+    def unique(rule: Unique, *storages: str) -> Rule:
+        """The rule of orders/mail, beside other topics of the queue with the same one."""
+        topics = {
+            name: replace(mail, name=name, storage=storage, unique=rule)
+            for name, storage in zip(("mail", "audit"), storages, strict=False)
+        }
+        queue = replace(config.queues["orders"], topics=topics)
+        move.place.office.take(replace(config, queues={"orders": queue}))
+        return rules(queue, [TOPIC])[0]
+
+    def push(storage: MemoryStorage, rule: Rule, content: bytes) -> tuple[int, int]:
+        job = Job(IDS.next(), "t", content, move.clock.now_ms())
+        pushed = Push(job.id, job.encode(), rule.topics)
+        if not (name := rule.name(content)):
+            return job.id, len(storage.push([pushed]))
+        return job.id, storage.push_once([Once(pushed, name, rule.ttl_ms, rule.alive)])[0]
+
+    held, timed = Unique("order", "order", 0.0), Unique("order 1m", "order", 60.0)
+    for known in (held, timed):
+        before = unique(known, "local", "local")
+        first = [push(move.old, before, b'{"order": %d}' % n)[0] for n in range(3)]
+        free, _ = push(move.old, before, b'{"other": 1}')
+        (leased,) = move.old.lease(TOPIC, 1, "test/worker.orders.0/1")
+        move.old.settle("test/worker.orders.0/1", [Settle(TOPIC, leased.job_id, Outcome.DEAD, reason="boom")])
+        after = unique(known, "other", "local")
+        record = store.Drain(TOPIC, "local", "other", move.clock.now_ms(), "ann")
+        store.update(move.data_dir, lambda all, record=record: all.update({TOPIC: record}))
+        finish(move.ticker())
+        assert {*first, free} <= {one.job_id for state in State for one in move.new.peek(TOPIC, state, "", 99).jobs}
+        for n in (1, 2):
+            assert push(move.new, after, b'{"order": %d}' % n)[1] == first[n]
+        mine, holder = push(move.new, after, b'{"order": 0}')
+        assert mine == holder, "the dead hold nothing"
+        stays = unique(known, "other", "local")
+        assert stays.before == after.before
+        move.clock.advance(3_600.0)
+
+
+def test_a_topic_that_goes_leaves_the_others_their_names(move: Move) -> None:
+    """One of two topics moves away: what the other has waiting is still known."""
+    config = move.place.office.config
+    mail = replace(config.queues["orders"].topics["mail"], unique=Unique("order 60s", "order", 60.0))
+    both = {"mail": mail, "audit": replace(mail, name="audit", unique=Unique("order 1m", "order", 60.0))}
+    moved = {**both, "mail": replace(mail, storage="other")}
+    queues_ = [replace(config.queues["orders"], topics=topics) for topics in (both, moved)]
+    (before,), (after,) = (rules(queue, ["orders/audit"]) for queue in queues_)
+    assert before.name(b'{"order": 1}') == after.name(b'{"order": 1}')
+    (elsewhere,) = rules(queues_[1], [TOPIC])
+    assert elsewhere.before != after.before, "two storages may be one server"
 
 
 def test_a_record_that_cannot_be_written_does_not_end_the_drains(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
