@@ -23,7 +23,7 @@ def queue() -> None:
 
     A change is validated as a whole before the file is replaced (comments and order stay); then the running bus
     reloads. Settings are KEY=VALUE for the queue, TOPIC/KEY=VALUE for a topic, TOPIC/params/NAME=VALUE and
-    TOPIC/headers/NAME=VALUE for what is sent along.
+    TOPIC/headers/NAME=VALUE for what is sent along, schedule/NAME/KEY=VALUE and intakes/NAME/KEY=VALUE for those.
     """
 
 
@@ -79,9 +79,9 @@ def add(ctx: click.Context, name: str, settings: tuple[str, ...]) -> None:
     \b
     pepperbus queue add orders mail/run=fastcgi mail/pool=php mail/script=/data/app/consume.php
     """
-    with office(ctx) as opened, _mistakes_are_ours():
-        done = queues.add(opened, name, _pairs(settings))
-    _told(ctx, done)
+    with office(ctx) as opened, mistakes_are_ours():
+        done = queues.add(opened, name, pairs(settings))
+    told(ctx, done)
 
 
 @queue.command("set")
@@ -95,9 +95,9 @@ def set_(ctx: click.Context, name: str, settings: tuple[str, ...], unset: tuple[
     """Change keys of queue NAME."""
     if not settings and not unset:
         raise UsageError("nothing to set: KEY=VALUE, TOPIC/KEY=VALUE or --unset KEY is wanted")
-    with office(ctx) as opened, _mistakes_are_ours():
-        done = queues.change(opened, name, _pairs(settings), unset)
-    _told(ctx, done)
+    with office(ctx) as opened, mistakes_are_ours():
+        done = queues.change(opened, name, pairs(settings), unset)
+    told(ctx, done)
 
 
 @queue.command()
@@ -121,9 +121,9 @@ def rm(ctx: click.Context, name: str, keep_jobs: bool, drain: bool, yes: bool, d
             with as_daemon(opened.config.bus):
                 queues.lying(opened, name)  # opens the storages as the daemon, which root may not
         confirm(f"Remove {names or name} from the configuration?", yes)
-        with _mistakes_are_ours():
+        with mistakes_are_ours():
             done = queues.remove(opened, name, keep_jobs=keep_jobs)
-    _told(ctx, done)
+    told(ctx, done)
 
 
 def _drain(ctx: click.Context, opened: Office, name: str, keep_jobs: bool, yes: bool) -> None:
@@ -134,13 +134,13 @@ def _drain(ctx: click.Context, opened: Office, name: str, keep_jobs: bool, yes: 
             f"the sidecar removes it, and [web] listen is empty: pepperbus queue set {name} closed=yes, later rm"
         )
     confirm(f"Take no jobs for {name} any more, and remove it once it is empty?", yes)
-    with _mistakes_are_ours():
+    with mistakes_are_ours():
         done = closing.close(opened, name, remove=True)
-    _told(ctx, done)
+    told(ctx, done)
 
 
 @contextmanager
-def _mistakes_are_ours() -> Iterator[None]:
+def mistakes_are_ours() -> Iterator[None]:
     """A change that would not validate is this command's failure (1), not a bus that cannot start (3)."""
     try:
         yield
@@ -148,17 +148,19 @@ def _mistakes_are_ours() -> Iterator[None]:
         raise PepperbusError(f"{error}\nnothing was changed") from error
 
 
-def _pairs(settings: tuple[str, ...]) -> dict[str, str]:
+def pairs(settings: tuple[str, ...]) -> dict[str, str]:
+    """Words KEY=VALUE. Raises UsageError."""
     pairs = {}
     for text in settings:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise UsageError(f"{text!r}: KEY=VALUE or TOPIC/KEY=VALUE is wanted")
+            raise UsageError(f"{text!r}: KEY=VALUE is wanted, such as mail/timeout=30s")
         pairs[key.strip()] = value.strip()
     return pairs
 
 
-def _told(ctx: click.Context, done: QueueFile) -> None:
+def told(ctx: click.Context, done: QueueFile) -> None:
+    """What became of a file and of the bus that should take it. Raises PepperbusError when the bus refused it."""
     show(ctx, done, _text)
     if done.what != "unchanged" and not done.reloaded and done.refused:
         raise PepperbusError(f"the file is written, but the running bus refused to reload: {done.reload}")

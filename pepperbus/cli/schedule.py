@@ -1,4 +1,4 @@
-"""`pepperbus schedule list|show|run|pause|resume`."""
+"""`pepperbus schedule list|show|add|set|rm|run|pause|resume`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from datetime import datetime
 import click
 
 from pepperbus.cli import words
-from pepperbus.cli.session import office, show
+from pepperbus.cli.queues import mistakes_are_ours, pairs, told
+from pepperbus.cli.session import confirm, office, show
 from pepperbus.config.timing import zone
+from pepperbus.errors import UsageError
 from pepperbus.operations import schedules
 from pepperbus.operations.schedule_results import ScheduleRun, ScheduleStatus, ScheduleSteered
 
 _NAME = click.argument("name", metavar="QUEUE/SCHEDULE")
+_SETTINGS = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 
 
 @click.group(no_args_is_help=True)
@@ -66,6 +69,47 @@ def _show(one: ScheduleStatus) -> None:
         for run in one.runs
     ]
     words.table(("time", "what", "count", "jobs are", "jobs", "by"), rows)
+
+
+@schedule.command()
+@_NAME
+@_SETTINGS
+@click.pass_context
+def add(ctx: click.Context, name: str, settings: tuple[str, ...]) -> None:
+    """Add a schedule to its queue's file; the running bus takes it at once.
+
+    \b
+    pepperbus schedule add orders/nightly expression="30 3 * * 1-5" zone=Asia/Shanghai payload='{"what": "report"}'
+    """
+    with office(ctx) as opened, mistakes_are_ours():
+        done = schedules.add(opened, name, pairs(settings))
+    told(ctx, done)
+
+
+@schedule.command("set")
+@_NAME
+@_SETTINGS
+@click.option("--unset", multiple=True, metavar="KEY", help="Take this key out: its default holds again.")
+@click.pass_context
+def set_(ctx: click.Context, name: str, settings: tuple[str, ...], unset: tuple[str, ...]) -> None:
+    """Change keys of a schedule."""
+    if not settings and not unset:
+        raise UsageError("nothing to set: KEY=VALUE or --unset KEY is wanted")
+    with office(ctx) as opened, mistakes_are_ours():
+        done = schedules.change(opened, name, pairs(settings), unset)
+    told(ctx, done)
+
+
+@schedule.command()
+@_NAME
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def rm(ctx: click.Context, name: str, yes: bool) -> None:
+    """Take a schedule out of its queue's file. What it has pushed stays."""
+    with office(ctx) as opened, mistakes_are_ours():
+        confirm(f"Remove the schedule {name}?", yes)
+        done = schedules.remove(opened, name)
+    told(ctx, done)
 
 
 def _next(one: ScheduleStatus) -> str:

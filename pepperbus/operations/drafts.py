@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -14,34 +15,49 @@ import msgspec
 from pepperbus.config.load import load_queue_text, queue_file
 from pepperbus.config.model import Topic
 from pepperbus.config.references import is_reference
+from pepperbus.config.timing import Schedule, local_name
+from pepperbus.config.timing_words import words
 from pepperbus.errors import ConfigError, PepperbusError
 from pepperbus.operations import versions
 from pepperbus.operations.office import Office
-from pepperbus.operations.queue_text import edited, is_secret, parsed, text_of
+from pepperbus.operations.queue_text import edited, has_login, is_secret, parsed, text_of
 from pepperbus.operations.results import Result
 from pepperbus.operations.rights import Right, operation
 
 SHOWN_RETRIES = 12
+SHOWN_TIMES = 5
 _WHERE = re.compile(
-    r"^[^:]*:\d+: (?:\[topics\] ?(?:\[\[(?P<topic>[^\[\]]+)\]\])? ?)?"
+    r"^[^:]*:\d+: (?:\[(?:topics|(?P<own>schedule|intakes))\] ?(?:\[\[(?P<topic>[^\[\]]+)\]\])? ?)?"
     r"(?:\[\[\[(?P<section>[^\]]+)\]\]\]:? ?)?(?:(?P<key>[\w-]+)(?: = [^:]*)?: )?(?P<text>.*)$",
     re.S,
 )
 
 
 class Mistake(Result):
-    """`field` as in `queue set`: key, topic/key, topic/params/KEY, topic; "" for the whole."""
+    """`field` as in `queue set`: key, topic/key, topic/params/KEY, schedule/NAME/key, topic; "" for the whole."""
 
     field: str
     text: str
 
 
+class Fires(Result):
+    """When a schedule would fire: in words of each language, and its next times (ms) in `zone`."""
+
+    words: dict[str, str]
+    next_ms: list[int]
+    zone: str
+
+
 class Draft(Result):
-    """`retries`: topic -> seconds from the first attempt to each further one, without jitter, as far as max_age lets."""
+    """`retries`: topic -> seconds from the first attempt to each further one, without jitter, as far as max_age lets.
+
+    `fires`: of each schedule.
+    """
 
     mistakes: list[Mistake] = msgspec.field(default_factory=list)
     diff: list[str] = msgspec.field(default_factory=list)
     retries: dict[str, list[float]] = msgspec.field(default_factory=dict)
+    fires: dict[str, Fires] = msgspec.field(default_factory=dict)
 
 
 @operation(Right.ADMIN, "name", audited=False, system=lambda given: given["settings"].get("system", ""))
@@ -63,19 +79,30 @@ def draft(
         made.mistakes = [Mistake("", str(error))]
     else:
         made.retries = {topic.name: retries(topic) for topic in queue.topics.values()}
+        made.fires = {one.name: fires(one, office.clock.now_ms()) for one in queue.schedule.values()}
     return made
 
 
 @operation(Right.ADMIN, "name", audited=False)
 def written(office: Office, name: str) -> dict[str, str]:
-    """What stands in the queue's file, by `key`, `topic/key`, `topic/params/KEY`; secrets as "***"."""
+    """What stands in the queue's file, by `key`, `topic/key`, `topic/params/KEY`, `schedule/NAME/key`; secrets as "***"."""
     tree = parsed(text_of(queue_file(name, office.config), name))
     found = {key: _text(key, tree[key]) for key in tree.scalars}
     for topic, section in tree.get("topics", {}).items():
         found |= {f"{topic}/{key}": _text(key, section[key]) for key in section.scalars}
         for extras in section.sections:
             found |= {f"{topic}/{extras}/{key}": _free(key, value) for key, value in section[extras].items()}
+    for own in ("schedule", "intakes"):
+        for one, section in tree.get(own, {}).items():
+            found |= {f"{own}/{one}/{key}": _own(section[key]) for key in section.scalars}
     return found
+
+
+def fires(schedule: Schedule, now_ms: int) -> Fires:
+    """When it fires from `now_ms` on."""
+    timing = schedule.timing
+    told = {language: words(timing, language) for language in ("en", "zh")}
+    return Fires(told, list(islice(timing.after(now_ms), SHOWN_TIMES)), timing.zone or local_name())
 
 
 def retries(topic: Topic) -> list[float]:
@@ -101,8 +128,15 @@ def _free(key: str, value: Any) -> str:
     return "***" if is_secret(key) and not is_reference(str(value)) else _text("", value)
 
 
+def _own(value: Any) -> str:
+    """A value of a schedule or an intake. A crontab's comma makes no list of its field."""
+    text = ",".join(value) if isinstance(value, list) else str(value)
+    return "***" if "://" in text and has_login(text) else text
+
+
 def _placed(line: str) -> Mistake:
     match = _WHERE.match(line)
     if match is None:
         return Mistake("", line)
-    return Mistake("/".join(part for part in (match["topic"], match["section"], match["key"]) if part), match["text"])
+    path = (match["own"], match["topic"], match["section"], match["key"])
+    return Mistake("/".join(part for part in path if part), match["text"])

@@ -16,6 +16,7 @@ from configobj import ConfigObj, ConfigObjError
 
 from pepperbus.config.load import spec
 from pepperbus.config.references import is_reference
+from pepperbus.config.spec import schema
 from pepperbus.errors import NotFound, UsageError
 
 STARS = "***"
@@ -28,6 +29,8 @@ _BY_HAND = "{path}: a reference (env:, file:) is written into the queue's file b
 #: In a key, what would make something else of its line than the key and its value.
 _NO_KEY = re.compile(r"""[=\[\]"'#\x00-\x1f\x7f]""")
 _SECRET_KEYS = ("password", "sign")
+#: Sections of the queue itself: `schedule/NAME/KEY`. All other paths of three words are in a topic's section.
+_OWN = ("schedule", "intakes")
 
 
 def edited(text: str, settings: Mapping[str, str], unset: Iterable[str] = ()) -> str:
@@ -40,6 +43,12 @@ def edited(text: str, settings: Mapping[str, str], unset: Iterable[str] = ()) ->
         return as_text(tree, text)
     except ConfigObjError as error:
         raise UsageError(f"this cannot be written into a file: {error}") from error
+
+
+def own_section(path: str) -> bool:
+    """Whether `schedule/NAME/KEY` or `intakes/NAME/KEY` is meant, and not a section of a topic that has such a name."""
+    words = path.split("/", 2)
+    return len(words) == 3 and words[0] in _OWN and words[1] not in schema()["topic"].sections
 
 
 def text_of(file: Path, name: str) -> str:
@@ -78,18 +87,30 @@ def _apply(tree: Any, settings: Mapping[str, str], unset: Iterable[str]) -> None
         if section is None or key not in section:
             raise UsageError(f"{path} is not set")
         del section[key]
+    for path in unset:
+        _drop_empty(tree, path)
     for path, value in settings.items():
         section, key = _find(tree, path, make=True)
         section[key] = _value(path, key, value)
 
 
+def _drop_empty(tree: Any, path: str) -> None:
+    """A schedule or intake whose last key was taken out is taken out itself."""
+    name, _slash, rest = path.partition("/")
+    if own_section(path) and not tree.get(name, {}).get(inner := rest.partition("/")[0], True):
+        del tree[name][inner]
+        if not tree[name]:
+            del tree[name]
+
+
 def _find(tree: Any, path: str, make: bool) -> tuple[Any, str]:
-    """`key`, `topic/key`, `topic/params/KEY` -> (the section it stands in, its last word)."""
+    """`key`, `topic/key`, `topic/params/KEY`, `schedule/NAME/KEY` -> (the section it stands in, its last word)."""
     words = path.split("/", 2)
     if not all(words) or (make and _NO_KEY.search(path)):
-        raise UsageError(f"{path!r}: KEY, TOPIC/KEY or TOPIC/params/KEY is wanted")
+        raise UsageError(f"{path!r}: KEY, TOPIC/KEY, TOPIC/params/KEY or schedule/NAME/KEY is wanted")
     section = tree
-    for word in ["topics", *words[:-1]] if len(words) > 1 else []:
+    around = ["topics"] if len(words) > 1 and not own_section(path) else []
+    for word in [*around, *words[:-1]]:
         if word not in section:
             if not make:
                 return None, words[-1]
@@ -104,6 +125,8 @@ def _value(path: str, key: str, text: str) -> str | list[str]:
     """Text as the option's kind wants it: lists are split at commas, all else is taken as it stands."""
     if is_reference(text):
         raise UsageError(_BY_HAND.format(path=path))
+    if own_section(path):
+        return text
     where = "topics" if "/" in path else ""
     kinds = {option.kind for option in spec() if option.key == key and bool(where) == ("topics" in option.section)}
     kinds = kinds or {option.kind for option in spec() if option.key == key}
@@ -115,6 +138,10 @@ def _value(path: str, key: str, text: str) -> str | list[str]:
 def is_secret(name: str) -> bool:
     """Whether a header, param or variable of that name holds a login, whose value is shown to nobody."""
     return _SECRET.search(name) is not None
+
+
+def has_login(url: str) -> bool:
+    return "@" in url or "password" in url or url == STARS
 
 
 def starred(text: str, stars: Callable[[str], str] = lambda secret: STARS) -> str:
@@ -175,8 +202,7 @@ def _secrets(tree: Any) -> Iterator[tuple[Any, str, str]]:
         for name, extras in _sections(section):
             yield from ((extras, f"{topic}/{name}/{key}", key) for key in extras.scalars if is_secret(key))
     for name, intake in _sections(tree.get("intakes", {})):
-        url = str(intake.get("url", ""))
-        if "@" in url or "password" in url or url == STARS:  # with a login
+        if has_login(str(intake.get("url", ""))):
             yield intake, f"intakes/{name}/url", "url"
 
 

@@ -88,6 +88,11 @@ def add(office: Office, name: str, settings: Mapping[str, str]) -> QueueFile:
 @operation(Right.ADMIN, "name", details=("unset",), tells=("what", "reload"))
 def change(office: Office, name: str, settings: Mapping[str, str], unset: Iterable[str] = ()) -> QueueFile:
     """Set and unset keys of a queue, spelled as for `add`. Raises NotFound, UsageError, ConfigError."""
+    return set_keys(office, name, settings, unset)
+
+
+def set_keys(office: Office, name: str, settings: Mapping[str, str], unset: Iterable[str] = ()) -> QueueFile:
+    """The same as part of an operation that asks who may and is written down itself."""
     file = queue_file(name, office.config)
     with editing(file):
         before = text_of(file, name)

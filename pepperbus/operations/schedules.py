@@ -5,18 +5,20 @@ Floor 4. The record they stand upon is the storage's (`schedule.state`), so ever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 from pepperbus.accounts.model import Right
 from pepperbus.config.model import Queue
 from pepperbus.config.timing import Schedule, local_name
 from pepperbus.config.timing_words import words
-from pepperbus.errors import NotFound, PepperbusError, StorageError, StorageRefused
+from pepperbus.errors import NotFound, PepperbusError, StorageError, StorageRefused, UsageError
 from pepperbus.job import State as JobState
-from pepperbus.operations import push
+from pepperbus.names import NAME_RULE, is_name
+from pepperbus.operations import drafts, push, queues
 from pepperbus.operations.office import Office, did_you_mean
-from pepperbus.operations.results import Pushed
+from pepperbus.operations.queue_text import own_section
+from pepperbus.operations.results import Pushed, QueueFile
 from pepperbus.operations.rights import may, operation
 from pepperbus.operations.schedule_results import ScheduleRun, ScheduleStatus, ScheduleSteered
 from pepperbus.schedule import state as record
@@ -43,6 +45,54 @@ def show(office: Office, name: str) -> ScheduleStatus:
     """One, `queue/schedule`. Raises NotFound."""
     queue, schedule = _found(office, name)
     return _status(office, queue, schedule)
+
+
+@operation(Right.ADMIN, "name", tells=("what", "reload"))
+def add(office: Office, name: str, settings: Mapping[str, str]) -> QueueFile:
+    """A new schedule `queue/schedule`; `settings` are keys of `[schedule]`. The running bus reloads.
+
+    Raises NotFound, PepperbusError when it exists, UsageError, ConfigError when the queue's file would be wrong.
+    """
+    queue, last = _split(name)
+    if any(key.startswith(f"schedule/{last}/") for key in drafts.written(office, queue)):
+        raise PepperbusError(f"schedule {name!r} exists already; `schedule set` changes it")
+    return queues.set_keys(office, queue, paths(last, settings))
+
+
+@operation(Right.ADMIN, "name", details=("unset",), tells=("what", "reload"))
+def change(office: Office, name: str, settings: Mapping[str, str], unset: Iterable[str] = ()) -> QueueFile:
+    """Set and unset keys of a schedule. Raises NotFound, UsageError, ConfigError."""
+    queue, last = _written(office, name)
+    return queues.set_keys(office, queue, paths(last, settings), list(paths(last, dict.fromkeys(unset, ""))))
+
+
+@operation(Right.ADMIN, "name", tells=("what", "reload"))
+def remove(office: Office, name: str) -> QueueFile:
+    """Take a schedule out of its queue's file; what it has pushed stays. Raises NotFound."""
+    queue, last = _written(office, name)
+    keys = [key for key in drafts.written(office, queue) if key.startswith(f"schedule/{last}/")]
+    return queues.set_keys(office, queue, {}, keys)
+
+
+def paths(last: str, settings: Mapping[str, str]) -> dict[str, str]:
+    """Keys of the schedule `last` as `queue set` writes them."""
+    return {f"schedule/{last}/{key}": text for key, text in settings.items()}
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Raises UsageError for what cannot name a schedule."""
+    queue, _slash, last = name.partition("/")
+    if not is_name(last) or not own_section(f"schedule/{last}/expression"):
+        raise UsageError(f"{name!r}: QUEUE/SCHEDULE is wanted, SCHEDULE being {NAME_RULE}, and no section of a topic")
+    return queue, last
+
+
+def _written(office: Office, name: str) -> tuple[str, str]:
+    """The same of one that stands in its queue's file, whether the bus has taken it or not. Raises NotFound."""
+    queue, _slash, last = name.partition("/")
+    if not any(key.startswith(f"schedule/{last}/") for key in drafts.written(office, queue)):
+        _found(office, name)
+    return _split(name)
 
 
 @operation(Right.OPERATE, "name", tells=("jobs",))
@@ -127,7 +177,7 @@ def _status(office: Office, queue: Queue, schedule: Schedule) -> ScheduleStatus:
     try:
         state = record.read(_storage(office, queue).recall(record.key(schedule)))
         status.paused, status.paused_by = bool(state.paused), state.paused
-        status.runs = [_run(office, queue, one) for one in state.runs]
+        status.runs = [_run(office, queue, one) for one in state.runs[:KEPT]]
         status.missed_ms = next((one.slot for one in state.runs if one.what in ("missed", "full")), 0)
         status.late_s = _late_s(schedule, state, now_ms)
     except (StorageError, StorageRefused) as error:

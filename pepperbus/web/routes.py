@@ -173,6 +173,20 @@ def get_schedule(call: Call) -> sr.ScheduleStatus:
     return schedules.show(call.desk.office, _schedule(call))
 
 
+def add_schedule(call: Call) -> r.QueueFile:
+    if call.body.unset:
+        raise UsageError("unset: a new schedule has nothing to unset")
+    return schedules.add(call.desk.office, _schedule(call), call.body.settings)
+
+
+def change_schedule(call: Call) -> r.QueueFile:
+    return schedules.change(call.desk.office, _schedule(call), call.body.settings, call.body.unset)
+
+
+def remove_schedule(call: Call) -> r.QueueFile:
+    return schedules.remove(call.desk.office, _schedule(call))
+
+
 def run_schedule(call: Call) -> sr.ScheduleSteered:
     return schedules.run(call.desk.office, _schedule(call))
 
@@ -272,6 +286,9 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", _TOPIC + "/purge", N.OPERATE, purge_jobs, r.Purged, "Delete jobs for good.", body=SelectionBody),
     Route("GET", "/schedules", N.LOGIN, list_schedules, list[sr.ScheduleStatus], "Every schedule: next times, last runs."),
     Route("GET", _SCHEDULE, N.VIEW, get_schedule, sr.ScheduleStatus, "One schedule."),
+    Route("POST", _SCHEDULE, N.ADMIN, add_schedule, r.QueueFile, "Add a schedule; the bus reloads.", body=SettingsBody),
+    Route("PUT", _SCHEDULE, N.ADMIN, change_schedule, r.QueueFile, "Set and unset its keys.", body=SettingsBody),
+    Route("DELETE", _SCHEDULE, N.ADMIN, remove_schedule, r.QueueFile, "Take it out of its queue's file."),
     Route("POST", _SCHEDULE + "/run", N.OPERATE, run_schedule, sr.ScheduleSteered, "Push its jobs now."),
     Route("POST", _SCHEDULE + "/pause", N.OPERATE, pause_schedule, sr.ScheduleSteered, "It pushes nothing any more."),
     Route("POST", _SCHEDULE + "/resume", N.OPERATE, resume_schedule, sr.ScheduleSteered, "It pushes again."),

@@ -67,7 +67,7 @@ class PushBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class SettingsBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Keys as in `queue set`: `key` of the queue, `topic/key`, `topic/params/KEY`."""
+    """Keys as in `queue set`: `key` of the queue, `topic/key`, `topic/params/KEY`, `schedule/NAME/key`; of a schedule `key`."""
 
     settings: dict[str, str] = msgspec.field(default_factory=dict)
     unset: list[str] = msgspec.field(default_factory=list)
@@ -215,6 +215,13 @@ class AuditQuery(msgspec.Struct):
     since_ms: int = 0
     before: int = 0
     limit: int = 100
+
+
+class RuleBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`text` as in the file, such as `5000 for 5m, end 1000`; "": as it is everywhere. `system` "": everywhere."""
+
+    text: str = ""
+    system: str = ""
 
 
 class AlarmsQuery(msgspec.Struct):

@@ -34,7 +34,7 @@ DAILY = ("/", "/queues", "/queues/orders/edit", "/topics/orders/mail", "/jobs/{j
 PATHS = (
     *("/", "/queues", "/queues/new", "/queues/orders/edit", "/topics/orders/mail", "/topics/orders/mail/jobs"),
     *("/jobs/{job}", "/search?topic=orders/mail&state=retry", "/errors", "/console?topic=orders/mail"),
-    *("/replays", "/replays/1", "/alarms", "/schedules"),
+    *("/replays", "/replays/1", "/alarms", "/schedules", "/schedules/new"),
     *("/storage", "/consumers", "/nodes", "/queues/files", "/users?add", "/users/admin", "/me", "/audit"),
 )
 LOOKS = ((1440, "light", "en"), (390, "dark", "zh"))

@@ -40,6 +40,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "MarkBody": {"text": "deployed", "system": "shop"},
     "UserBody": {"roles": {"shop": "viewer"}},
     "PasswordBody": {"old": "not it", "new": "something longer"},
+    "RuleBody": {"text": "5"},
     "TokenBody": {"name": "t", "role": "viewer", "days": 1},
 }
 #: name -> roles; None: nobody is logged in.
@@ -85,6 +86,7 @@ def call(client: FlaskClient, route: Route) -> Any:
         "schedule": "tick",
         "sample": "one",
         "storage": "far",
+        "rule": "backlog",
     }
     path = route.path.format(**names)
     body = msgspec.json.encode(BODIES.get(route.body.__name__, {})) if route.method != "GET" else None
@@ -406,7 +408,10 @@ INSIDE = {
     "elsewhere.ask": "part of ping and send",
     "jobs.stored_of": "part of replay and purge",
     "queues.require_standing": "a check",
+    "queues.set_keys": "part of changing a queue or a schedule",
     "versions.keep": "part of every change of a queue",
+    "versions.kept": "part of showing what was changed",
+    "node_file.edit": "part of changing storages and rules",
     "versions.newest": "a date, for those who may see the removed",
     "versions.text_of": "part of taking a change back",
 }
@@ -435,6 +440,8 @@ UNWRITTEN = {
     "closing.reopen": "queues.change writes itself down",
     "consumer.ping": "changes nothing",
     "drafts.draft": "tries a change without making it",
+    "alarm_files.draft": "tries a change without making it",
+    "alarm_files.history": "looks",
     "drafts.written": "looks",
     "queue_files.export": "looks",
     "queue_files.removed": "looks",

@@ -13,7 +13,7 @@ from pepperbus.operations import marks
 from pepperbus.replay.model import DEEDS, State
 from pepperbus.stats import STATES
 from pepperbus.web import words
-from pepperbus.web.pages import answers, audit, edit, form, jobs, replays, search, topic
+from pepperbus.web.pages import answers, audit, edit, form, jobs, replays, schedule_edit, search, topic
 
 WEB = Path(words.__file__).parent
 _IN_TEMPLATE = re.compile(r"""\b_\(\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
@@ -53,6 +53,7 @@ def shown() -> set[str]:
         *processes,
         *people,
         *firings,
+        *(option.help for option in schedule_edit.options()),
         *(edit.hint(option) for part in schema() if part in edit.FIRST for option in edit.options(part, True)),
     }
 

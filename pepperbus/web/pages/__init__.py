@@ -9,8 +9,8 @@
     job.py        one job's whole life
     search.py     find a job by whatever one knows of it
     errors.py     what fails, the same error on one line
-    alarms.py     what is wrong now and was, who is told, which rules hold
-    schedules.py  jobs at given times
+    alarms.py     what is wrong now and was, who is told, which rules hold; alarm_rules.py those rules by form
+    schedules.py  jobs at given times; schedule_edit.py made and changed by form
     replays.py    jobs run once more: how it goes, go on, pause, cancel
     console.py    try a consumer out
     node.py       the machine room: storages, consumers, processes
@@ -43,6 +43,7 @@ from pepperbus.web.pages import (
     overview,
     queues,
     replays,
+    schedule_edit,
     schedules,
     search,
     topic,
@@ -65,7 +66,22 @@ NAVIGATION = (
     Entry("/audit", "Audit", "history", "people", "admin"),
 )
 _PAGES = (
-    *(overview, queues, edit, files, topic, jobs, job, search, errors, alarms, replays, schedules, console),
+    *(
+        overview,
+        queues,
+        edit,
+        files,
+        topic,
+        jobs,
+        job,
+        search,
+        errors,
+        alarms,
+        replays,
+        schedules,
+        schedule_edit,
+        console,
+    ),
     *(node, users, me, audit),
 )
 

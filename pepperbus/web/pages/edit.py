@@ -74,6 +74,7 @@ def _form(desk: Desk, name: str, values: dict[str, str], topics: list[str], new:
             secrets=form.SECRETS,
             only=_ONLY,
             systems=systems,
+            lists={"system": "systems"},
             closed="" if new else desk.office.queue(name).closed,
             versions=[] if new else versions.versions(desk.office, name, queue_file(name, desk.base.config)),
             chosen=request.args.get("topic", ""),

@@ -7,9 +7,12 @@ from typing import Any
 
 from flask import Blueprint, Response
 
+from pepperbus.accounts.model import Right
 from pepperbus.config.timing import zone
 from pepperbus.errors import NotFound
 from pepperbus.operations import schedules
+from pepperbus.operations.drafts import Fires
+from pepperbus.operations.rights import may
 from pepperbus.operations.schedule_results import ScheduleStatus
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
@@ -27,18 +30,19 @@ def _told() -> dict[str, str]:
     }
 
 
-def _there(one: ScheduleStatus, ms: int) -> str:
+def there(one: ScheduleStatus | Fires, ms: int) -> str:
     """A moment in the schedule's own zone."""
     return datetime.fromtimestamp(ms / 1000, zone(one.zone)).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _list(desk: Desk) -> dict[str, Any]:
     found = schedules.listing(desk.office)
-    return {"schedules": found, "there": _there, "systems": _systems(desk)}
+    makes = any(may(desk.office, Right.ADMIN, name) for name in desk.office.config.queues)
+    return {"schedules": found, "there": there, "systems": _systems(desk), "makes": makes}
 
 
 def _one(desk: Desk, name: str) -> dict[str, Any]:
-    return {"one": schedules.show(desk.office, name), "there": _there, "systems": _systems(desk)}
+    return {"one": schedules.show(desk.office, name), "there": there, "systems": _systems(desk)}
 
 
 def _systems(desk: Desk) -> dict[str, str]:
