@@ -64,6 +64,11 @@ class OrderedPump(Pump):
     def let_others(self) -> None:
         """Nobody else may run them."""
 
+    def _clear_up(self) -> None:
+        """Not while another one leads: what waits before others must not leave the line for a moment."""
+        if self.leads:
+            super()._clear_up()
+
     def return_ahead(self) -> None:
         if self._lines.parked:
             self._give_back(self._lines.take_all())

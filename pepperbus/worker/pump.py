@@ -180,12 +180,21 @@ class Pump:
                     gevent.get_hub().handle_error(self._greenlet, *sys.exc_info())
                 gevent.sleep(random.uniform(0.2, 0.5))
                 self._may_hold_more = True
+                self._hungry.set()  # it may have moved jobs that nobody knows of: ask until there is an answer
             self._received(leased)
 
     def _lease(self) -> list[Leased]:
         """As many jobs as there is room for, of those that are ready."""
         wanted = self.wanted()
-        return self._count(self.lane.storage.lease(self.name, wanted, self._owner)) if wanted else []
+        if wanted:
+            return self._count(self.lane.storage.lease(self.name, wanted, self._owner))
+        if self._lease_failed:
+            self._clear_up()
+        return []
+
+    def _clear_up(self) -> None:
+        """Nothing may start now, and what a claim without an answer moved is for others."""
+        self._give_back(self.lane.storage.lease(self.name, _MOST_AHEAD, self._owner))
 
     def wanted(self) -> int:
         """How many jobs to lease now. The lane asks too, for `leased`."""

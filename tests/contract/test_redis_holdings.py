@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -12,6 +13,8 @@ import pytest
 
 from pepperbus.clock import SystemClock
 from pepperbus.config.model import Secret, StorageConfig
+from pepperbus.delivery.contract import TargetEffect
+from pepperbus.delivery.target import Target
 from pepperbus.errors import StorageError, StorageUnknown
 from pepperbus.ids import IdGenerator
 from pepperbus.job import State
@@ -22,7 +25,10 @@ from pepperbus.storage.redis_claim import Claims
 from pepperbus.storage.redis_link import Link
 from pepperbus.storage.redis_settle import Settlements
 from pepperbus.storage.redis_wire import Connection
+from pepperbus.worker.lane import Lane
+from pepperbus.worker.pump import Pump
 from tests.fixtures.redis import Redis
+from tests.unit.test_worker_pump import OWNER, Stage
 
 T = "orders/mail"
 ME, OTHER = "n1/worker.0/a", "n1/worker.1/b"
@@ -166,6 +172,29 @@ def test_what_a_claim_without_an_answer_moved_is_found_however_late_the_next_one
                 one.lease(T, 5, ME)
         found = [job.job_id for _ in range(4) for job in one.lease(T, 2, ME)]
         assert found == [job.job_id for job in batch]
+
+
+def test_a_worker_whose_consumer_is_down_gives_back_what_a_claim_without_an_answer_moved(
+    empty: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no use for jobs any more, and so no other reason to look: on another node the consumer may be there."""
+    with storage(empty) as one:
+        stage = Stage(tmp_path)
+        stage.pump.drain()
+        stage.storage = one  # type: ignore[assignment]
+        lane = Lane(one, OWNER, stage.parts.inflight, stage.parts.log, lambda: None)
+        target = Target(stage.slots, stage.slots, False)
+        with monkeypatch.context() as lossy:
+            lossy.setattr(Claims, "_fetch", cut)
+            stage.pump = Pump(stage.topic, lane, target, stage.consumer, stage.record, OWNER, stage.parts)
+            stage.push(3)
+            stage.wait(lambda: one.depth(T).leased > 0)
+            target.report(TargetEffect.DOWN, "nobody listens")
+            stage.wait(lambda: not stage.pump._leasing)
+        stage.wait(lambda: one.depth(T)[:3] == (3, 0, 0))
+        assert stage.consumer.waiting == []
+        assert [job.attempt for job in one.lease(T, 5, OTHER)] == [1, 1, 1]
+        stage.pump.drain()
 
 
 # -- Pika: who has won a job is known to the winner alone ------------------------------------------------------------------
