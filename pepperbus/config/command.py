@@ -15,7 +15,7 @@ from pepperbus.config.values import HASH
 
 KEYS = ("command", "feed", "children", "max_task", "max_memory", "entry", "directory", "user", "environment")
 #: Keys of a topic that speak of requests and their answers, or that `children` stands for.
-_NOT_HERE = {
+NOT_HERE = {
     "concurrency": "count children = instead",
     "body": "feed says how a job reaches it",
     "contract": "feed says what its answer means",
@@ -29,7 +29,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 
 def check(document: Document, path: KeyPath, full: Values, node: Config) -> None:
     """The keys of one topic with run = command, `full` of values; what they become is put into it."""
-    for key, instead in _NOT_HERE.items():
+    for key, instead in NOT_HERE.items():
         if document.value((*path, key)) is not None:
             document.mistake((*path, key), f"{key} is not for run = command: {instead}")
     for key, feeds in _FEEDS.items():

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pepperbus.config.load import load
+from pepperbus.config.spec import schema
 from tests.unit.test_web import Place
 
 PAGE = {"Accept": "text/html", "Origin": "http://localhost", "HX-Request": "true"}
@@ -119,6 +120,45 @@ def test_a_new_queue_may_have_two_topics(place: Place) -> None:
     assert made[1] not in place.text("/queues/fresh/edit")
     assert "[[main]]" in file_of(place, "fresh")
     assert "[[second]]" in file_of(place, "fresh")
+
+
+#: What a queue's file may hold and no form sets, and why that is right.
+NO_FIELD = {
+    "schedule": "a page of its own: /schedules/new",
+    "intakes": "it empties a list of somebody's Redis by that one's login: by `queue set`, for administrators of everything",
+}
+
+
+def test_whatever_a_file_may_say_has_its_field(place: Place) -> None:
+    """A topic's keys may stand at the queue's level too, as defaults: there they are written by hand, each topic has them."""
+    queue, topic = schema()["queue"], schema()["topic"]
+    wanted = {f"key:{key}" for key, option in queue.options.items() if not option.later}
+    for where in ("mail", "+"):
+        wanted |= {f"key:{where}/{key}" for key, option in topic.options.items() if not option.later}
+        for name, section in topic.sections.items():
+            wanted |= {f"key:{where}/{name}/{key}" for key in section.options}
+            wanted |= {f"lines:{where}/{name}"} if section.any_option else set()
+    page = place.text("/queues/orders/edit")
+    there = set(re.findall(r'name="((?:key|lines):[^"]+)"', page))
+    assert wanted == there
+    assert set(queue.sections) - {"topics"} == NO_FIELD.keys()
+    keys = schema()["queue"].sections["schedule"].any_section
+    assert keys is not None
+    fields = set(re.findall(r'name="key:([^"]+)"', place.text("/schedules/new")))
+    assert fields == keys.options.keys()
+
+
+def test_a_command_is_set_by_form(place: Place) -> None:
+    form = form_of(place, "/queues/orders/edit") | {"name:+": "work", "key:+/run": "command"}
+    form |= {"key:+/command": "php /data/app/worker.php", "key:+/feed": "stdin", "key:+/children": "1..4"}
+    form |= {"key:+/max_task": "50", "key:+/max_memory": "256MiB", "lines:+/environment": "APP_ENV = production"}
+    _status, shown = post(place, "/queues/orders/preview", form)
+    assert "would be refused" not in shown, shown
+    post(place, "/queues/orders/save", form)
+    place.office.take(load(place.directory / "node.conf", {}))
+    made = place.office.config.queues["orders"].topics["work"]
+    assert (made.command, made.feed, made.least, made.concurrency) == (("php", "/data/app/worker.php"), "stdin", 1, 4)
+    assert (made.max_task, made.max_memory, made.environment) == (50, 256 << 20, (("APP_ENV", "production"),))
 
 
 # -- files as wholes ---------------------------------------------------------------------------------------------------

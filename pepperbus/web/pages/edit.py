@@ -7,6 +7,7 @@ import secrets
 
 from flask import Blueprint, Response, make_response, render_template, request
 
+from pepperbus.config.command import NOT_HERE as NOT_WITH_COMMAND
 from pepperbus.config.load import queue_file
 from pepperbus.config.queue import ONLY
 from pepperbus.config.spec import Option, schema
@@ -22,11 +23,16 @@ from pepperbus.web.words import _
 #: What most people set; everything else stands under "more".
 FIRST = {
     "queue": ("password", "system", "durability"),
-    "topic": ("run", "pool", "script", "url", "command", "concurrency", "timeout", "attempts", "backoff"),
+    "topic": (
+        *("run", "pool", "script", "url", "command", "feed", "children"),
+        *("concurrency", "timeout", "attempts", "backoff"),
+    ),
 }
 #: Said in a form instead of the option's help.
 HINTS = {"password": "What producers log in with: AUTH queue:password. Left empty, a new queue gets one."}
 _ONLY = {key: run for run, keys in ONLY.items() for key in keys}
+#: What a topic with this way of running may not have: its children are counted, not its attempts at once.
+_NOT = dict.fromkeys(NOT_WITH_COMMAND, "command")
 _CHOICES = re.compile(r"option\((.*?),\s*(?:later|default)")
 
 
@@ -73,6 +79,7 @@ def _form(desk: Desk, name: str, values: dict[str, str], topics: list[str], new:
             as_lines=form.as_lines,
             secrets=form.SECRETS,
             only=_ONLY,
+            without=_NOT,
             systems=systems,
             lists={"system": "systems"},
             closed="" if new else desk.office.queue(name).closed,

@@ -64,6 +64,7 @@ def _form(desk: Desk, queue: str, last: str, values: dict[str, str]) -> str:
         choices=lambda option: edit.choices(option, desk),
         hint=edit.hint,
         only={},
+        without={},
         secrets=(),
         lists={"expression": "expressions", "zone": "zones"},
         zones=list(dict.fromkeys((local_name() or "UTC", *_ZONES))),

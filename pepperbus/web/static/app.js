@@ -204,6 +204,7 @@ function onlyOfRun() {
     const select = topic.querySelector("[data-run]");
     const run = select?.value || select?.options[0].textContent.replace(/^.*[:：]\s*/, "");
     for (const field of topic.querySelectorAll("[data-only]")) field.hidden = field.dataset.only !== run;
+    for (const field of topic.querySelectorAll("[data-without]")) field.hidden = field.dataset.without === run;
   }
 }
 document.addEventListener("change", (event) => { if (event.target.matches("[data-run]")) onlyOfRun(); });
