@@ -11,6 +11,7 @@ or raises one of `pepperbus.errors`.
     imports.py    bring: queues' files from the Go system, supervisord, crontabs (moving/ reads them); exports.py the way back
     drafts.py     draft: a change tried without being made; versions.py what the files were before
     history.py    course: what a topic did over time
+    alarm_files.py  set_rule: the rules of alarms; node_file.py the node's file, which storage_files.py changes too
     alarms.py     state, history, silence, send_test: what the ticker found wrong and whom it told
     errors.py     groups: failures put together; marks.py what people decided about them
     consumers.py  consumers: pools and URLs, as workers and php-fpm see them

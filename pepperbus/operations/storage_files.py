@@ -6,21 +6,16 @@ Urls may hold passwords: they are neither shown nor written into the audit log.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from pepperbus.config.load import load
 from pepperbus.config.model import Config
-from pepperbus.errors import BootError, ConfigError, NotFound, NotReachable, PepperbusError, UsageError
+from pepperbus.errors import BootError, NotFound, PepperbusError, UsageError
 from pepperbus.names import NAME_RULE, is_name
-from pepperbus.operations import queues
+from pepperbus.operations import node_file
 from pepperbus.operations.office import Office
-from pepperbus.operations.queue_text import as_text, parsed, text_of
 from pepperbus.operations.results import QueueFile
 from pepperbus.operations.rights import Right, operation
-from pepperbus.operations.steer import trouble
 from pepperbus.storage import open_storage
 
 KEYS = ("type", "url", "mode", "store_timeout")
@@ -79,39 +74,10 @@ def _checked(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def _edit(office: Office, name: str, what: str, put: Callable[[Any], None]) -> QueueFile:
-    file = office.config.file
-    with queues.editing(file):  # asking takes a while, and another editor's change must not be lost meanwhile
-        before = text_of(file, name)
-        tree = parsed(before)
+    def put_storages(tree: Any) -> None:
         put(tree.setdefault("storages", {}))
-        after = as_text(tree, before)
-        _ask(_tried(file, after), name)
-        queues.put_text(file, after, office.config.bus)
-    done = QueueFile(name, str(file), what)
-    try:
-        answer = office.ask({"op": "reload"})
-    except NotReachable as error:
-        done.reload = str(error)
-        return done
-    done.reloaded = bool(answer.get("ok"))
-    done.refused, done.reload = not done.reloaded, trouble(answer)
-    return done
 
-
-def _tried(file: Path, text: str) -> Config:
-    """The configuration as it would be. Raises ConfigError in the words of `check`."""
-    trial = file.with_name(f".{file.name}.trial")
-    try:
-        fd = os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "w") as out:
-            out.write(text)
-        return load(trial)
-    except ConfigError as error:
-        raise ConfigError(*(mistake.replace(trial.name, file.name) for mistake in error.mistakes)) from error
-    except OSError as error:
-        raise PepperbusError(f"{error.filename or file}: {error.strerror or error}") from error
-    finally:
-        trial.unlink(missing_ok=True)
+    return node_file.edit(office, name, what, put_storages, lambda config: _ask(config, name))
 
 
 def _ask(config: Config, name: str) -> None:

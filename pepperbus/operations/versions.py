@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import os
 import re
 from pathlib import Path
@@ -61,7 +62,7 @@ def keep(office: Office, name: str, file: Path) -> None:
 def versions(office: Office, name: str, file: Path) -> list[Version]:
     """The changes of queue `name`, latest first. Changes made by hand show in the one after them."""
     texts = kept(office, name, file)
-    pairs = zip(texts, texts[1:], strict=False)
+    pairs = itertools.pairwise(texts)
     return [Version(at_ms, who, diff(before, after)) for (at_ms, who, before), (_, _, after) in pairs][::-1]
 
 

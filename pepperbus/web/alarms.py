@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pepperbus.errors import UsageError
-from pepperbus.operations import alarms
+from pepperbus.operations import alarm_files, alarms
 from pepperbus.operations.alarms import AlarmPage, AlarmState, SilenceInfo, Tested
+from pepperbus.operations.results import QueueFile
 from pepperbus.web.table import Call, Route
 from pepperbus.web.table import Needs as N
-from pepperbus.web.takes import AlarmHistoryQuery, AlarmsQuery, AlarmTestBody, SilenceBody, SubjectSilenceBody
+from pepperbus.web.takes import AlarmHistoryQuery, AlarmsQuery, AlarmTestBody, RuleBody, SilenceBody, SubjectSilenceBody
 
 
 def get_alarms(call: Call) -> AlarmState:
@@ -46,6 +47,10 @@ def send_alarm_test(call: Call) -> Tested:
     return alarms.send_test(call.desk.office, call.body.channel)
 
 
+def set_rule(call: Call) -> QueueFile:
+    return alarm_files.set_rule(call.desk.office, call.names["rule"], call.body.text, call.body.system)
+
+
 _ALARMS = "/alarms"
 _TOPIC = "/topics/{queue}/{topic}/silence"
 ROUTES: tuple[Route, ...] = (
@@ -54,6 +59,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", _ALARMS + "/silences", N.OPERATE_NODE, silence_alarms, SilenceInfo, "Tell nobody.", body=SubjectSilenceBody),
     Route("DELETE", _ALARMS + "/silences/{silence}", N.OPERATE_NODE, end_silence, SilenceInfo,
           "End a silence; a topic's needs operator of its system only."),
+    Route("PUT", _ALARMS + "/rules/{rule}", N.ADMIN_NODE, set_rule, QueueFile, "What counts as wrong.", body=RuleBody),
     Route("POST", _ALARMS + "/test", N.OPERATE_NODE, send_alarm_test, Tested, "Send a test.", body=AlarmTestBody),
     Route("POST", "/queues/{queue}/silence", N.OPERATE, silence_queue, SilenceInfo, "Tell nobody of it.", body=SilenceBody),
     Route("POST", _TOPIC, N.OPERATE, silence_topic, SilenceInfo, "Tell nobody of it for a time.", body=SilenceBody),

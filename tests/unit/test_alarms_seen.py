@@ -125,7 +125,7 @@ def test_the_page_and_the_count_in_the_navigation(wrong: Place) -> None:
 
 def test_a_rule_of_its_own_by_the_form(wrong: Place) -> None:
     file = wrong.directory / "queues.d" / "orders.conf"
-    form = {"topic": "orders/mail", "rule": "backlog", "text": "5 for 1m, end 2", "back": "/alarms"}
+    form = {"where": "orders/mail", "rule": "backlog", "text": "5 for 1m, end 2", "back": "/alarms"}
     assert wrong.client.post("/alarms/rule", headers=FORM, data=form).status_code == 303
     topic = load(wrong.directory / "node.conf", {}).queues["orders"].topics["mail"]
     assert (dict(topic.alarms)["backlog"].begin, dict(topic.alarms)["backlog"].end) == (5.0, 2.0)
@@ -137,6 +137,63 @@ def test_a_rule_of_its_own_by_the_form(wrong: Place) -> None:
     assert "10000 for 5m" in answer.get_data(as_text=True)
     assert wrong.client.post("/alarms/rule", headers=FORM, data={**form, "text": ""}).status_code == 303
     assert "backlog" not in file.read_text()
+
+
+def test_rules_everywhere_and_of_a_system_are_edited_with_a_diff_and_a_history(wrong: Place) -> None:
+    """The comments and secrets of the node's file stay where they are; secrets are shown to nobody."""
+    file = wrong.directory / "node.conf"
+    quiet = "[alarms]\n    [[channels]]\n        [[[hook]]]\n            url = http://127.0.0.1:9/SECRET\n"
+    file.write_text(
+        file.read_text() + quiet + "    # as agreed\n    [[rules]]\n        # since May\n        oldest = 5m\n"
+    )
+    wrong.office.take(load(file, {}))
+    htmx = {**FORM, "HX-Request": "true"}
+
+    def rules() -> dict[str, str]:
+        wrong.office.take(load(file, {}))
+        return {one["name"]: one["text"] for one in wrong.client.get("/api/v1/alarms").get_json()["rules"]}
+
+    form = {"where": "", "rule": "backlog", "text": "77 for 1m, end 7"}
+    before = file.read_text()
+    preview = wrong.client.post("/alarms/rule/preview", headers=htmx, data=form).get_data(as_text=True)
+    assert "+    backlog = 77 for 1m, end 7" in preview
+    assert file.read_text() == before, "a preview changes nothing"
+    refused = wrong.client.post("/alarms/rule/preview", headers=htmx, data={**form, "text": "lots"}).get_data(
+        as_text=True
+    )
+    assert "This would be refused" in refused
+    assert wrong.client.post("/alarms/rule", headers=htmx, data=form).status_code == 204
+    assert rules()["backlog"] == "77 for 1m, end 7"
+    assert (
+        wrong.client.post("/alarms/rule", headers=htmx, data={**form, "where": "shop", "text": "5"}).status_code == 204
+    )
+    assert rules()["backlog"] == "77 for 1m, end 7"
+    assert dict(dict(wrong.office.config.alarms.systems)["shop"])["backlog"].begin == 5
+    for where, rule in (("shop", "node_down"), ("shpo", "backlog")):
+        answer = wrong.client.post("/alarms/rule", headers=htmx, data={"where": where, "rule": rule, "text": "5m"})
+        assert answer.status_code in (400, 404)
+    text = file.read_text()
+    assert "# as agreed" in text
+    assert "# since May" in text
+
+    page = wrong.client.get("/alarms").get_data(as_text=True).partition('id="rule-changes"')[2]
+    assert "+    backlog = 5" in page
+    assert "SECRET" not in page + preview
+    first = page.rpartition('name="at_ms" value="')[2].partition('"')[0]
+    assert wrong.client.post("/alarms/rules/rollback", headers=htmx, data={"at_ms": first}).status_code == 204
+    assert rules()["backlog"] == "10000 for 5m, end 8000"
+    assert not wrong.office.config.alarms.systems
+    assert "# since May" in file.read_text()
+
+    head = log_in(wrong.app.test_client(), wrong.desk, "head", shop="admin")
+    assert head.post("/alarms/rule", headers=htmx, data={**form, "where": "shop"}).status_code == 204
+    assert head.post("/alarms/rule", headers=htmx, data=form).status_code == 403, "everywhere is not theirs"
+    assert head.post("/alarms/rules/rollback", headers=htmx, data={"at_ms": first}).status_code == 403
+    assert "rule-changes" not in head.get("/alarms").get_data(as_text=True)
+    (deed, *_rest) = wrong.client.get("/api/v1/audit?what=alarm_file.set_rule&who=head&result=done").get_json()[
+        "entries"
+    ]
+    assert (deed["after"]["backlog"], deed["details"]["system"]) == ("77 for 1m, end 7", "shop")
 
 
 def test_settings_show_the_rule_as_it_is_written(wrong: Place) -> None:

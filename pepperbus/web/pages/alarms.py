@@ -11,10 +11,11 @@ from pepperbus.accounts.model import Right
 from pepperbus.alarms.rules import RULES, About
 from pepperbus.alarms.words import name
 from pepperbus.errors import PepperbusError, UsageError
-from pepperbus.operations import alarms, queues
+from pepperbus.operations import alarms
 from pepperbus.operations.alarms import Alarm
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
+from pepperbus.web.pages import alarm_rules
 from pepperbus.web.pages.answers import did
 from pepperbus.web.words import _, spoken
 
@@ -44,15 +45,13 @@ def _build(desk: Desk) -> dict[str, Any]:
 
 def _whole(desk: Desk) -> dict[str, Any]:
     """With the forms below the live part."""
-    language = spoken()
     topics = [topic.name for queue in desk.status().queues for topic in queue.topics]
     return {
         **_build(desk),
         "operates": desk.office.actor.may_somewhere(Right.OPERATE),
-        "edits": desk.office.actor.may_somewhere(Right.ADMIN),
         "topics": topics,
         "times": TIMES,
-        "topic_rules": {rule.name: name(rule.name, language) for rule in RULES.values() if rule.about is About.TOPIC},
+        **alarm_rules.facts(desk),
     }
 
 
@@ -109,27 +108,14 @@ def _silence(desk: Desk) -> Response:
     return did(_("{subject} is silenced", subject=made.subject or _("everything")), form.get("back", "/alarms"))
 
 
-def _set_rule(desk: Desk) -> Response:
-    """A topic's own limit; empty: as everywhere."""
-    topic, rule, text = (request.form.get(field, "").strip() for field in ("topic", "rule", "text"))
-    desk.office.topic(topic)
-    if rule not in RULES:
-        raise UsageError(_("which rule?"))
-    queue, _slash, word = topic.partition("/")
-    path = f"{word}/alarms/{rule}"
-    done = queues.change(desk.office, queue, {path: text} if text else {}, () if text else (path,))
-    facts = {"topic": topic, "why": done.reload}
-    if done.refused:
-        return did(_("{topic}: not in force: {why}", **facts), "/alarms", good=False)
-    return did(_("{topic}: the rule is changed", **facts), "/alarms")
-
-
 def register(pages: Blueprint, desk: Desk) -> None:
     badge = Badge(desk)
 
     @pages.app_context_processor
     def alarms_badge() -> dict[str, Any]:
         return {"open_alarms": badge}
+
+    alarm_rules.register(pages, desk)
 
     @pages.get("/alarms")
     def alarms_page() -> Response:
@@ -143,10 +129,6 @@ def register(pages: Blueprint, desk: Desk) -> None:
     def alarms_unsilence(number: int) -> Response:
         alarms.unsilence(desk.office, number)
         return did(_("The silence is over"), "/alarms")
-
-    @pages.post("/alarms/rule")
-    def alarms_rule() -> Response:
-        return _set_rule(desk)
 
     @pages.post("/alarms/test/<channel>")
     def alarms_test(channel: str) -> Response:
