@@ -16,8 +16,8 @@ from pepperbus.config.model import Queue
 from pepperbus.config.timing import Schedule
 from pepperbus.storage.contract import Push, Storage
 
-#: Runs that are remembered.
-KEPT = 20
+#: Runs that are remembered; and those that another storage of the queue has not got yet, at most.
+KEPT, MOST_BEHIND = 20, 500
 _TRIES = 50
 
 
@@ -36,21 +36,34 @@ class Run(msgspec.Struct, omit_defaults=True):
 
 
 class State(msgspec.Struct, omit_defaults=True):
-    """`until`: firings up to then are decided. `timing`: expression and zone that was for. `runs`: newest first."""
+    """`until`: firings up to then are decided. `timing`: expression and zone that was for. `runs`: newest first.
+
+    `behind`: another storage of the queue has got firings up to then only; 0: all have all.
+    """
 
     until: int = 0
     timing: str = ""
     paused: str = ""  # by whom
     runs: list[Run] = []
+    behind: int = 0
 
-    def remember(self, *runs: Run) -> None:
-        """Put them before the others; firings in a row that pushed nothing, for the same reason, are one."""
+    def remember(self, *runs: Run) -> int:
+        """Put them before the others; firings in a row that pushed nothing, for the same reason, are one.
+
+        Returns how many were let go that another storage has not got.
+        """
+        lost = 0
         for run in runs:
             last = self.runs[0] if self.runs else None
             if last and not (run.ids or last.ids) and run.what == last.what:
                 run.count += last.count
                 self.runs = self.runs[1:]
-            self.runs = [run, *self.runs][:KEPT]
+            self.runs = [run, *self.runs]
+            old, self.runs = self.runs[KEPT:], self.runs[:KEPT]
+            needed = [one for one in old if self.behind and one.ids and one.slot > self.behind]
+            self.runs += needed[: MOST_BEHIND - KEPT]
+            lost += len(needed[MOST_BEHIND - KEPT :])
+        return lost
 
     @property
     def missed_slot(self) -> int:

@@ -51,6 +51,7 @@ class Schedules:
         self._left: dict[str, set[str]] = {}  # queue -> storages that its topics were moved out of
         self._said: dict[str, tuple[str, float]] = {}
         self._missed: set[Schedule] = set()  # whose last firing pushed nothing although it should have
+        self._behind: dict[Schedule, int] = {}  # up to which firing (ms) all storages have them; 0: all of them
 
     def run(self) -> None:
         """A greenlet's work."""
@@ -113,25 +114,29 @@ class Schedules:
             self._missed.discard(schedule)
         return slot
 
-    def _say(self, schedule: Schedule, text: str) -> None:
+    def _say(self, schedule: Schedule, text: str, action: str = "schedule_waits") -> None:
         """Once a minute while it stays as it is."""
-        told, at = self._said.get(schedule.full_name, ("", 0.0))
+        about = schedule.full_name if action == "schedule_waits" else f"{schedule.full_name} {action}"
+        told, at = self._said.get(about, ("", 0.0))
         now = self._clock.monotonic()
         if text != told or now - at >= _SAY_AGAIN_S:
-            self._said[schedule.full_name] = text, now
-            self._log.error("schedule_waits", text, schedule=schedule.full_name)
+            self._said[about] = text, now
+            self._log.error(action, text, schedule=schedule.full_name)
 
     def _fire(self, schedule: Schedule, queue: Queue) -> int:
         """Decide what is due and push it. Returns when to look again (ms). Raises StorageError."""
         places = [(self._open(name, queue), topics) for name, topics in record.storages(queue).items()]
         (first, topics), others = places[0], places[1:]
         news: list[Run] = []
+        lost = 0
         for name in self._left.get(queue.name, set()) - record.storages(queue).keys():
             if name in self._storages:
                 record.bring(schedule, self._storages[name], first)
 
         def act(state: State) -> Sequence[Push] | None:
+            nonlocal lost
             now_ms, before = self._clock.now_ms(), list(state.runs)
+            state.behind = self._behind.get(schedule, state.behind) if others else 0
             is_running = lambda: self._is_running(state.last_ids, places)  # noqa: E731
             firings, changed = decide(schedule, state, now_ms, self._node, is_running)
             if not changed:
@@ -141,7 +146,7 @@ class Schedules:
                 state.until = firings[-1].slot
             full = bool(firings) and self._is_full(queue, len(firings) * schedule.times)
             fired = self._runs(schedule, firings, now_ms, full) if firings else []
-            state.remember(*fired)
+            lost = state.remember(*fired)
             news[:] = [run for run in state.runs if run not in before]
             return self._pushes(schedule, fired, topics)
 
@@ -151,8 +156,10 @@ class Schedules:
         (self._missed.add if state.missed_slot else self._missed.discard)(schedule)
         if pushes:
             self._maker.stored(queue, topics, len(pushes))
-        for storage, names in others:
-            self._follow(schedule, queue, state, storage, names)
+        if lost:
+            text = "a storage of the queue was away for too long: its topics never get some firings of that time"
+            self._say(schedule, text, "firings_lost")
+        self._follow_all(schedule, queue, state, others)
         return schedule.timing.next(state.until)
 
     def _open(self, name: str, queue: Queue) -> Storage:
@@ -202,6 +209,16 @@ class Schedules:
                 due_ms = start_ms + int(i * schedule.gap * 1000)
                 pushes.append(Push(job_id, body, topics, due_ms if due_ms > run.at else 0))
         return pushes
+
+    def _follow_all(
+        self, schedule: Schedule, queue: Queue, leader: State, others: Sequence[tuple[Storage, tuple[str, ...]]]
+    ) -> None:
+        """What the others lack is remembered until they have it. Raises StorageError when one of them is away."""
+        oldest = min((run.slot for run in leader.runs), default=leader.until) - 1  # what is known at all is kept
+        self._behind[schedule] = self._behind.get(schedule) or leader.behind or oldest
+        for storage, names in others:
+            self._follow(schedule, queue, leader, storage, names)
+        self._behind[schedule] = 0
 
     def _follow(
         self, schedule: Schedule, queue: Queue, leader: State, storage: Storage, topics: tuple[str, ...]

@@ -382,6 +382,59 @@ def test_what_is_made_up_for_reaches_both_storages(tmp_path: Path) -> None:
     assert (near.depth("orders/mail").ready, far.depth("orders/stock").ready) == (50, 50)
 
 
+def test_a_second_storage_that_is_away_for_long_gets_every_firing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also over a restart of the bus, and while the first storage's topics go on; what cannot be kept is said."""
+    two = QUEUE.replace("run = http", "storage = local\nrun = http").replace(
+        "[schedule]", "[[stock]]\nstorage = far\nrun = http\nurl = http://127.0.0.1:1/\n[schedule]"
+    )
+    more = {"more": "[[far]]\ntype = embedded\n", "queue": two}
+    clock = ManualClock(ms("2026-01-01T00:00:30"))
+    tick = "expression = * * * * *"
+    config = configured(tmp_path, tick, **more)
+    near, far = (MemoryStorage(config.storages[name], clock) for name in ("local", "far"))
+    broken = FlakyStorage(far)
+
+    def node() -> Node:
+        return Node(tmp_path, "a", {"local": near, "far": broken}, clock, tick, **more)
+
+    def pass_by(minutes: int) -> None:
+        for _ in range(minutes):
+            clock.advance(60)
+            living.look()
+
+    def ready() -> tuple[int, int]:
+        return near.depth("orders/mail").ready, far.depth("orders/stock").ready
+
+    def runs() -> int:
+        return len(record.read(near.recall("schedule/orders/tick")).runs)
+
+    living = node()
+    living.look()
+    pass_by(3)
+    broken.fail_all("recall")
+    pass_by(40)
+    assert ready() == (43, 3), "the first storage's topics go on"
+    living = node()
+    pass_by(40)
+    assert "firings_lost" not in capfd.readouterr().err
+    broken.fail_all("recall", None)
+    pass_by(1)
+    assert ready() == (84, 84)
+    pass_by(1)
+    assert runs() == record.KEPT, "nothing more than people want to see is kept"
+    monkeypatch.setattr(record, "MOST_BEHIND", 30)
+    broken.fail_all("recall")
+    pass_by(50)
+    assert "firings_lost" in capfd.readouterr().err
+    broken.fail_all("recall", None)
+    living.look()
+    near_ids, far_ids = ready()
+    assert near_ids == 135
+    assert far_ids == 85 + 30
+
+
 # -- words -------------------------------------------------------------------------------------------------------------
 
 
