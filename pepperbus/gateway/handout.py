@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _PAUSE_KNOWN_S = 1.0  # how long what the storage said of paused topics is believed
 _DUE_KNOWN_S = 1.0  # how long what it said of delayed jobs is, while jobs go out all the time
 LEAVE_S = 2.0
+_ASK_AGAIN_S, _MOST_MOVED = 1.0, 128  # after a claim without an answer, and how many jobs it moved at most
 _SERVING = 1  # the `state` gauge of a topic whose consumers are there
 
 
@@ -38,6 +39,7 @@ class Place:
     __slots__ = (
         "_handout",
         "busy",
+        "doubted",
         "due_timer",
         "group",
         "in_hand",
@@ -64,6 +66,7 @@ class Place:
         self.rings = 0  # signs so far that there may be jobs
         self.rung = False  # one of them has not been followed
         self.busy = False  # somebody looks
+        self.doubted = False  # a claim had no answer, and somebody asks until there is one
         self.promoted = 0.0  # monotonic s; when delayed jobs were last looked at
         self.next_due_ms = 0
         self.due_timer: Any = None
@@ -140,9 +143,13 @@ class Handout:
             return []
         if self._is_due(place):
             self._promote(place)
-        found = storage.lease(place.name, n, self.front.owner)
-        if not found and place.waiters and self._promote(place):
+        try:
             found = storage.lease(place.name, n, self.front.owner)
+            if not found and place.waiters and self._promote(place):
+                found = storage.lease(place.name, n, self.front.owner)
+        except Exception:
+            self._clear_up(place)
+            raise
         return self._whole(place, found)
 
     def settle_and_lease(self, place: Place, n: int, ends: Sequence[Settle]) -> list[tuple[Leased, Job]] | None:
@@ -156,8 +163,31 @@ class Handout:
             return []
         if self._is_due(place):
             self._promote(place)
-        found = storage.settle_and_lease(owner, ends, place.name, n)[1]
+        try:
+            found = storage.settle_and_lease(owner, ends, place.name, n)[1]
+        except Exception:
+            self._clear_up(place)
+            raise
+        if found is None:
+            self._clear_up(place)
         return None if found is None else self._whole(place, found)
+
+    def _clear_up(self, place: Place) -> None:
+        """A claim without an answer may have moved jobs that nobody knows of, and whoever asked may go to another gateway."""
+        if not place.doubted:
+            place.doubted = True
+            gevent.spawn(self._ask_again, place)
+
+    def _ask_again(self, place: Place) -> None:
+        while not place.lane.closed:
+            gevent.sleep(_ASK_AGAIN_S)
+            try:
+                found = place.lane.storage.lease(place.name, _MOST_MOVED, self.front.owner)
+            except Exception:  # as for everybody; it has been told
+                continue
+            place.doubted = False
+            self.untake(place, self._whole(place, found))
+            return
 
     def _is_due(self, place: Place) -> bool:
         clock = self.front.clock

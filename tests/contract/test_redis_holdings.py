@@ -6,18 +6,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
 import pytest
 
 from pepperbus.clock import SystemClock
-from pepperbus.config.model import Secret, StorageConfig
+from pepperbus.config.model import Secret, StorageConfig, Topic
 from pepperbus.delivery.contract import TargetEffect
 from pepperbus.delivery.target import Target
 from pepperbus.errors import StorageError, StorageUnknown
+from pepperbus.gateway.handout import Handout, Place
 from pepperbus.ids import IdGenerator
-from pepperbus.job import State
+from pepperbus.job import Job, State
+from pepperbus.log import Log
+from pepperbus.stats import Writer
 from pepperbus.storage import redis_claim
 from pepperbus.storage.contract import Leased, Outcome, Push, Settle
 from pepperbus.storage.redis import RedisStorage
@@ -37,7 +41,8 @@ MODES = pytest.mark.parametrize("mode", ["redis", "pika"])
 
 
 def push(content: bytes = b"x") -> Push:
-    return Push(new_id(), content, (T,))
+    number = new_id()
+    return Push(number, Job(number, "t", content).encode() if content == b"x" else content, (T,))
 
 
 @contextmanager
@@ -195,6 +200,37 @@ def test_a_worker_whose_consumer_is_down_gives_back_what_a_claim_without_an_answ
         assert stage.consumer.waiting == []
         assert [job.attempt for job in one.lease(T, 5, OTHER)] == [1, 1, 1]
         stage.pump.drain()
+
+
+@pytest.mark.parametrize("along", [False, True])
+def test_a_gateway_gives_back_what_a_claim_without_an_answer_moved(
+    empty: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, along: bool
+) -> None:
+    """The client that asked may go to another gateway, and nobody ask here again."""
+    with storage(empty) as one:
+        handout = Handout(Writer(tmp_path / "stats", "gateway.0"), SimpleNamespace())  # type: ignore[arg-type]
+        owner = f"n1/gateway.0/{along}"
+        front = SimpleNamespace(owner=owner, clock=SystemClock(), log=Log("g", str(tmp_path / "log")))
+        handout.front = front  # type: ignore[assignment]
+        lane: Any = SimpleNamespace(storage=one, trouble="", closed=False, config=SimpleNamespace(name="main"))
+        topic = Topic("orders", "mail", storage="main", run="pull", contract="status")
+        place = Place(handout, topic, lane, Writer(tmp_path / "stats", "g").record(T))
+        handout.lanes = {"main": lane}
+        one.push([push(), push(), push()])
+        ((first, _),) = handout.lease(place, 1)
+        with monkeypatch.context() as lossy:
+            lossy.setattr(Claims, "_fetch", cut)
+            if along:
+                assert handout.settle_and_lease(place, 2, [Settle(T, first.job_id, Outcome.DONE)]) is None
+            else:
+                one.settle(owner, [Settle(T, first.job_id, Outcome.DONE)])
+                with pytest.raises(StorageUnknown):
+                    handout.lease(place, 2)
+            assert one.depth(T).leased == 2
+        deadline = time.monotonic() + 20
+        while one.depth(T)[:3] != (2, 0, 0):
+            assert time.monotonic() < deadline, one.depth(T)
+            gevent.sleep(0.01)
 
 
 # -- Pika: who has won a job is known to the winner alone ------------------------------------------------------------------
