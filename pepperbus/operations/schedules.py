@@ -177,7 +177,7 @@ def _status(office: Office, queue: Queue, schedule: Schedule) -> ScheduleStatus:
     try:
         state = record.read(_storage(office, queue).recall(record.key(schedule)))
         status.paused, status.paused_by = bool(state.paused), state.paused
-        status.runs = [_run(office, queue, one) for one in state.runs[:KEPT]]
+        status.runs = [_run(office, queue, one) for one in state.runs[: record.KEPT]]
         status.missed_ms = next((one.slot for one in state.runs if one.what in ("missed", "full")), 0)
         status.late_s = _late_s(schedule, state, now_ms)
     except (StorageError, StorageRefused) as error:
