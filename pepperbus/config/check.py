@@ -34,7 +34,7 @@ def given(document: Document, spec: Spec, path: KeyPath = ()) -> Values:
             continue
         option = spec.options.get(key, spec.any_option)
         if option is None:
-            document.mistake(here, _unknown_key(spec, key))
+            document.mistake(here, _unknown_key(spec, key), known=key in spec.sections)
             continue
         try:
             found[key] = option.value(_revealed(document, option, value))

@@ -47,10 +47,15 @@ class Document:
         self.tree: dict[str, Any] = {}
         self._parse(text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n"))
 
-    def mistake(self, path: KeyPath, message: str) -> None:
-        """Note that what stands (or is missing) at `path` is wrong: `file:line: [a] [[b]] key = value: message`."""
+    def mistake(self, path: KeyPath, message: str, known: bool = True) -> None:
+        """Note that what stands (or is missing) at `path` is wrong: `file:line: [a] [[b]] key = value: message`.
+
+        A key that is not `known` may be any word for a password: its value is not shown.
+        """
         value = self.value(path)
-        if path and value is not None and not isinstance(value, dict):
+        if path and not known:
+            words = [_brackets(path[:-1]), path[-1]]
+        elif path and value is not None and not isinstance(value, dict):
             words = [_brackets(path[:-1]), f"{path[-1]} = {_shown(path, value)}"]
         else:
             words = [_brackets(path if value is not None else path[:-1])]
@@ -218,7 +223,7 @@ def _shown(path: KeyPath, value: str | list[str]) -> str:
     if path[-1] == "url" and "channels" in path[:-1]:  # whoever knows the address of a chat's robot speaks as it
         return "***"
     text = ", ".join(value) if isinstance(value, list) else value
-    if "=" in text and _sounds_secret(text):  # two keys in one line
+    if "=" in text and (_sounds_secret(text) or re.search(r"\s=|=\s", text)):  # two keys in one line
         return "***"
     text = re.sub(r"://[^/\s]*@", "://***@", text)
     text = _printable(text)
