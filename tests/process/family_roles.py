@@ -56,7 +56,7 @@ def _spin() -> None:
 
 
 def main(child: Child) -> None:
-    """Fails at boot when a file `run_dir/fail.<role>` says so, waits while there is a `slow.<role>`; lives until it is drained."""
+    """Fails at boot when a file `run_dir/fail.<role>` says so, waits while there is a `slow.<role>`; lives until drained."""
     order = child.config.bus.run_dir / f"fail.{child.role}"
     if order.exists():
         text = order.read_text()
