@@ -26,7 +26,8 @@ from pepperbus.operations.rights import Right, operation
 
 SHOWN_RETRIES = 12
 SHOWN_TIMES = 5
-_WHERE = re.compile(
+#: A line of `check`: file and line, the section and key, the text.
+WHERE = re.compile(
     r"^[^:]*:\d+: (?:\[(?:topics|(?P<own>schedule|intakes))\] ?(?:\[\[(?P<topic>[^\[\]]+)\]\])? ?)?"
     r"(?:\[\[\[(?P<section>[^\]]+)\]\]\]:? ?)?(?:(?P<key>[\w-]+)(?: = [^:]*)?: )?(?P<text>.*)$",
     re.S,
@@ -135,7 +136,7 @@ def _own(value: Any) -> str:
 
 
 def _placed(line: str) -> Mistake:
-    match = _WHERE.match(line)
+    match = WHERE.match(line)
     if match is None:
         return Mistake("", line)
     path = (match["own"], match["topic"], match["section"], match["key"])

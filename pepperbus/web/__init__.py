@@ -16,7 +16,7 @@
     takes.py     the queries and bodies those routes take
     api.py       /api/v1 from that table; openapi.py the document from the same table
     frame.py     what every page wears: navigation, language, theme, the live stream, static files
-    words.py     the languages; formats.py numbers as people read them
+    words.py     the languages; said.py what operations say, in them; formats.py numbers as people read them
     pages/       the dashboard, a module a page; templates/, static/, translations/ are its texts and looks
 
 Everything it does goes through `pepperbus.operations`; it never touches a storage by itself.

@@ -33,6 +33,7 @@ from flask import (
 from pepperbus import __version__
 from pepperbus.errors import PepperbusError
 from pepperbus.web import formats
+from pepperbus.web.said import said
 from pepperbus.web.words import COOKIE as LANGUAGE_COOKIE
 from pepperbus.web.words import LANGUAGES, _, spoken
 
@@ -74,6 +75,7 @@ def install(app: Flask) -> None:
     env.trim_blocks = env.lstrip_blocks = True
     env.globals.update(
         _=_,
+        said=said,
         navigation=NAVIGATION,
         languages=LANGUAGES,
         themes=THEMES,

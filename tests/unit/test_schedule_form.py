@@ -133,3 +133,12 @@ def test_the_operations_say_what_is_wrong(place: Place, office: Office) -> None:
         with pytest.raises(Exception, match=words):
             call()
     assert file_of(place) == QUEUE
+
+
+def test_a_chinese_visitor_reads_mistakes_in_chinese(place: Place) -> None:
+    place.client.set_cookie("pepperbus_language", "zh")
+    form = form_of(place, "/schedules/orders/tick/edit") | {"key:expression": "61 * * * *"}
+    assert "分 不对；允许：0-59" in post(place, "/schedules/orders/tick/preview", form)[1]
+    assert "分 不对；允许：0-59" in post(place, "/schedules/orders/tick/save", form)[1]
+    assert "没有队列" in post(place, "/queues/nowhere/save", {"key:system": "x"})[1]
+    place.client.delete_cookie("pepperbus_language")

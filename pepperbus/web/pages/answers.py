@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from pepperbus import errors
 from pepperbus.web import logins
 from pepperbus.web.logins import local_path
+from pepperbus.web.said import said
 from pepperbus.web.words import _
 
 #: The first class that fits decides: HTTP status and the page's title.
@@ -63,8 +64,9 @@ def fragment(template: str, status: int = 200, **facts: object) -> Response:
 
 
 def trouble(failure: errors.PepperbusError) -> str:
-    """An error for a person: ConfigError's mistakes each on a line. In their language where it is one of SAID."""
-    return "\n".join(failure.mistakes) if isinstance(failure, errors.ConfigError) else _(str(failure))
+    """An error for a person: ConfigError's mistakes each on a line. In their language as far as that is known."""
+    text = str(failure)
+    return _(text) if text in SAID else said(text)
 
 
 def status_of(failure: errors.PepperbusError) -> int:

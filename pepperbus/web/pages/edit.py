@@ -18,6 +18,7 @@ from pepperbus.web.desk import Desk
 from pepperbus.web.formats import count
 from pepperbus.web.pages import form
 from pepperbus.web.pages.answers import did, fragment, trouble
+from pepperbus.web.said import in_words, said
 from pepperbus.web.words import _
 
 #: What most people set; everything else stands under "more".
@@ -120,7 +121,7 @@ def _preview(desk: Desk, name: str) -> Response:
         wanted, new, settings, unset = form.asked(desk, name)
     except UsageError as failure:
         path, _colon, text = str(failure).partition(": ")
-        draft = drafts.Draft([drafts.Mistake(path, text)])
+        draft = in_words(drafts.Draft([drafts.Mistake(path, text)]))
         return fragment("dialogs/preview.html", draft=draft, fields=form.places(draft), new=not name)
     mistakes = []
     if new and not is_name(wanted):
@@ -129,6 +130,7 @@ def _preview(desk: Desk, name: str) -> Response:
     if new and wanted in desk.base.config.queues:
         mistakes.append(drafts.Mistake("queue", _("there is a queue of this name already")))
     draft = drafts.draft(desk.office, wanted if is_name(wanted) else "new", settings, unset, new=new)
+    draft = in_words(draft)
     draft.mistakes = mistakes + draft.mistakes
     return fragment("dialogs/preview.html", draft=draft, fields=form.places(draft), new=new)
 
@@ -144,7 +146,7 @@ def _save(desk: Desk, name: str) -> Response:
         return fragment("dialogs/refused.html", 409, text=trouble(failure))
     desk.monitor.forget()
     if done.refused:
-        return fragment("dialogs/refused.html", 409, text=done.reload)
+        return fragment("dialogs/refused.html", 409, text=said(done.reload))
     if new:
         return _made(desk, wanted, settings.get("password", ""), bool(done.reload and not done.reloaded))
     return did(_("{name} is saved and in force", name=wanted), f"/queues?q={wanted}/", go=True)

@@ -21,6 +21,7 @@ from pepperbus.web.desk import Desk
 from pepperbus.web.pages import edit, form
 from pepperbus.web.pages.answers import did, fragment, trouble
 from pepperbus.web.pages.schedules import there
+from pepperbus.web.said import in_words, said
 from pepperbus.web.words import _
 
 _ZONES = (
@@ -92,6 +93,7 @@ def _preview(desk: Desk, queue: str, last: str) -> Response:
     draft = drafts.draft(
         desk.office, queue, schedules.paths(last, settings), list(schedules.paths(last, dict.fromkeys(unset, "")))
     )
+    draft = in_words(draft)
     told = {mistake.field.removeprefix(f"{begin}/"): mistake for mistake in draft.mistakes}
     fields = {option.key: told[option.key].text if option.key in told else "" for option in options()}
     if new:
@@ -121,7 +123,7 @@ def _save(desk: Desk, queue: str, last: str) -> Response:
 def _done(desk: Desk, done: QueueFile, text: str) -> Response:
     desk.monitor.forget()
     if done.refused:
-        return fragment("dialogs/refused.html", 409, text=done.reload)
+        return fragment("dialogs/refused.html", 409, text=said(done.reload))
     return did(text, "/schedules", go=True)
 
 
