@@ -416,6 +416,7 @@ def test_a_second_storage_that_is_away_for_long_gets_every_firing(
     broken.fail_all("recall")
     pass_by(40)
     assert ready() == (43, 3), "the first storage's topics go on"
+    living.maker.close()
     living = node()
     pass_by(40)
     assert "firings_lost" not in capfd.readouterr().err
