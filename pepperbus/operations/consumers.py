@@ -34,6 +34,7 @@ class Target(Result):
 class Consumer(Result):
     """A pool, a URL or a command with the topics that go there. `fpm`: php-fpm's status page, empty where none is configured.
 
+    `keepalive`: connections are kept between jobs, and php-fpm counts a child that waits on one as active.
     `staff`: a command's processes, of all workers of the node; as `delivery.contract.Staff.facts` has them.
     """
 
@@ -42,6 +43,7 @@ class Consumer(Result):
     address: str
     max_connections: int = 0
     dedicated: bool = False
+    keepalive: bool = False
     targets: list[Target] = msgspec.field(default_factory=list)
     fpm: dict[str, Any] = msgspec.field(default_factory=dict)
     error: str = ""
@@ -111,7 +113,7 @@ def _target(topic: Topic, address: str, told: list[dict[str, Any]]) -> Target:
 
 
 def _of_pool(pool: FastcgiPool) -> Consumer:
-    return Consumer(pool.name, "fastcgi", pool.address, pool.max_connections, pool.dedicated)
+    return Consumer(pool.name, "fastcgi", pool.address, pool.max_connections, pool.dedicated, pool.keepalive)
 
 
 def _ask_fpm(consumer: Consumer, pool: FastcgiPool) -> None:
