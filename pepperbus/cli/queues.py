@@ -154,7 +154,7 @@ def pairs(settings: tuple[str, ...]) -> dict[str, str]:
     for text in settings:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise UsageError(f"{text!r}: KEY=VALUE is wanted, such as mail/timeout=30s")
+            raise UsageError(f"{text!r}: KEY=VALUE or TOPIC/KEY=VALUE is wanted")
         pairs[key.strip()] = value.strip()
     return pairs
 
