@@ -28,8 +28,8 @@ SHOWN_RETRIES = 12
 SHOWN_TIMES = 5
 #: A line of `check`: file and line, the section and key, the text.
 WHERE = re.compile(
-    r"^[^:]*:\d+: (?:\[(?:topics|(?P<own>schedule|intakes))\] ?(?:\[\[(?P<topic>[^\[\]]+)\]\])? ?)?"
-    r"(?:\[\[\[(?P<section>[^\]]+)\]\]\]:? ?)?(?:(?P<key>[\w-]+)(?: = [^:]*)?: )?(?P<text>.*)$",
+    r"^[^:]*:\d+: (?:\[(?:topics|(?P<own>schedule|intakes))\] ?(?:\[\[(?P<topic>[^\[\]]+)\]\])?(?P<whole>:)? ?)?"
+    r"(?:\[\[\[(?P<section>[^\]]+)\]\]\]:? ?)?(?(whole)|(?:(?P<key>[\w-]+)(?: = [^:]*)?: )?)(?P<text>.*)$",
     re.S,
 )
 

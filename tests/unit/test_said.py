@@ -99,5 +99,12 @@ def test_no_english_word_is_left(text: str) -> None:
     assert said(text, "en") == text
 
 
+def test_a_mistake_of_a_whole_topic_is_no_less_chinese() -> None:
+    line = (
+        'orders.conf:3: [topics] [[main]]: run = command needs command: what to run, such as "php /data/app/worker.php"'
+    )
+    assert said(line, "zh").endswith('[[main]]: run = command 需要 command：要运行什么，如 "php /data/app/worker.php"')
+
+
 def test_what_nobody_knows_is_shown_as_it_is() -> None:
     assert said("the moon is full", "zh") == "the moon is full"
