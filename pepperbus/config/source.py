@@ -151,6 +151,7 @@ class Document:
         what = f"{path[-1]} = {_shown(path, value)}"
         trap = _trap(value)
         if path in self.lines:
+            what = path[-1]  # it may be any word for a password
             trap = f"this key stands already in line {self.lines[path]}; keep one of them"
         if trap:
             self._syntax(number, f"{_brackets(path[:-1])} {what}".strip(), trap)

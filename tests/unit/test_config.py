@@ -225,7 +225,7 @@ def test_an_edited_queue_is_validated_beside_the_others(place: Path) -> None:
     assert [mistake.partition("fresh.conf:")[2] for mistake in caught.value.mistakes] == [
         "1: keys = old, orders: 'old' is a key of queue orders too",
         "1: keys = old, orders: 'orders' already means the queue orders",
-        "7: [topics] [[mail]] pool = none: this key stands already in line 5; keep one of them",
+        "7: [topics] [[mail]] pool: this key stands already in line 5; keep one of them",
     ]
     with pytest.raises(ConfigError, match="NUL"):
         load_queue_text("password = \0", "fresh", config)

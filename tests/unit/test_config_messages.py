@@ -116,7 +116,7 @@ NODE_CASES = {
     "[log]\nlevel = warn": [
         "2: [log] level = warn: allowed: debug, info, warning, error; did you mean warning? (default info)"
     ],
-    "[log]\nfile = a\nfile = b": ["3: [log] file = b: this key stands already in line 2; keep one of them"],
+    "[log]\nfile = a\nfile = b": ["3: [log] file: this key stands already in line 2; keep one of them"],
     "[log]\n[bus]\n[log]": ["3: [log]: this section stands already in line 1; make it one"],
     "[log]\nfile = 'a' b": ["2: [log] file = 'a' b: text after the closing quote; put the whole value in quotes"],
     "[log]\nfile = 'a": ["2: [log] file = 'a: the quote is never closed; put the whole value in quotes"],

@@ -140,6 +140,8 @@ def make_pop(stage: Stage) -> _Pop:
         log = Log("gateway.0", str(stage.log))
 
         class routes:
+            lanes: ClassVar[dict[str, Lane]] = {}
+
             @staticmethod
             def lane(*_: Any) -> Lane:
                 return stage.lane
