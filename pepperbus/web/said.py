@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 
 from pepperbus.operations import drafts
@@ -33,6 +34,7 @@ def in_words(draft: drafts.Draft) -> drafts.Draft:
     return draft
 
 
+@lru_cache(2048)
 def _line(line: str, language: str) -> str:
     """A line of `check`: FILE:LINE, the section and the key stay as they are."""
     found = drafts.WHERE.match(line)
@@ -44,22 +46,45 @@ def _said(text: str, language: str, depth: int) -> str:
     exact, patterns = sentences(language)
     if text in exact:
         return exact[text]
-    for pattern, numbers, meant in patterns if depth else ():
-        if found := pattern.fullmatch(text):
-            facts = dict(zip(numbers, (_said(fact, language, depth - 1) for fact in found.groups()), strict=True))
+    for parts, numbers, meant in patterns if depth else ():
+        if (filled := _filled(text, parts)) is not None:
+            facts = dict(zip(numbers, (_said(fact, language, depth - 1) for fact in filled), strict=True))
             return "".join(facts[part] if i % 2 else part for i, part in enumerate(_BLANK.split(meant)))
-    return text
+    return _after_a_place(text, language, depth)
+
+
+def _after_a_place(text: str, language: str, depth: int) -> str:
+    """A sentence of more than a word behind `what: `, such as an address or a script."""
+    place, colon, rest = text.partition(": ")
+    if not colon or not depth or " " not in rest:
+        return text
+    return f"{place}: {_said(rest, language, depth - 1)}"
+
+
+def _filled(text: str, parts: Sequence[str]) -> list[str] | None:
+    """What stands between the parts, each as short as can be; None when it is another sentence. In linear time: a
+    consumer's own words come by here as well."""
+    if not text.startswith(parts[0]):
+        return None
+    filled, at = [], len(parts[0])
+    for part in parts[1:-1]:
+        found = text.find(part, at)
+        if found < 0:
+            return None
+        filled.append(text[at:found])
+        at = found + len(part)
+    end = len(text) - len(parts[-1])
+    return [*filled, text[at:end]] if end >= at and text.endswith(parts[-1]) else None
 
 
 @cache
-def sentences(language: str) -> tuple[dict[str, str], list[tuple[re.Pattern[str], list[str], str]]]:
-    """Those without blanks, and those with: pattern, the blanks' numbers in its order, meaning; most letters first."""
+def sentences(language: str) -> tuple[dict[str, str], list[tuple[tuple[str, ...], list[str], str]]]:
+    """Those without blanks, and those with: what stands around the blanks, their numbers in order, meaning; most
+    letters first."""
     file = Path(__file__).with_name("translations") / f"said-{language}.json"
     known: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
     patterns = []
     for english in sorted(known, key=lambda one: -len(_BLANK.sub("", one))):
         if numbers := _BLANK.findall(english):
-            parts = _BLANK.split(english)[::2]
-            pattern = re.compile("(.*?)".join(re.escape(part) for part in parts), re.DOTALL)
-            patterns.append((pattern, numbers, known[english]))
+            patterns.append((tuple(_BLANK.split(english)[::2]), numbers, known[english]))
     return {english: meant for english, meant in known.items() if not _BLANK.search(english)}, patterns
