@@ -123,11 +123,25 @@ def test_a_mistake_of_a_whole_topic_is_no_less_chinese() -> None:
             "anna may not queues.put: that needs the role admin in system shop",
             "anna 无权执行 queues.put：需要系统 shop 的 admin 角色",
         ),
+        (
+            "unix:/run/php.sock: closed without an answer; may have run",
+            "unix:/run/php.sock: 没有应答就关闭了连接；可能已经执行过",
+        ),
+        ("attempt 3 of 3 failed: HTTP status 500: boom", "第 3 次尝试失败（共 3 次）：HTTP 状态码 500：boom"),
+        (
+            "halted: 20 of the last 40 attempts failed, the last with: no",
+            "已停住：最近 40 次尝试中失败了 20 次，最后一次是：no",
+        ),
         ("anna may not purge.purge: that needs the role operator", "anna 无权执行 purge.purge：需要角色 operator"),
     ],
 )
 def test_what_operations_refuse_is_said_whole(text: str, chinese: str) -> None:
     assert said(text, "zh") == chinese
+
+
+def test_what_php_says_is_left_alone() -> None:
+    text = "PHP Fatal error:  Uncaught Error: month in /data/a.php:3"
+    assert said(text, "zh") == text
 
 
 def test_words_of_others_take_no_time() -> None:

@@ -16,6 +16,7 @@ from pepperbus.operations.results import QueueFile
 from pepperbus.operations.rights import may
 from pepperbus.web.desk import Desk
 from pepperbus.web.pages.answers import did, fragment
+from pepperbus.web.said import said
 from pepperbus.web.words import _, spoken
 
 _MOST = 20  # changes that are shown
@@ -75,7 +76,7 @@ def _set(desk: Desk) -> Response:
 
 def _said(done: QueueFile, where: str) -> Response:
     if done.refused:
-        return did(_("{topic}: not in force: {why}", topic=where, why=done.reload), "/alarms", good=False)
+        return did(_("{topic}: not in force: {why}", topic=where, why=said(done.reload)), "/alarms", good=False)
     return did(_("{topic}: the rule is changed", topic=where), "/alarms", go=True)
 
 

@@ -17,6 +17,7 @@ from pepperbus.web import frame
 from pepperbus.web.desk import Desk
 from pepperbus.web.pages import alarm_rules
 from pepperbus.web.pages.answers import did
+from pepperbus.web.said import said
 from pepperbus.web.words import _, spoken
 
 #: For how long one may silence from the page.
@@ -134,5 +135,5 @@ def register(pages: Blueprint, desk: Desk) -> None:
     def alarms_test(channel: str) -> Response:
         error = alarms.send_test(desk.office, channel).channels[channel]
         if error:
-            return did(_("{channel} did not take it: {why}", channel=channel, why=error), "/alarms", good=False)
+            return did(_("{channel} did not take it: {why}", channel=channel, why=said(error)), "/alarms", good=False)
         return did(_("{channel} took the test", channel=channel), "/alarms")

@@ -18,6 +18,7 @@ from pepperbus.operations.rights import ANYWHERE, require
 from pepperbus.web.desk import Desk
 from pepperbus.web.logins import may
 from pepperbus.web.pages.answers import status_of, trouble
+from pepperbus.web.said import said
 from pepperbus.web.words import _
 
 _MOST_FILES, _MOST_BYTES = 2000, 16 << 20  # of all that comes at once, unpacked
@@ -111,10 +112,10 @@ def _put(desk: Desk) -> Response:
         except PepperbusError as failure:
             refused.append(f"{name}: {trouble(failure)}")
             continue
-        (refused if put.refused else done).append(f"{name}: {put.reload}" if put.refused else name)
+        (refused if put.refused else done).append(f"{name}: {said(put.reload)}" if put.refused else name)
     desk.monitor.forget()
-    said = _("In force: {names}", names=", ".join(done)) if done else ""
-    return _page(desk, 409 if refused else 200, said=said, error="\n".join(refused))
+    news = _("In force: {names}", names=", ".join(done)) if done else ""
+    return _page(desk, 409 if refused else 200, news=news, error="\n".join(refused))
 
 
 def register(pages: Blueprint, desk: Desk) -> None:

@@ -54,8 +54,8 @@ def _password(desk: Desk) -> Any:
 def register(pages: Blueprint, desk: Desk) -> None:
     @pages.get("/me")
     def me() -> Response:
-        said = _("Your password is changed; your other sessions have ended.") if request.args.get("said") else ""
-        return _page(desk, said=said)
+        news = _("Your password is changed; your other sessions have ended.") if request.args.get("said") else ""
+        return _page(desk, news=news)
 
     @pages.post("/me/password")
     def me_password() -> Any:

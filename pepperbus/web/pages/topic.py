@@ -16,6 +16,7 @@ from pepperbus.web.desk import Desk
 from pepperbus.web.formats import span
 from pepperbus.web.pages.answers import did
 from pepperbus.web.pages.queues import clear_s
+from pepperbus.web.said import said
 from pepperbus.web.words import _, spoken
 
 _MOST_MARKS = 40
@@ -184,7 +185,7 @@ def register(pages: Blueprint, desk: Desk) -> None:
         wanted = request.form.get("concurrency", "")
         key = "children" if desk.office.topic(f"{queue}/{topic}").run == "command" else "concurrency"
         done = queues.change(desk.office, queue, {f"{topic}/{key}": wanted})
-        facts = {"name": f"{queue}/{topic}", "n": wanted, "why": done.reload}
+        facts = {"name": f"{queue}/{topic}", "n": wanted, "why": said(done.reload)}
         text = (
             _("{name} may run {n} attempts at once", **facts)
             if not done.refused
@@ -196,7 +197,7 @@ def register(pages: Blueprint, desk: Desk) -> None:
     def topic_ping(queue: str, topic: str) -> Response:
         name = f"{queue}/{topic}"
         pinged = consumer.ping(desk.office, name)
-        facts = {"name": name, "time": span(pinged.total_ms / 1000), "why": pinged.reason}
+        facts = {"name": name, "time": span(pinged.total_ms / 1000), "why": said(pinged.reason)}
         if pinged.registered:
             return did(_("{name} answers in {time} and takes this topic", **facts), f"/topics/{name}")
         return did(_("{name}: the ping was refused after {time}: {why}", **facts), f"/topics/{name}", good=False)

@@ -87,7 +87,7 @@ def _add(desk: Desk) -> Response:
         made = users.add(desk.office, name, words, request.form.get("password", ""))
     except PepperbusError as failure:
         return _list(desk, status_of(failure), adding=True, error=trouble(failure))
-    return _one(desk, name, password=made.password, said=_("The account {name} is made.", name=name))
+    return _one(desk, name, password=made.password, news=_("The account {name} is made.", name=name))
 
 
 def _change(desk: Desk, name: str, deed: str) -> Response:
@@ -96,17 +96,17 @@ def _change(desk: Desk, name: str, deed: str) -> Response:
         match deed:
             case "roles":
                 users.change(desk.office, name, roles_of_form())
-                facts["said"] = _("The roles of {name} are changed; they hold at once.", name=name)
+                facts["news"] = _("The roles of {name} are changed; they hold at once.", name=name)
             case "disable" | "enable":
                 users.change(desk.office, name, disabled=deed == "disable")
-                facts["said"] = (
+                facts["news"] = (
                     _("{name} is shut out; sessions and tokens have ended.", name=name)
                     if deed == "disable"
                     else _("{name} may sign in again.", name=name)
                 )
             case "reset":
                 facts["password"] = users.reset(desk.office, name).password
-                facts["said"] = _("{name} has a new password; all sessions have ended.", name=name)
+                facts["news"] = _("{name} has a new password; all sessions have ended.", name=name)
             case "tokens":
                 facts["made"] = new_token(desk, name)
     except PepperbusError as failure:
