@@ -33,7 +33,7 @@ from flask import (
 from pepperbus import __version__
 from pepperbus.errors import PepperbusError
 from pepperbus.web import formats
-from pepperbus.web.said import said
+from pepperbus.web.said import reason, said
 from pepperbus.web.words import COOKIE as LANGUAGE_COOKIE
 from pepperbus.web.words import LANGUAGES, _, spoken
 
@@ -76,6 +76,7 @@ def install(app: Flask) -> None:
     env.globals.update(
         _=_,
         said=said,
+        reason=reason,
         navigation=NAVIGATION,
         languages=LANGUAGES,
         themes=THEMES,

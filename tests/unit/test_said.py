@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import pepperbus
-from pepperbus.web.said import said, sentences
+from pepperbus.web.said import reason, said, sentences
 
 ROOT = Path(pepperbus.__file__).parent
 CHECK = (
@@ -107,7 +107,7 @@ def given(file: Path) -> Iterator[str]:
 @pytest.mark.parametrize("name", REASONS)
 def test_every_reason_has_its_chinese(name: str) -> None:
     reasons = set(given(ROOT / "delivery" / name))
-    assert not {one for one in reasons if said(one, "zh") == one and one not in OTHERS}
+    assert not {one for one in reasons if reason(one, "zh") == one and one not in OTHERS}
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=lambda file: f"{file.parent.name}.{file.stem}")
@@ -178,6 +178,7 @@ def test_what_operations_refuse_is_said_whole(text: str, chinese: str) -> None:
 def test_what_php_says_is_left_alone() -> None:
     text = "PHP Fatal error:  Uncaught Error: month in /data/a.php:3"
     assert said(text, "zh") == text
+    assert reason("no account 17 found", "zh") == "no account 17 found"
 
 
 def test_words_of_others_take_no_time() -> None:
