@@ -46,6 +46,9 @@ def test_an_account_is_made_given_roles_shut_out_and_removed(place: Place) -> No
     assert passwords.matches(secret(text), store.hash_of("bert"))
     assert "secret" not in place.text("/users/bert"), "a password is shown once"
 
+    for path in ("/users/bert", "/me", "/queues/files"):
+        assert "function" not in place.text(path).partition("<main")[2], "no news is none"
+
     post(place.client, "/users/bert/roles", other="bank", **{"role:shop": "", "role:*": "", "other-role": "viewer"})
     assert store.account("bert").roles == {"bank": Role.VIEWER}
     post(place.client, "/users/bert/disable")
