@@ -15,7 +15,7 @@ import gevent
 import msgspec
 
 from pepperbus.config.model import Config, Topic
-from pepperbus.delivery.command import TIMEOUT_GRACE_S, pinged, timed_out
+from pepperbus.delivery.command_answers import CUT_S, TIMEOUT_GRACE_S, pinged, timed_out
 from pepperbus.delivery.command_crew import Crew
 from pepperbus.delivery.command_process import Process
 from pepperbus.delivery.command_seats import Seats
@@ -27,7 +27,6 @@ from pepperbus.log import Log
 
 #: A process that was started for a probe and still lives after this takes jobs again.
 _SETTLED_S = 1.0
-_CUT_S = 0.5
 
 
 class _Line(msgspec.Struct):
@@ -160,4 +159,4 @@ class StdinConsumer:
         return any(monotonic() - one.since > _SETTLED_S for one in self._crew.staying())
 
     def close(self) -> None:
-        self._crew.end(_CUT_S)
+        self._crew.end(CUT_S)
