@@ -2,7 +2,7 @@
 
     main.py      the process: listeners, leaving
     server.py    the WSGI server: bounds on how long a request may take to come and an answer to be taken
-    crowd.py     who is connected, and who goes when there is no place
+    crowd.py     who is connected, and who goes when there is no place; departure.py who has gone by themselves
     app.py       the Flask application: which part answers what, errors, guard
     guard.py     who may ask: Host and Origin checks, security headers
     logins.py    who is asking: sessions, bearer tokens, the login and set-up forms
@@ -15,7 +15,7 @@
     routes.py    the table of the API: path, what it takes, what it answers, the operation behind it
     takes.py     the queries and bodies those routes take
     api.py       /api/v1 from that table; openapi.py the document from the same table
-    frame.py     what every page wears: navigation, language, theme, the live stream, static files
+    frame.py     what every page wears: navigation, language, theme, static files; live.py its live part as events
     words.py     the languages; said.py what operations say, in them; formats.py numbers as people read them
     pages/       the dashboard, a module a page; templates/, static/, translations/ are its texts and looks
 

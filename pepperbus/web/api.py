@@ -1,7 +1,8 @@
-"""/api/v1: the table of routes.py over HTTP, with one shape for every error. Floor 5."""
+"""/api/v1: the table of routes.py over HTTP. Floor 5."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
@@ -12,10 +13,11 @@ import gevent.queue
 import msgspec
 from flask import Blueprint, Response, request
 
-from pepperbus import errors
+from pepperbus.errors import PepperbusError
 from pepperbus.operations.results import to_json
-from pepperbus.web import logins, openapi
+from pepperbus.web import departure, logins, openapi
 from pepperbus.web.desk import Desk
+from pepperbus.web.failures import error, told
 from pepperbus.web.routes import ROUTES
 from pepperbus.web.table import Call, Route
 
@@ -23,26 +25,6 @@ PREFIX = "/api/v1"
 _STREAMS = 32
 _QUIET_S = 15.0
 _LOOK_AGAIN_S = 10.0
-
-#: The first class that fits decides: HTTP status and the error's stable code.
-_ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
-    (errors.Forbidden, 403, "forbidden"),
-    (errors.NotFound, 404, "not_found"),
-    (errors.UsageError, 400, "usage"),
-    (errors.ConfigError, 422, "configuration"),
-    (errors.NotReachable, 503, "not_reachable"),
-    (errors.StorageUnknown, 504, "storage_unknown"),
-    (errors.StorageUnavailable, 503, "storage_unavailable"),
-    (errors.StorageRefused, 503, "storage_refused"),
-    (errors.TooManyTries, 429, "too_many_tries"),
-    (errors.PepperbusError, 409, "refused"),
-)
-
-
-def error(status: int, code: str, message: str, details: list[str] | None = None) -> Response:
-    """The one shape of an error."""
-    body = openapi.Error(openapi.ErrorDetail(code, message, details or []))
-    return Response(msgspec.json.encode(body), status, mimetype="application/json")
 
 
 def blueprint(desk: Desk) -> Blueprint:
@@ -68,7 +50,7 @@ def _view(desk: Desk, route: Route, streams: Any) -> Any:
             return error(400, "usage", str(refused))
         except RecursionError:
             return error(400, "usage", "the body is nested too deeply")
-        except errors.PepperbusError as failure:
+        except PepperbusError as failure:
             return told(failure)
         if route.stream:
             return _streamed(result, streams, logins.witness(desk))
@@ -77,18 +59,12 @@ def _view(desk: Desk, route: Route, streams: Any) -> Any:
     return view
 
 
-def told(failure: errors.PepperbusError) -> Response:
-    """What became of an operation that raised."""
-    status, code = next((status, code) for kind, status, code in _ERRORS if isinstance(failure, kind))
-    details = list(failure.mistakes) if isinstance(failure, errors.ConfigError) else []
-    return error(status, code, str(failure), details)
-
-
 def _streamed(events: Iterator[Any], streams: Any, may_go_on: Callable[[], bool]) -> Response:
     if not streams.acquire(blocking=False):
         return error(503, "too_many", f"{_STREAMS} streams are open already")
     ready: Any = gevent.queue.Queue(1000)
     feeder = gevent.spawn(_feed, events, ready)
+    departure.of(request.environ).rawlink(lambda _gone: ready.shutdown(immediate=True))
 
     def close() -> None:
         feeder.kill()
@@ -101,14 +77,15 @@ def _streamed(events: Iterator[Any], streams: Any, may_go_on: Callable[[], bool]
 
 
 def _feed(events: Iterator[Any], ready: Any) -> None:
-    for event in events:
-        ready.put(event)
+    with contextlib.suppress(gevent.queue.ShutDown):
+        for event in events:
+            ready.put(event)
 
 
 def _sent(ready: Any, may_go_on: Callable[[], bool]) -> Iterator[bytes]:
-    """Server-sent events, and a comment when nothing happens: only writing shows that the reader has gone.
+    """Server-sent events, and a comment when nothing happens: only writing shows that the reader's machine vanished.
 
-    Ends when the reader's login does.
+    Ends when the reader leaves, or their login ends.
     """
     yield b": begin\n\n"
     looked = monotonic()
@@ -121,3 +98,5 @@ def _sent(ready: Any, may_go_on: Callable[[], bool]) -> Iterator[bytes]:
             yield b"data: " + to_json(ready.get(timeout=_QUIET_S)) + b"\n\n"
         except gevent.queue.Empty:
             yield b": quiet\n\n"
+        except gevent.queue.ShutDown:
+            return

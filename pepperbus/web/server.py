@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import gevent
+from gevent.event import Event
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
+from pepperbus.web import departure
 from pepperbus.web.crowd import Crowd, Visitor
+from pepperbus.web.departure import Departure
 
 # The stubs of both lack methods that are overridden here, and do not know that arguments are handed through.
 _AnyHandler: Any = WSGIHandler
@@ -116,15 +119,31 @@ class _Handler(_AnyHandler):
         self._visitor = visitor
         self._bounds = server.bounds
         self._incoming = _Incoming(sock, visitor, server.bounds)
+        self._departure: Departure | None = None
         super().__init__(sock, address, server, io.BufferedReader(self._incoming, _BUFFER))
 
     def handle_one_request(self) -> Any:
         self._incoming.expect_request()
         return super().handle_one_request()
 
+    def get_environ(self) -> Any:
+        environ = super().get_environ()
+        environ[departure.KEY] = self._watch
+        return environ
+
+    def _watch(self) -> Event:
+        if self._departure is None:
+            self._departure = Departure(self.socket)
+        return self._departure.gone
+
     def handle_one_response(self) -> None:
         self._incoming.expect_body()
-        super().handle_one_response()
+        try:
+            super().handle_one_response()
+        finally:
+            if self._departure is not None:
+                self._departure.stop()
+                self._departure = None
         if self._incoming.late:  # what comes next is the rest of this request and must not be taken for another
             self.close_connection = True
 

@@ -15,6 +15,7 @@ import gevent
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from gevent.event import Event
 from jinja2 import BytecodeCache
 from jinja2.bccache import Bucket
 
@@ -26,7 +27,7 @@ from pepperbus.ids import IdGenerator
 from pepperbus.job import Job
 from pepperbus.log import Log
 from pepperbus.storage.contract import Outcome, Push, Settle
-from pepperbus.web import frame
+from pepperbus.web import live
 from pepperbus.web.app import create_app
 from pepperbus.web.desk import Desk, SharedOffice
 from pepperbus.web.formats import sparkline
@@ -441,23 +442,26 @@ def test_live_pages_share_a_rendering_and_keep_to_their_share(monkeypatch: pytes
     """Many pages opened at once must not hold up the hub: the heartbeat of this process goes through it."""
     rendered: list[tuple[float, float]] = []
 
-    def dear(template: str, build: Any) -> str:
+    def dear(template: str, build: Any) -> bytes:
         began = time.monotonic()
         end = time.thread_time() + 0.05
         while time.thread_time() < end:
             pass
         rendered.append((began, time.monotonic()))
-        return f"data: {template}\n\n"
+        return f"data: {template}\n\n".encode()
 
-    monkeypatch.setattr(frame, "_render", dear)
-    monkeypatch.setattr(frame, "_pace", frame._Pace())
+    monkeypatch.setattr(live, "_render", dear)
+    monkeypatch.setattr(live, "_pace", live._Pace())
     pages = [f"page{n % 3}" for n in range(60)]
-    opened = [gevent.spawn(frame._event, page, dict, 60.0, f"key {page}") for page in pages]
+    opened = [gevent.spawn(live._event, page, dict, 60.0, f"key {page}", Event()) for page in pages]
     beats = 0
     while not all(one.ready() for one in opened):
         gevent.sleep(0.005)
         beats += 1
-    assert [one.get() for one in opened] == [f"data: {page}\n\n" for page in pages]
+    assert [one.get().data for one in opened] == [f"data: {page}\n\n".encode() for page in pages]
+    left = Event()
+    left.set()
+    assert live._event("page4", dict, 60.0, "key page4", left) is None, "nothing is rendered for who has gone"
     assert len(rendered) == 3
     gaps = [later[0] - earlier[1] for earlier, later in itertools.pairwise(rendered)]
     assert min(gaps) >= 0.3, "nine times its own time is left to others"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import threading
 import time
 import urllib.request
@@ -12,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import gevent.lock
 import gevent.ssl
 import pytest
+from flask import Flask
+from jinja2 import DictLoader
 
+from pepperbus.web import live
 from pepperbus.web.crowd import Crowd
 from pepperbus.web.server import Bounds, WebServer
 from tests.process.test_web_reach import cert
@@ -37,8 +42,9 @@ def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 class Served:
     """A server in a thread with a hub of its own."""
 
-    def __init__(self, crowd: Crowd, bounds: Bounds, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, crowd: Crowd, bounds: Bounds, context: ssl.SSLContext | None = None, app: Any = None) -> None:
         self._ready = threading.Event()
+        self._app = app or application
         self._crowd, self._bounds = crowd, bounds
         self._tls = {"ssl_context": context} if context else {}
         self._thread = threading.Thread(target=self._run)
@@ -55,7 +61,7 @@ class Served:
         self._open.start(self.gate.set)
         environ = {"pepperbus.gate": self.gate}
         server = WebServer(
-            ("127.0.0.1", 0), application, self._crowd, self._bounds, environ=environ, error_log=None, **self._tls
+            ("127.0.0.1", 0), self._app, self._crowd, self._bounds, environ=environ, error_log=None, **self._tls
         )
         server.start()
         self.port: int = server.address[1]
@@ -87,8 +93,10 @@ class Served:
 def serve() -> Iterator[Any]:
     made: list[Served] = []
 
-    def start(crowd: Crowd | None = None, bounds: Bounds = SHORT, context: ssl.SSLContext | None = None) -> Served:
-        made.append(Served(crowd or Crowd(lambda _: None), bounds, context))
+    def start(
+        crowd: Crowd | None = None, bounds: Bounds = SHORT, context: ssl.SSLContext | None = None, app: Any = None
+    ) -> Served:
+        made.append(Served(crowd or Crowd(lambda _: None), bounds, context, app))
         return made[-1]
 
     yield start
@@ -213,3 +221,64 @@ def test_tls_is_agreed_upon_in_time(serve: Any, tmp_path: Path) -> None:
     with trusting.wrap_socket(served.connect(), server_hostname="localhost") as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert client.recv(99).startswith(b"HTTP/1.1 200 OK")
+
+
+def quiet_pages() -> Flask:
+    """Whose live part never changes, and is looked at once a minute: nothing is written that could show who has gone."""
+    app = Flask(__name__)
+    app.jinja_loader = DictLoader({"page": "{% block live %}still{% endblock %}"})
+    app.add_url_rule("/", "page", lambda: live.stream("page", dict, 60.0, "one for all"))
+    return app
+
+
+FOLLOW = b"GET / HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n"
+
+
+def begins(sock: socket.socket) -> bool:
+    told = b""
+    while b"data: still" not in told:
+        piece = sock.recv(4096)
+        told += piece
+        if not piece or told.startswith(b"HTTP/1.1 503 "):
+            return False
+    return True
+
+
+def test_who_closes_a_live_page_frees_its_place_at_once(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd = Crowd(lambda _: None)
+    served = serve(crowd, Bounds(), app=quiet_pages())
+    for how, most in (("close", live.MOST), ("reset", 20), ("say more first", 20)):
+        monkeypatch.setattr(live, "_places", gevent.lock.BoundedSemaphore(most))
+        pages = [served.connect(FOLLOW) for _ in range(most)]
+        assert all(begins(page) for page in pages)
+        with served.connect(FOLLOW) as one_too_many:
+            assert not begins(one_too_many)
+        for page in pages:
+            if how == "reset":
+                page.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if how == "say more first":
+                page.sendall(b"GET /next HTTP/1.1\r\n")
+            page.close()
+        until(lambda: not crowd._here)
+        assert live._places.counter == most, how
+
+
+def test_who_leaves_by_tls_frees_the_place_too(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_places", gevent.lock.BoundedSemaphore(1))
+    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert(tmp_path), tmp_path / "key.pem")
+    served = serve(bounds=Bounds(), context=context, app=quiet_pages())
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    for _again in range(2):
+        with trusting.wrap_socket(served.connect(), server_hostname="localhost") as client:
+            client.sendall(FOLLOW)
+            assert begins(client)  # type: ignore[arg-type]
+        until(lambda: live._places.counter == 1)
+
+
+def test_a_watched_connection_serves_the_next_request_as_well(serve: Any) -> None:
+    served = serve(bounds=Bounds(), app=quiet_pages())
+    with served.connect(b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n") as sock:
+        assert sock.recv(4096).startswith(b"HTTP/1.1 404 ")
+        sock.sendall(FOLLOW)
+        assert begins(sock)
