@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
@@ -15,7 +14,7 @@ from flask import Blueprint, Response, request
 
 from pepperbus.errors import PepperbusError
 from pepperbus.operations.results import to_json
-from pepperbus.web import departure, logins, openapi
+from pepperbus.web import logins, openapi
 from pepperbus.web.desk import Desk
 from pepperbus.web.failures import error, told
 from pepperbus.web.routes import ROUTES
@@ -64,7 +63,6 @@ def _streamed(events: Iterator[Any], streams: Any, may_go_on: Callable[[], bool]
         return error(503, "too_many", f"{_STREAMS} streams are open already")
     ready: Any = gevent.queue.Queue(1000)
     feeder = gevent.spawn(_feed, events, ready)
-    departure.of(request.environ).rawlink(lambda _gone: ready.shutdown(immediate=True))
 
     def close() -> None:
         feeder.kill()
@@ -77,15 +75,14 @@ def _streamed(events: Iterator[Any], streams: Any, may_go_on: Callable[[], bool]
 
 
 def _feed(events: Iterator[Any], ready: Any) -> None:
-    with contextlib.suppress(gevent.queue.ShutDown):
-        for event in events:
-            ready.put(event)
+    for event in events:
+        ready.put(event)
 
 
 def _sent(ready: Any, may_go_on: Callable[[], bool]) -> Iterator[bytes]:
-    """Server-sent events, and a comment when nothing happens: only writing shows that the reader's machine vanished.
+    """Server-sent events, and a comment when nothing happens: only writing shows that the reader has gone.
 
-    Ends when the reader leaves, or their login ends.
+    Ends when the reader's login does.
     """
     yield b": begin\n\n"
     looked = monotonic()
@@ -98,5 +95,3 @@ def _sent(ready: Any, may_go_on: Callable[[], bool]) -> Iterator[bytes]:
             yield b"data: " + to_json(ready.get(timeout=_QUIET_S)) + b"\n\n"
         except gevent.queue.Empty:
             yield b": quiet\n\n"
-        except gevent.queue.ShutDown:
-            return

@@ -11,7 +11,7 @@ from pepperbus import errors
 from pepperbus.accounts.model import EVERYWHERE, Right
 from pepperbus.log import Log
 from pepperbus.operations.rights import require
-from pepperbus.web import api, frame, guard, health, legacy, logins, pages, pushing
+from pepperbus.web import api, failures, frame, guard, health, legacy, logins, pages, pushing
 from pepperbus.web.desk import Desk
 from pepperbus.web.metrics import CONTENT_TYPE, Exposition
 
@@ -28,7 +28,7 @@ def create_app(desk: Desk, log: Log) -> Flask:
     def check() -> Response | None:
         forms, jobs = legacy.named(request.path) is not None, pushing.named(request.path)
         reason = guard.refusal(request, desk.base.config, forms=forms, any_type=jobs)
-        return api.error(403, "forbidden", reason) if reason else None
+        return failures.error(403, "forbidden", reason) if reason else None
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -60,16 +60,16 @@ def create_app(desk: Desk, log: Log) -> Flask:
         if pages.answers.wants_page():
             return pages.answers.http_error(failure)
         code = (failure.name or "error").lower().replace(" ", "_")
-        return api.error(failure.code or 500, code, failure.description or "")
+        return failures.error(failure.code or 500, code, failure.description or "")
 
     @app.errorhandler(errors.PepperbusError)
     def refused(failure: errors.PepperbusError) -> Response:
-        return api.told(failure)
+        return failures.told(failure)
 
     @app.errorhandler(Exception)
     def bug(failure: Exception) -> Response:
         log.error("web_bug", f"{type(failure).__name__}: {failure}", path=request.path)
-        return api.error(500, "bug", "the sidecar failed at this; its log says more")
+        return failures.error(500, "bug", "the sidecar failed at this; its log says more")
 
     app.after_request(guard.harden)
     return app

@@ -21,7 +21,7 @@ from pepperbus.accounts.patience import Patience
 from pepperbus.errors import Forbidden, PepperbusError, TooManyTries
 from pepperbus.log import Log
 from pepperbus.operations import logins
-from pepperbus.web import oidc
+from pepperbus.web import failures, oidc
 from pepperbus.web.desk import Desk
 
 OPEN_PATHS = ("/healthz", "/readyz", "/login", oidc.START, oidc.BACK, "/setup", "/look", "/api/v1/openapi.json")
@@ -268,9 +268,7 @@ class _Door:
 
 
 def abort_response(message: str) -> Response:
-    from pepperbus.web.api import error
-
-    response = error(401, "unauthorized", message)
+    response = failures.error(401, "unauthorized", message)
     response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
