@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
@@ -14,7 +15,7 @@ from flask import Blueprint, Response, request
 
 from pepperbus.errors import PepperbusError
 from pepperbus.operations.results import to_json
-from pepperbus.web import logins, openapi
+from pepperbus.web import departure, logins, openapi
 from pepperbus.web.desk import Desk
 from pepperbus.web.failures import error, told
 from pepperbus.web.routes import ROUTES
@@ -63,6 +64,7 @@ def _streamed(events: Iterator[Any], streams: Any, may_go_on: Callable[[], bool]
         return error(503, "too_many", f"{_STREAMS} streams are open already")
     ready: Any = gevent.queue.Queue(1000)
     feeder = gevent.spawn(_feed, events, ready)
+    departure.of(request.environ).rawlink(lambda _gone: ready.shutdown(immediate=True))
 
     def close() -> None:
         feeder.kill()
@@ -75,14 +77,15 @@ def _streamed(events: Iterator[Any], streams: Any, may_go_on: Callable[[], bool]
 
 
 def _feed(events: Iterator[Any], ready: Any) -> None:
-    for event in events:
-        ready.put(event)
+    with contextlib.suppress(gevent.queue.ShutDown):
+        for event in events:
+            ready.put(event)
 
 
 def _sent(ready: Any, may_go_on: Callable[[], bool]) -> Iterator[bytes]:
-    """Server-sent events, and a comment when nothing happens: only writing shows that the reader has gone.
+    """Server-sent events, and a comment when nothing happens: only writing shows that the reader's machine vanished.
 
-    Ends when the reader's login does.
+    Ends when the reader leaves, or their login ends.
     """
     yield b": begin\n\n"
     looked = monotonic()
@@ -95,3 +98,5 @@ def _sent(ready: Any, may_go_on: Callable[[], bool]) -> Iterator[bytes]:
             yield b"data: " + to_json(ready.get(timeout=_QUIET_S)) + b"\n\n"
         except gevent.queue.Empty:
             yield b": quiet\n\n"
+        except gevent.queue.ShutDown:
+            return
