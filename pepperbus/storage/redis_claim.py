@@ -40,18 +40,25 @@ class _Holding:
     owner meanwhile it may not run yet: the verdict that is still to come would take it away while it runs.
     """
 
-    __slots__ = ("leaving", "pointers", "shared_since", "suspect_until", "turn")
+    __slots__ = ("leaving", "losses", "pointers", "shared_since", "suspect_until", "turn")
 
-    def __init__(self) -> None:
+    def __init__(self, losses: int) -> None:
         self.pointers: dict[int, bytes] = {}
         self.leaving: dict[int, bytes] = {}
         self.suspect_until = 0.0  # monotonic s; 0: nothing is doubted
         self.shared_since = 0.0  # monotonic s: since when another owner was seen to have the same too (Pika)
         self.turn = BoundedSemaphore(1)
+        self.losses = losses  # connections that were lost when Redis was last believed
 
     def doubt(self) -> None:
         """A claim may have moved what nobody here knows of."""
         self.suspect_until = time.monotonic() + SUSPECT_S
+
+    def believe(self, losses: int) -> None:
+        """Behind a lost connection there may be a Redis that forgot the last verdicts: look once at what it says we hold."""
+        if losses != self.losses:
+            self.losses = losses
+            self.suspect_until = self.suspect_until or time.monotonic()
 
     def known(self) -> set[bytes]:
         return {*self.pointers.values(), *self.leaving.values()}
@@ -92,7 +99,7 @@ class Claims:
     @contextmanager
     def _claiming(self, topic: str, owner: str) -> Iterator[_Holding]:
         """A claim's turn."""
-        holding = self._holdings.setdefault((topic, owner), _Holding())
+        holding = self._holding(topic, owner)
         if not holding.turn.acquire(timeout=self._link.pool.timeout):
             raise StorageUnavailable(f"{self._link.pool.address}: another claim of {topic} still waits for its answer")
         try:
@@ -103,8 +110,15 @@ class Claims:
         finally:
             holding.turn.release()
 
+    def _holding(self, topic: str, owner: str) -> _Holding:
+        found = self._holdings.get((topic, owner))
+        if found is None:
+            found = self._holdings[topic, owner] = _Holding(self._link.pool.losses)
+        return found
+
     def _lease(self, connection: Connection, keys: Keys, n: int, owner: str, holding: _Holding) -> list[Leased]:
         self._announce(connection, owner)
+        holding.believe(self._link.pool.losses)
         leased: list[Leased] = []
         if holding.suspect_until:
             until = holding.suspect_until
@@ -129,7 +143,10 @@ class Claims:
     def goes_along(self, topic: str, owner: str) -> bool:
         """Whether a claim may be made blindly, in one trip with something else."""
         holding = self._holdings.get((topic, owner))
-        return not self._link.pika and holding is not None and not holding.suspect_until
+        if holding is None or self._link.pika:
+            return False
+        holding.believe(self._link.pool.losses)
+        return not holding.suspect_until
 
     def lease_along(self, topic: str, n: int, owner: str, other: Along) -> list[Leased] | None:
         """`lease` in one trip with another's commands, which go first; `other` hears their answers and may raise.

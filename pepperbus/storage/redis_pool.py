@@ -37,12 +37,13 @@ class Pool:
     """Up to `size` connections to one Redis: as many trips as that are under way at once, the others wait in line.
 
     No trip takes longer than `timeout` seconds, the wait included. While Redis cannot be reached, trips fail at once
-    between two attempts to connect, and `log` gets a line a minute.
+    between two attempts to connect, and `log` gets a line a minute. `losses`: how many connections ended by themselves.
     """
 
     def __init__(self, address: Address, timeout: float, size: int = 4, log: Log | None = None) -> None:
         self.address = address
         self.timeout = timeout
+        self.losses = 0
         self._idle: list[Connection] = []
         self._turns = BoundedSemaphore(size)
         self._log = log
@@ -68,6 +69,8 @@ class Pool:
     def take_back(self, connection: Connection) -> None:
         if connection.usable:
             self._idle.append(connection)
+        else:
+            self.losses += 1
         self._turns.release()
 
     def _take(self, deadline: float) -> Connection:
@@ -77,6 +80,7 @@ class Pool:
                 connection.deadline, connection.changed = deadline, False
                 return connection
             connection.drop()
+            self.losses += 1
         if time.monotonic() < self._retry_at:
             raise StorageUnavailable(self._trouble)
         try:
