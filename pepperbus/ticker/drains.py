@@ -1,6 +1,7 @@
 """Moves what lies in a topic's old storage into its new one, in small steps, each safe at any moment. Floor 4.
 
-Ready jobs are leased before they are copied, so that no other node starts them meanwhile; delayed and dead ones nobody takes.
+Ready jobs are leased before they are copied, so that no worker of the old configuration starts them meanwhile. Delayed ones
+stay where they are when they are due soon, and go as ready ones then; dead ones nobody takes.
 The ids of a step become a text of the new storage in the same transaction that stores the jobs (`Storage.swap`): a ticker that
 died between copying and removing finds there what was copied, and removes it, whatever has become of the jobs since.
 """
@@ -8,7 +9,6 @@ died between copying and removing finds there what was copied, and removes it, w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import gevent
 import msgspec
@@ -17,6 +17,7 @@ from pepperbus.clock import Clock
 from pepperbus.config.model import Config
 from pepperbus.config.sameness import Rule, rules
 from pepperbus.errors import PepperbusError, StorageError
+from pepperbus.family import beats
 from pepperbus.job import Job, State
 from pepperbus.log import Log
 from pepperbus.names import split_owner
@@ -26,8 +27,12 @@ from pepperbus.storage.drains import Drain
 
 _STEP = 100
 _BUSY_S, _IDLE_S = 0.01, 1.0
-#: So long (ms) after it began a drain is not over, however empty the old storage: gateways take a reload one by one.
-_LEAST_MS = 5_000
+#: So long (ms) after it began a drain is not over, however empty the old storage: gateways take a reload one by one, and one
+#: that stood still pushes by the old configuration when it goes on, unless it was ended for that.
+_LEAST_MS = int(beats.LIMIT_S * 1000) + 3_000
+#: A worker that has not been reloaded yet may start a delayed job once it is due: only those that are due later than a step
+#: takes, at the slowest storage and by any node's clock (ms), are copied as they lie.
+_SOON_MS = 30_000
 _NOTE_EVERY = 20  # steps between two notes of how far it is
 
 
@@ -155,7 +160,8 @@ class Mover:
     def step(self) -> int:
         """Move some jobs; how many. 0: there are none to move now, `left` says how many are still with workers."""
         self.steps += 1
-        for take in (self._ready, partial(self._lying, State.DELAYED), partial(self._lying, State.DEAD)):
+        self._source.promote(self.topic, self._clock.now_ms())
+        for take in (self._ready, self._delayed, self._dead):
             if batch := take():
                 self._store(batch)
                 self._remove([push.job_id for push in batch])
@@ -196,8 +202,18 @@ class Mover:
     def _ready(self) -> list[Push]:
         return [_from_lease(one) for one in self._source.lease(self.topic, _STEP, self._owner)]
 
-    def _lying(self, state: State) -> list[Push]:
-        return [_from_stored(one) for one in self._source.peek(self.topic, state, "", _STEP).jobs]
+    def _delayed(self) -> list[Push]:
+        later, cursor = self._clock.now_ms() + _SOON_MS, ""
+        while True:
+            page = self._source.peek(self.topic, State.DELAYED, cursor, _STEP)
+            found = [_from_stored(one) for one in page.jobs if one.due_ms > later]
+            if found or not page.cursor:
+                return found
+            cursor = page.cursor
+            gevent.sleep(0)  # many may be due soon, and an embedded storage answers at once
+
+    def _dead(self) -> list[Push]:
+        return [_from_stored(one) for one in self._source.peek(self.topic, State.DEAD, "", _STEP).jobs]
 
     def _release(self) -> None:
         """What a ticker before us had leased to move it never ran: it must not count as a crash."""

@@ -108,7 +108,7 @@ def test_everything_moves_with_its_past_and_what_runs_is_settled_where_it_lies(m
     assert move.old.depth(TOPIC)[:4] == (0, 0, 1, 0), "what a worker has stays until it is settled"
     assert (move.record().state, move.record().left) == ("moving", 1)
     move.old.settle(
-        "test/worker.orders.0/1", [Settle(TOPIC, ids[State.LEASED][0], Outcome.RETRY, move.clock.now_ms() + 9)]
+        "test/worker.orders.0/1", [Settle(TOPIC, ids[State.LEASED][0], Outcome.RETRY, move.clock.now_ms() + 90_000)]
     )
     ticker = move.ticker()
     finish(ticker)
@@ -187,6 +187,39 @@ def test_what_a_dead_ticker_copied_is_never_back_in_line(move: Move, monkeypatch
     monkeypatch.setattr(move.old, "release", looked_at)
     finish(move.ticker("test/ticker/2"))
     assert move.lies(move.new, State.READY) == copied
+
+
+@pytest.mark.parametrize("due_s", [1, 10])
+def test_a_delayed_job_that_becomes_due_while_it_is_copied_runs_once(
+    move: Move, monkeypatch: pytest.MonkeyPatch, due_s: int
+) -> None:
+    """A worker that has not been reloaded yet looks for due jobs of the old storage in the middle of every step."""
+    now_ms, slow_s, late = move.clock.now_ms(), 12, "late/worker.orders.0/1"
+    soon, far = [IDS.next() for _ in range(120)], [IDS.next() for _ in range(3)]
+    move.old.push([Push(i, b"soon", (TOPIC,), now_ms + due_s * 1000) for i in soon])
+    move.old.push([Push(i, b"far", (TOPIC,), now_ms + 3_600_000) for i in far])
+    move.begin()
+    ran: list[int] = []
+    swap = move.new.swap
+
+    def slowly(*words: Any) -> str:
+        said = swap(*words)
+        move.clock.advance(slow_s)
+        move.old.promote(TOPIC, move.clock.now_ms())
+        ran.extend(one.job_id for one in move.old.lease(TOPIC, 10, late))
+        return said
+
+    monkeypatch.setattr(move.new, "swap", slowly)
+    ticker = move.ticker()
+    finish(ticker)
+    move.old.settle(late, [Settle(TOPIC, job_id, Outcome.DONE) for job_id in ran])
+    move.clock.advance(due_s)
+    finish(ticker)
+    copied = move.lies(move.new, State.READY) + move.lies(move.new, State.DELAYED)
+    assert ran, "else this shows nothing"
+    assert sorted(copied + ran) == sorted(soon + far), "each once, here or there"
+    assert move.lies(move.new, State.DELAYED) == far
+    assert move.record().state == "done"
 
 
 def test_what_makes_a_job_the_only_one_of_its_kind_comes_with_it(move: Move) -> None:
