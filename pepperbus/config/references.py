@@ -62,8 +62,10 @@ def _content(file: Path) -> str:
         raise ValueError(f"{file} cannot be read: {error.strerror}") from None
     except ValueError:
         raise ValueError(f"{file} is not UTF-8 text") from None
-    if not text or len(data) > MOST_BYTES:
-        raise ValueError(f"{file} is {'empty' if not text else 'no file of a secret: it is too long'}")
+    if not text:
+        raise ValueError(f"{file} is empty")
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"{file} is no file of a secret: it is too long")
     if any(ord(c) < 32 or ord(c) == 127 for c in text):
         raise ValueError(f"{file} holds more than one line; the secret alone is wanted")
     return text

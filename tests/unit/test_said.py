@@ -15,17 +15,21 @@ from pepperbus.web.said import reason, said, sentences
 ROOT = Path(pepperbus.__file__).parent
 CHECK = (
     *("values", "queue", "command", "schedules", "timing", "joboptions", "canary", "canary_check", "limits", "check"),
-    *("alarms", "backoff", "intakes", "load", "node", "reach", "references", "source", "tracing"),
+    *("alarms", "backoff", "intakes", "load", "node", "reach", "references", "signon", "source", "tracing"),
 )
 OPERATIONS = (
     *("queues", "queue_text", "schedules", "drain", "office", "push", "closing", "rights", "jobs", "replays", "find"),
     *("errors", "marks", "history", "elsewhere", "consumer", "consumers", "samples", "pause", "purge", "alarms"),
     *("alarm_files", "deploys", "storage_files", "imports", "versions", "users", "tokens", "logins", "sessions"),
+    *("exports", "gateway_client", "steer", "office", "drafts", "node_file", "queue_files", "life", "tail", "failed"),
 )
 ELSEWHERE = (
     *("accounts/audit.py", "accounts/directory.py", "accounts/model.py", "accounts/passwords.py"),
     *("accounts/sessions.py", "accounts/store.py", "alarms/store.py", "replay/store.py", "replay/tables.py"),
-    *("names.py", "ids.py", "web/pages/schedule_edit.py", "web/oidc.py"),
+    *("names.py", "ids.py", "web/pages/schedule_edit.py", "web/oidc.py", "web/replays.py", "web/errands.py"),
+    *("master/control.py", "master/listeners.py", "nodes/errands.py", "storage/__init__.py", "storage/embedded.py"),
+    *("storage/embedded_compact.py", "storage/embedded_engine.py", "storage/embedded_file.py"),
+    *("storage/redis_facts.py", "storage/redis_push.py", "storage/redis_url.py", "storage/redis_wire.py"),
     *("alarms/mail.py", "alarms/service.py", "alarms/webhook.py"),
     *("ticker/alarms.py", "ticker/drains.py", "ticker/intake_elements.py", "ticker/intake_source.py"),
     *("ticker/intake_store.py", "ticker/replay_second.py", "ticker/replays.py", "ticker/schedules.py"),
@@ -35,13 +39,15 @@ SOURCES = (
     *(ROOT / "operations" / f"{one}.py" for one in OPERATIONS),
     *(ROOT / one for one in ELSEWHERE),
 )
+#: Sentences that are returned, yielded or gathered: how the node is, what a storage says of itself, who must not be reached.
+TOLD = (ROOT / "config" / "reach.py", ROOT / "operations" / "status.py", ROOT / "storage" / "redis_facts.py")
 #: Where reasons are given: `reason=` and `detail=`, what those names become, and what a transport fails with.
 REASONS = (
     *("verdict.py", "paced.py", "fastcgi_exchange.py", "fastcgi_pool.py", "fpm_status.py", "http.py"),
     *("http_connection.py", "command_answers.py", "command_crew.py", "command_exec.py", "command_stdin.py"),
 )
 #: Nothing but blanks between marks: another's sentence with a place in front, found by its parts or shown as it is.
-BARE = {"{1}: {2}", "{1}{2}", "{1}", "{1}: {2}: {3}", "{1}: {2}{3}", "{1} is {2}"}
+BARE = {"{1}: {2}", "{1}{2}", "{1}", "{1}: {2}: {3}", "{1}: {2}{3}"}
 #: Reasons that are nothing but another's words.
 OTHERS = {"‹x›: ‹x›", "‹x›: ‹x›: ‹x›"}
 #: Where the autoscaling's reasons are made; as they are put together.
@@ -102,6 +108,29 @@ def given(file: Path) -> Iterator[str]:
             for part in one.values if isinstance(one, ast.BoolOp) else [one]:
                 if " " in (text := _sentence(part).removeprefix("{1}: ")):
                     yield _BLANK.sub(lambda blank: "‹x›", text)
+
+
+def told(file: Path) -> Iterator[str]:
+    """Sentences of several words that it returns, yields, appends or puts into a list it makes."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        found: list[ast.expr | None] = []
+        if isinstance(node, ast.Return | ast.Yield):
+            found = [node.value]
+        elif isinstance(node, ast.ListComp):
+            found = [node.elt]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "append":
+            found = list(node.args)
+        for text in (_sentence(one) for one in found if one is not None):
+            if len(re.findall(r"[A-Za-z]{2,}", _BLANK.sub("", text))) > 1:
+                yield text
+
+
+@pytest.mark.parametrize("file", TOLD, ids=lambda file: f"{file.parent.name}.{file.stem}")
+def test_what_is_told_of_the_node_has_its_chinese(file: Path) -> None:
+    sentences = [_BLANK.sub("‹x›", text) for text in told(file)]
+    assert sentences
+    commands = ("CONFIG SET ",)
+    assert not [text for text in sentences if said(text, "zh") == text and not text.startswith(commands)]
 
 
 @pytest.mark.parametrize("name", REASONS)
