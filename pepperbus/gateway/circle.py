@@ -7,18 +7,17 @@ one gets it. Other nodes are not asked. Knows groups and the kin; the shapes of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from pepperbus.gateway import entries
 from pepperbus.gateway.entries import Id
 from pepperbus.gateway.group import Absent, Group, Pending
+from pepperbus.gateway.handout import Handout
+from pepperbus.gateway.place import Place
+from pepperbus.gateway.process import Process
 from pepperbus.wire import resp
-
-if TYPE_CHECKING:
-    from pepperbus.gateway.handout import Place
-    from pepperbus.gateway.session import Front
 
 
 class Held(NamedTuple):
@@ -102,9 +101,10 @@ _count = msgspec.msgpack.Decoder(int)
 class Circle:
     """The groups of all gateways of this node, seen from one of them."""
 
-    def __init__(self, front: Front, ask: Callable[[bytes], list[bytes]]) -> None:
+    def __init__(self, process: Process, handout: Handout, ask: Callable[[bytes], list[bytes]]) -> None:
         """`ask` asks all others; it may block and raises Unheard."""
-        self._front = front
+        self._process = process
+        self._handout = handout
         self._ask = ask
         self._elsewhere = Absent()
 
@@ -133,7 +133,7 @@ class Circle:
 
     def give(self, place: Place, give: Give, session: Any) -> list[bytes]:
         """The replies for what went to the reader, in the order in which it was asked for."""
-        place.group.consumer(give.to, self._front.clock.now_ms())
+        place.group.consumer(give.to, self._process.clock.now_ms())
         found = dict(self._give(place, give, session))
         if len(found) < len(give.jobs):
             for answer in self._ask(_encode(give)):
@@ -153,7 +153,7 @@ class Circle:
 
     def answer(self, asked: bytes) -> bytes:
         question = _question.decode(asked)
-        place = self._front.handout.places.get(question.topic)
+        place = self._handout.places.get(question.topic)
         if place is None:
             return b""  # this one has not read the new configuration yet, and has nothing of that topic
         match question:
@@ -166,11 +166,11 @@ class Circle:
             case Dismiss():
                 return _encode(self._dismiss(place, question.consumer))
             case Forget():
-                self._front.handout.forget(place, question.jobs)
+                self._handout.forget(place, question.jobs)
         return _encode(0)
 
     def _list(self, group: Group, wish: ListThem) -> list[Held]:
-        now_ms, found = self._front.clock.now_ms(), list[Held]()
+        now_ms, found = self._process.clock.now_ms(), list[Held]()
         for one in group.between(wish.low, wish.high, wish.consumer):
             if len(found) >= wish.n:
                 break
@@ -185,8 +185,8 @@ class Circle:
 
     def _give(self, place: Place, give: Give, session: Any) -> Given:
         """Another attempt for each, so that a poisonous one ends as dead."""
-        front, group = self._front, place.group
-        now_ms, now = front.clock.now_ms(), front.clock.monotonic()
+        clock, group = self._process.clock, place.group
+        now_ms, now = clock.now_ms(), clock.monotonic()
         given: Given = []
         for pending in filter(None, map(group.get, give.jobs)):
             if now_ms - pending.delivered_ms < give.idle_ms or give.owner not in (None, pending.consumer.name):
@@ -202,7 +202,7 @@ class Circle:
         """One attempt more; False when there is none left."""
         taken = pending.taken
         if taken.leased.attempt >= place.topic.attempts:
-            self._front.handout.fail(place.group.drop_all([pending]), "read again and never acknowledged")
+            self._handout.fail(place.group.drop_all([pending]), "read again and never acknowledged")
             return False
         taken.leased = taken.leased._replace(attempt=taken.leased.attempt + 1)
         taken.further += 1
@@ -212,7 +212,7 @@ class Circle:
     def _dismiss(self, place: Place, consumer: bytes) -> int:
         group = place.group
         had = group.between(entries.LOWEST, entries.HIGHEST, consumer)
-        self._front.handout.fail(group.drop_all(had), "its reader was deleted")
+        self._handout.fail(group.drop_all(had), "its reader was deleted")
         group.consumers.pop(consumer, None)
         return len(had)
 

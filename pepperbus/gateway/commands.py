@@ -84,9 +84,9 @@ def _log_in_slowly(session: Session, user: bytes, password: bytes, welcome: Call
 def _refused(session: Session, user: bytes) -> Wait:
     front = session.front
     address = session.client.decode().rpartition(":")[0] or "unix"
-    seconds, failures = front.throttle.failed(address, session.local, front.clock.monotonic())
+    seconds, failures = front.throttle.failed(address, session.local, session.process.clock.monotonic())
     name = user[:64].decode(errors="replace")
-    front.log.warning("login_failed", client=session.client.decode(), login=name, failures=failures)
+    session.process.log.warning("login_failed", client=session.client.decode(), login=name, failures=failures)
     return Wait(seconds, resp.error("ERR too many attempts" if failures > TOO_MANY else "ERR invalid password"))
 
 
@@ -205,8 +205,8 @@ def info(session: Session, args: resp.Command) -> Answer:
         "redis_mode:standalone",
         f"pepperbus_version:{__version__}",
         f"node:{front.routes.config.bus.node}",
-        f"process:{front.process}",
-        f"uptime_in_seconds:{int(front.clock.monotonic() - front.started)}",
+        f"process:{front.process.name}",
+        f"uptime_in_seconds:{int(front.process.clock.monotonic() - front.started)}",
         f"connected_clients:{front.clients()}",
         "loading:0",
         "",

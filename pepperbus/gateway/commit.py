@@ -21,8 +21,7 @@ from pepperbus.clock import Clock
 from pepperbus.config.model import StorageConfig
 from pepperbus.errors import StorageRefused, StorageUnavailable, StorageUnknown
 from pepperbus.gateway.flight import NO_ANSWER, Flight, Part
-from pepperbus.gateway.routes import QueueRoute
-from pepperbus.gateway.submission import STORED, UNAVAILABLE, UNKNOWN, Share, Submission, Waiter
+from pepperbus.gateway.submission import STORED, UNAVAILABLE, UNKNOWN, Destination, Share, Submission, Waiter
 from pepperbus.log import Log
 from pepperbus.storage.contract import Push, Storage
 
@@ -210,7 +209,7 @@ class Lane:
     def _answer(self, parts: Iterable[Part], outcome: int, text: str = "") -> None:
         """Report, count, wake workers, then tell each waiter once."""
         waiters: dict[Waiter, None] = {}
-        counted: dict[tuple[QueueRoute, float, int], int] = {}
+        counted: dict[tuple[Destination, float, int], int] = {}
         for part in parts:
             answer = part.answer
             if answer.report(outcome, text):
@@ -219,7 +218,7 @@ class Lane:
                     key = (route, answer.arrived, answer.outcome)
                     counted[key] = counted.get(key, 0) + jobs
         now = self._clock.monotonic()
-        stored: dict[QueueRoute, None] = {}
+        stored: dict[Destination, None] = {}
         for (route, arrived, result), jobs in counted.items():
             if result == STORED:
                 route.count_stored(jobs, now - arrived)

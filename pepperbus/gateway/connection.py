@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import gevent
 
 from pepperbus.gateway.commands import execute
-from pepperbus.gateway.express import Handful
+from pepperbus.gateway.handful import Handful
 from pepperbus.gateway.held import Slot
 from pepperbus.gateway.session import Answer, Block, Front, Goodbye, Later, Session, Wait
 from pepperbus.gateway.stream import Stream
@@ -158,7 +158,7 @@ class Connection:
 
     def broken(self, reason: str) -> None:
         if reason:
-            self._house.front.log.info("tls_failed", reason, client=self.session.client.decode())
+            self.session.process.log.info("tls_failed", reason, client=self.session.client.decode())
         self.close()
 
     def _work(self) -> None:
@@ -169,7 +169,7 @@ class Connection:
                 self._regulate()
             return
         session, parser, todo = self.session, self.parser, self._todo
-        session.arrived = self._house.front.turn
+        session.arrived = self.session.process.turn
         out: list[bytes] = []
         left = TURN
         while left > 0:
@@ -200,7 +200,7 @@ class Connection:
         try:
             answer: Answer = execute(self.session, args)
         except Exception as error:  # a bug of ours must cost this client one error, not everybody the process
-            self._house.front.log.error("command_failed", repr(error), command=args[0][:64].decode(errors="replace"))
+            self.session.process.log.error("command_failed", repr(error), command=args[0][:64].decode(errors="replace"))
             answer = resp.error("ERR internal error")
         if type(answer) is bytes:
             if self._replies:
@@ -219,7 +219,7 @@ class Connection:
             return
         assert isinstance(answer, Later | Block | Wait)
         self._held = True
-        slot = Slot(answer, self._let_go, self._house.front.log)
+        slot = Slot(answer, self._let_go, self.session.process.log)
         self._blocked = slot if slot.blocks else None
         if not self._replies:
             slot.first_in_line()
@@ -318,7 +318,7 @@ class Connection:
     def overdue(self) -> None:
         """Replies wait for the client to take them: not too many, not too long."""
         if self._stream.unsent > (self._house.max_unread if self.session.trusted else STRANGER_UNREAD):
-            self._house.front.log.warning("client_not_reading", client=self.session.client.decode())
+            self.session.process.log.warning("client_not_reading", client=self.session.client.decode())
             self.close()
         else:
             self._house.deadline(self, PARTIAL)

@@ -13,9 +13,9 @@ import gevent
 
 from pepperbus.clock import Clock
 from pepperbus.errors import StorageUnavailable, StorageUnknown
-from pepperbus.gateway.express import Handful, columns
+from pepperbus.gateway.handful import Handful, columns
+from pepperbus.gateway.once import OnceShare
 from pepperbus.gateway.submission import FULL, STORED, UNAVAILABLE, UNKNOWN, Share
-from pepperbus.gateway.unique import OnceShare
 from pepperbus.storage.contract import Push, Storage
 
 RETRY_AFTER = 0.05  # seconds before the one re-send of a write without answer

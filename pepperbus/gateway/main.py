@@ -22,6 +22,7 @@ from pepperbus.gateway.commit import Lane
 from pepperbus.gateway.handout import Handout
 from pepperbus.gateway.kin import Kin
 from pepperbus.gateway.neighbours import Neighbours
+from pepperbus.gateway.process import Process
 from pepperbus.gateway.routes import Routes
 from pepperbus.gateway.server import Server, listener
 from pepperbus.gateway.session import Front
@@ -74,23 +75,22 @@ class Gateway:
         neighbours = Neighbours(
             config.bus.run_dir, child.index, child.wakes, lambda queue: self._handout.waiting.pushed(queue)
         )
-        self._handout = Handout(self._stats, neighbours)
-        self._open_lanes(config)
-        self._front = Front(
-            routes=Routes.build(config, dict(self._lanes), self._stats, child.wakes, self._handout),
-            ids=IdGenerator(config.bus.shard, child.index, lambda: self._front.turn_ms, self._mark.start_ms),
-            clock=self._clock,
-            log=child.log,
-            journal=self._keeping,
-            owner=child.owner,
-            process=child.name,
-            handout=self._handout,
-            started=self._clock.monotonic(),
+        self._process = Process(
+            child.name,
+            config.bus.node,
+            child.owner,
+            self._clock,
+            IdGenerator(config.bus.shard, child.index, lambda: self._process.turn_ms, self._mark.start_ms),
+            child.log,
+            self._keeping,
         )
-        self._handout.front = self._front
-        self._kin = Kin(config.bus.run_dir, child.index, lambda question: self._front.circle.answer(question))
-        self._front.circle = Circle(self._front, self._kin.ask)
-        self._handout.configure(self._lanes)
+        self._handout = Handout(self._process, self._stats, neighbours)
+        self._kin = Kin(config.bus.run_dir, child.index, lambda question: circle.answer(question))
+        circle = Circle(self._process, self._handout, self._kin.ask)
+        self._open_lanes(config)
+        routes = Routes.build(config, dict(self._lanes), self._stats, child.wakes, self._handout.waiting.announce)
+        self._front = Front(self._process, routes, self._handout, circle, started=self._clock.monotonic())
+        self._handout.configure(config, self._lanes)
         self._server = self._make_server(config)
 
     def _make_server(self, config: Config) -> Server:
@@ -134,8 +134,10 @@ class Gateway:
     def reconfigure(self, config: Config) -> None:
         """Take a new configuration in place: no client notices, unless its login ended."""
         gone = self._open_lanes(config)
-        self._front.routes = Routes.build(config, dict(self._lanes), self._stats, self._child.wakes, self._handout)
-        self._handout.configure(self._lanes)
+        self._front.routes = Routes.build(
+            config, dict(self._lanes), self._stats, self._child.wakes, self._handout.waiting.announce
+        )
+        self._handout.configure(config, self._lanes)
         for lane in self._lanes.values():
             if not lane.trouble:
                 self._watch(lane.storage, config)
@@ -184,7 +186,7 @@ class Gateway:
             storage.watch(names, self._handout.waiting.heard)
 
     def _raise_mark(self) -> None:
-        self._mark.raise_to(self._front.ids.high_water_ms)
+        self._mark.raise_to(self._process.ids.high_water_ms)
 
 
 def _close_when_done(lane: Lane) -> None:

@@ -11,17 +11,12 @@ from contextlib import contextmanager
 import gevent
 
 from pepperbus.errors import StorageError, StorageUnavailable
-from pepperbus.gateway.handout import Place
+from pepperbus.gateway.place import Jobs, Place, Waiter
 from pepperbus.gateway.session import Session
 from pepperbus.gateway.taken import Taken
-from pepperbus.gateway.waiting import Waiter
-from pepperbus.job import Job
-from pepperbus.storage.contract import Leased
 from pepperbus.wire import resp
 
 CALM_S = 1.0  # before a blocking command is refused, so that a loop around it does not spin
-
-Jobs = list[tuple[Leased, Job]]
 
 
 class Pop:
@@ -112,7 +107,7 @@ class Pop:
             if had[0].lane is place.lane:
                 jobs = handout.settle_and_lease(place, self._n, ends)
             else:
-                had[0].lane.storage.settle(session.front.owner, ends)
+                had[0].lane.storage.settle(session.process.owner, ends)
                 jobs = None
         return handout.lease(place, self._n) if jobs is None else jobs
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 
 from pepperbus.errors import StorageError, StorageUnavailable
 from pepperbus.gateway import reads
-from pepperbus.gateway.handout import Place
-from pepperbus.gateway.popping import CALM_S, Jobs, Pop, let_go
+from pepperbus.gateway.place import Jobs, Place
+from pepperbus.gateway.popping import CALM_S, Pop, let_go
 from pepperbus.gateway.pushes import NOAUTH
 from pepperbus.gateway.routes import Target
 from pepperbus.gateway.session import Answer, Block, Later, Session, Wait
@@ -237,7 +237,7 @@ def _done(session: Session, indexes: Sequence[int]) -> bytes:
     one = session.holding[indexes[0]]
     try:
         with let_go(session, [one]):
-            one.lane.storage.settle(session.front.owner, [one.done()])
+            one.lane.storage.settle(session.process.owner, [one.done()])
     except StorageUnavailable:
         return resp.error("TRYAGAIN storage unavailable")
     except StorageError as error:

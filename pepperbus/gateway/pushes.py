@@ -39,7 +39,7 @@ def zadd(session: Session, args: resp.Command) -> Answer:
         return _refused(session, args, "ERR", "ZADD takes no options here: two equal values are two jobs")
     if len(args) % 2:
         return _refused(session, args, "ERR", "ZADD wants times and values in pairs")
-    now_ms = session.front.clock.now_ms()
+    now_ms = session.process.clock.now_ms()
     times = []
     for word in args[2::2]:
         due_ms = _due_ms(word, now_ms)
@@ -101,7 +101,7 @@ def _push_any(
     session: Session, target: Target, route: QueueRoute, values: list[bytes], times: list[int] | tuple[()], ahead: bool
 ) -> Answer:
     """Several values, several storages, for later, ahead of others, limited or in MULTI."""
-    next_id, now_ms, client = session.front.ids.next, session.front.turn_ms, session.client
+    next_id, now_ms, client = session.process.ids.next, session.process.turn_ms, session.client
     trace = _trace(session)
     numbers = [next_id() for _ in values]
     bodies = [stored_form(n, trace, value, now_ms, client) for n, value in zip(numbers, values, strict=True)]
@@ -140,13 +140,13 @@ def _submit(submission: Submission, pushes: list[tuple[QueueRoute, list[Push]]])
 
 
 def _trace(session: Session) -> bytes:
-    return session.traceparent or b"%d%b" % (session.front.ids.next(), session.trace_tail)
+    return session.traceparent or b"%d%b" % (session.process.ids.next(), session.trace_tail)
 
 
 def _check(session: Session, args: resp.Command, target: Target) -> bytes | None:
     """Why this client may not push there now, None when it may. Order as in the Go system: key, login, queue."""
     if target.old_error:
-        session.front.log.warning("parse_job", f"ParseJob fail: invalid job meta info: {target.key}", key=target.key)
+        session.process.log.warning("parse_job", f"ParseJob fail: invalid job meta info: {target.key}", key=target.key)
         return _refused(session, args, "ERR", f"ParseJob fail: invalid job meta info: {target.key}")
     if not session.may_push(target):
         if target.plain and session.login is not None:

@@ -114,18 +114,18 @@ class _Pop:
         place = front.handout.places.get(name)
         self._lane = lane if place is None else place.lane
         if place is None:
-            return lane.storage.lease(name, 1, front.owner)
+            return lane.storage.lease(name, 1, front.process.owner)
         return [leased for leased, _ in front.handout.lease(place, 1)]
 
     def after(self, written: bool) -> None:
-        leased, front = self._leased, self._session.front
+        leased = self._leased
         if leased is None:
             return
         if self._job is None:
             outcome = Settle(leased.topic, leased.job_id, Outcome.DEAD, reason="stored bytes are damaged", spent=False)
         else:
             outcome = Settle(leased.topic, leased.job_id, Outcome.DONE if written else Outcome.BACK, spent=written)
-        surely(front, [outcome], self._lane_now, self._store, self._give_up)
+        surely(self._session.process, [outcome], self._lane_now, self._store, self._give_up)
         if written and self._job is not None:
             self._record(leased, self._job)
 
@@ -136,25 +136,25 @@ class _Pop:
         return self._session.front.routes.lanes.get(lane.config.name, lane)
 
     def _store(self, lane: Lane, outcomes: list[Settle]) -> None:
-        lane.storage.settle(self._session.front.owner, outcomes)
+        lane.storage.settle(self._session.process.owner, outcomes)
 
     def _give_up(self, outcome: Settle, why: str) -> None:
         """The lease stays with this process and is released when it ends."""
-        self._session.front.log.error("pop_not_settled", why, topic=outcome.topic, job=outcome.job_id)
+        self._session.process.log.error("pop_not_settled", why, topic=outcome.topic, job=outcome.job_id)
 
     def _record(self, leased: Leased, job: Job) -> None:
-        front = self._session.front
+        process = self._session.process
         assert self._target.route is not None
         self._target.route.count_popped(leased.topic)
-        now_ms = front.clock.now_ms()
-        front.journal.add(
+        now_ms = process.clock.now_ms()
+        process.journal.add(
             Row(
                 "popped",
                 job.id,
                 leased.topic,
                 now_ms,
-                node=front.routes.config.bus.node,
-                process=front.process,
+                node=process.node,
+                process=process.name,
                 outcome="done",
                 in_trace=job.trace,
                 client=job.client,
@@ -222,15 +222,15 @@ def lrem(session: Session, args: resp.Command) -> Answer:
 
 
 def _record_removed(session: Session, target: Target, job_id: int) -> None:
-    front = session.front
-    front.journal.add(
+    process = session.process
+    process.journal.add(
         Row(
             "removed",
             job_id,
             f"{target.queue}/{target.topic}",
-            front.clock.now_ms(),
-            node=front.routes.config.bus.node,
-            process=front.process,
+            process.clock.now_ms(),
+            node=process.node,
+            process=process.name,
             reason=f"LREM by {session.client.decode()}",
         )
     )

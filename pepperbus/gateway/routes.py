@@ -7,7 +7,7 @@ on to what they looked up and see by identity that it is out of date.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,6 @@ from pepperbus.wire import plain_push
 
 if TYPE_CHECKING:
     from pepperbus.gateway.commit import Lane
-    from pepperbus.gateway.handout import Handout
 
 MAX_KEYS = 10_000  # remembered key spellings; what follows the slash is the client's to choose
 
@@ -34,8 +33,8 @@ class QueueRoute:
         "_ready",
         "_topics",
         "_wake",
+        "announce",
         "bell",
-        "handout",
         "lanes",
         "limits",
         "name",
@@ -64,7 +63,7 @@ class QueueRoute:
         self._topics = [stats.record(name) for name in self.topic_names]
         self._wake = wake
         self.bell = bell
-        self.handout: Handout | None = None  # when clients of gateways take from it
+        self.announce: Callable[[str], None] | None = None  # when clients of gateways take from it
         self._ready = False
 
     @property
@@ -111,8 +110,8 @@ class QueueRoute:
                 os.eventfd_write(self._wake, 1)
             except OSError:
                 pass
-        if self.handout is not None:
-            self.handout.waiting.announce(self.name)
+        if self.announce is not None:
+            self.announce(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +147,7 @@ class Routes:
         lanes: Mapping[str, Lane],
         stats: Writer,
         wakes: Mapping[str, int],
-        handout: Handout | None = None,
+        announce: Callable[[str], None] | None = None,
     ) -> Routes:
         bell = Bell(config.bus.run_dir)
         queues = {}
@@ -157,9 +156,9 @@ class Routes:
                 config.consumes(topic) for topic in queue.topics.values()
             )  # else no worker here waits for its jobs
             wake = wakes.get(queue.group, -1) if fed else -1
-            taken = handout is not None and any(topic.taken for topic in queue.topics.values())
+            taken = announce is not None and any(topic.taken for topic in queue.topics.values())
             route = queues[queue.name] = QueueRoute(queue, lanes, stats, wake, bell if fed or taken else None)
-            route.handout = handout if taken else None
+            route.announce = announce if taken else None
         aliases = {key: queues[q.name] for q in config.queues.values() for key in q.keys}
         return cls(config, queues, lanes, aliases, any_open=any(q.open for q in config.queues.values()))
 

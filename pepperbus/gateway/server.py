@@ -110,7 +110,7 @@ class Server:
         """Out of descriptors or memory: clients wait in the kernel's queue until some are back."""
         if error.errno not in _EXHAUSTED:
             return
-        self.front.log.error("accept_paused", error.strerror or str(error), clients=len(self.connections))
+        self.front.process.log.error("accept_paused", error.strerror or str(error), clients=len(self.connections))
         for watcher, _ in self._acceptors:
             watcher.stop()
         if self._resume is None:
@@ -151,18 +151,18 @@ class Server:
     def deadline(self, connection: Connection, seconds: float | None) -> None:
         """Close `connection` in `seconds` unless this is called again; None: it may stay."""
         if seconds is not None:
-            self._deadlines[connection] = self.front.turn + seconds
+            self._deadlines[connection] = self.front.process.turn + seconds
         elif connection in self._deadlines:
             del self._deadlines[connection]
 
     def _begin_turn(self) -> None:
         """One look at the clock for everything that this turn of the hub brings."""
-        front = self.front
-        front.turn = front.clock.monotonic()
-        front.turn_ms = front.clock.now_ms()
+        process = self.front.process
+        process.turn = process.clock.monotonic()
+        process.turn_ms = process.clock.now_ms()
 
     def _tick(self) -> None:
-        now = self.front.clock.monotonic()
+        now = self.front.process.clock.monotonic()
         for connection in [c for c, at in self._deadlines.items() if at <= now]:
             connection.close()
 
@@ -175,9 +175,9 @@ class Server:
         self._acceptors = []
         if self._resume is not None:
             self._resume.stop()
-        until = self.front.clock.monotonic() + grace
-        quiet = self.front.clock.monotonic() + min(grace, GOODBYE)
-        while self.connections and (now := self.front.clock.monotonic()) < until:
+        until = self.front.process.clock.monotonic() + grace
+        quiet = self.front.process.clock.monotonic() + min(grace, GOODBYE)
+        while self.connections and (now := self.front.process.clock.monotonic()) < until:
             for connection in list(self.connections):
                 if not connection.idle or now >= quiet:
                     connection.drain()

@@ -9,19 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
-from pepperbus.clock import Clock
 from pepperbus.gateway import replies
 from pepperbus.gateway.circle import Circle
-from pepperbus.gateway.express import Express, Handful
+from pepperbus.gateway.express import Express
+from pepperbus.gateway.handful import Handful
 from pepperbus.gateway.handout import Handout
 from pepperbus.gateway.logins import Login, Passwords, Throttle, still_valid
+from pepperbus.gateway.process import Process
 from pepperbus.gateway.routes import QueueRoute, Routes, Target
 from pepperbus.gateway.submission import Submission, Waiter
 from pepperbus.gateway.taken import Taken
-from pepperbus.ids import IdGenerator
 from pepperbus.job import Stamp
-from pepperbus.journal.contract import JournalWriter
-from pepperbus.log import Log
 from pepperbus.storage.contract import Push
 
 
@@ -29,27 +27,15 @@ from pepperbus.storage.contract import Push
 class Front:
     """What all sessions of this process share. `routes` is replaced at a reload; nothing else is."""
 
+    process: Process
     routes: Routes
-    ids: IdGenerator
-    clock: Clock
-    log: Log
-    journal: JournalWriter
-    owner: str  # under which is leased
-    process: str
     handout: Handout
-    circle: Circle = field(init=False)
+    circle: Circle
     passwords: Passwords = field(default_factory=Passwords)
     throttle: Throttle = field(default_factory=Throttle)
     numbers: count[int] = field(default_factory=lambda: count(1))
     started: float = 0.0
-    turn: float = 0.0  # monotonic time at which this turn of the hub began
-    turn_ms: int = 0  # the wall time at that moment
     clients: Callable[[], int] = lambda: 0
-
-    @property
-    def node_process(self) -> str:
-        """This process as the journal shows it."""
-        return f"{self.routes.config.bus.node}/{self.process}"
 
 
 @dataclass(slots=True)
@@ -130,6 +116,7 @@ class Session:
         "name",
         "number",
         "one_job",
+        "process",
         "protocol",
         "stamp",
         "trace_tail",
@@ -141,6 +128,7 @@ class Session:
 
     def __init__(self, front: Front, waiter: Waiter, client: str, local: bool, trace_tail: bytes) -> None:
         self.front = front
+        self.process = front.process
         self.waiter = waiter
         self.client = client.encode()[:255]
         self.local = local

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from pepperbus.gateway import entries
 from pepperbus.gateway.circle import Give, Held, ListThem
-from pepperbus.gateway.handout import Place
+from pepperbus.gateway.place import Place
 from pepperbus.gateway.session import Answer, Later, Session
 from pepperbus.gateway.streams import BAD_ID, MOST, NOT_A_NUMBER, SYNTAX, arity, find, guarded, number
 from pepperbus.wire import resp
@@ -55,7 +55,7 @@ def _summary(session: Session, place: Place) -> bytes:
 
 
 def _rows(session: Session, place: Place, wish: ListThem) -> bytes:
-    now_ms = session.front.clock.now_ms()
+    now_ms = session.process.clock.now_ms()
     return resp.array([_row(one, now_ms) for one in session.front.circle.held(place, wish)])
 
 
@@ -151,7 +151,7 @@ def _create(session: Session, place: Place, args: resp.Command) -> Answer:
 def _create_consumer(session: Session, place: Place, args: resp.Command) -> Answer:
     def create() -> bytes:
         known = any(one.name == args[4] for one in session.front.circle.company(place).readers)
-        place.group.consumer(args[4], session.front.clock.now_ms())
+        place.group.consumer(args[4], session.process.clock.now_ms())
         return resp.integer(int(not known))
 
     return Later(lambda: guarded(create))

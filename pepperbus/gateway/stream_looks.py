@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pepperbus.errors import StorageError
 from pepperbus.gateway import entries
 from pepperbus.gateway.entries import Id
-from pepperbus.gateway.handout import Place
+from pepperbus.gateway.place import Place
 from pepperbus.gateway.session import Answer, Later, Session
 from pepperbus.gateway.streams import BAD_ID, MOST, NOT_A_NUMBER, SYNTAX, arity, find, guarded, number
 from pepperbus.job import Job, State
@@ -51,7 +51,7 @@ def xinfo(session: Session, args: resp.Command) -> Answer:
 
 
 def _consumers(session: Session, place: Place) -> bytes:
-    now_ms = session.front.clock.now_ms()
+    now_ms = session.process.clock.now_ms()
     return resp.array(
         [
             resp.mapping(
@@ -170,7 +170,7 @@ def xdel(session: Session, args: resp.Command) -> Answer:
 
 
 def _delete(session: Session, place: Place, jobs: Sequence[int]) -> bytes:
-    front, count = session.front, 0
+    process, count = session.process, 0
     for job_id in dict.fromkeys(jobs):
         try:
             removed = place.lane.storage.remove(place.name, [job_id])
@@ -180,7 +180,7 @@ def _delete(session: Session, place: Place, jobs: Sequence[int]) -> bytes:
             break
         if removed:
             count += 1
-            row = Row("removed", job_id, place.name, front.clock.now_ms(), node=front.routes.config.bus.node)
-            row.process, row.reason = front.process, f"XDEL by {session.client.decode()}"
-            front.journal.add(row)
+            row = Row("removed", job_id, place.name, process.clock.now_ms(), node=process.node)
+            row.process, row.reason = process.name, f"XDEL by {session.client.decode()}"
+            process.journal.add(row)
     return resp.integer(count)

@@ -16,15 +16,14 @@ from pepperbus.errors import StorageError, StorageUnavailable
 from pepperbus.gateway import entries
 from pepperbus.gateway.circle import Give, ListThem
 from pepperbus.gateway.entries import Id
-from pepperbus.gateway.handout import Place
 from pepperbus.gateway.kin import Unheard
-from pepperbus.gateway.popping import CALM_S, Jobs
+from pepperbus.gateway.place import Jobs, Place, Waiter
+from pepperbus.gateway.popping import CALM_S
 from pepperbus.gateway.pops import may_take
 from pepperbus.gateway.pushes import NOAUTH
 from pepperbus.gateway.routes import Target
 from pepperbus.gateway.session import Answer, Block, Later, Session, Wait
 from pepperbus.gateway.taken import remember_elsewhere
-from pepperbus.gateway.waiting import Waiter
 from pepperbus.job import State
 from pepperbus.storage.contract import Outcome, Settle, Stored
 from pepperbus.wire import resp
@@ -220,7 +219,7 @@ class _Read:
         session, wish = self._session, self._wish
         found: list[tuple[bytes, Sequence[bytes]]] = []
         for key, place, after in wish.streams:
-            now_ms = session.front.clock.now_ms()
+            now_ms = session.process.clock.now_ms()
             place.group.consumer(wish.consumer, now_ms)
             if after is not None:
                 found.append((key, own(session, place, wish, after)))
@@ -245,7 +244,7 @@ class _Read:
     def after(self, written: bool) -> None:
         """The reply is in the socket's hands, or can no longer get there."""
         session = self._session
-        handout, clock = session.front.handout, session.front.clock
+        handout, clock = session.front.handout, session.process.clock
         for place, jobs in self._new:
             if not written:
                 handout.untake(place, jobs)
@@ -285,7 +284,7 @@ def xack(session: Session, args: resp.Command) -> Answer:
 
 
 def _acknowledge(session: Session, place: Place, jobs: Sequence[int]) -> bytes:
-    front, group = session.front, place.group
+    front, process, group = session.front, session.process, place.group
     mine = [pending for job_id in jobs if (pending := group.get(job_id)) is not None]
     known = {pending.taken.leased.job_id for pending in mine}
     others = [found for job_id in jobs if job_id and job_id not in known for found in _read_elsewhere(place, job_id)]
@@ -298,14 +297,14 @@ def _acknowledge(session: Session, place: Place, jobs: Sequence[int]) -> bytes:
         count = 0
         for lane in dict.fromkeys(lane for lane, _ in lying):
             settles = [Settle(place.name, job_id, Outcome.DONE) for where, job_id in lying if where is lane]
-            count += lane.storage.settle(front.owner, settles)
+            count += lane.storage.settle(process.owner, settles)
     except Exception:  # StorageError, or a bug of an engine: either way their leases must end some day
         for pending in mine:
-            group.redeliver(pending, pending.consumer, pending.session, pending.delivered_ms, front.clock.monotonic())
+            group.redeliver(pending, pending.consumer, pending.session, pending.delivered_ms, process.clock.monotonic())
         raise
     front.handout.remember_done(done)
     for stored in others:
-        remember_elsewhere(front, place, stored, f"acknowledged by {session.client.decode()}")
+        remember_elsewhere(process, place, stored, f"acknowledged by {session.client.decode()}")
     if others:
         with suppress(Unheard):  # then it ends there with its lease
             front.circle.forget(place, [one.job_id for one in others])

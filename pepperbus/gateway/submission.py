@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from pepperbus.storage.contract import Push
-
-if TYPE_CHECKING:
-    from pepperbus.gateway.routes import QueueRoute
 
 #: How a write ended, the worse the higher. Plain numbers: an Enum's members cost a microsecond a push.
 STORED, FULL, UNAVAILABLE, UNKNOWN = range(4)
@@ -18,6 +15,16 @@ class Waiter(Protocol):
     """Whoever holds submissions and wants to know that some are answered."""
 
     def answers_ready(self) -> None: ...
+
+
+class Destination(Protocol):
+    """A queue that is pushed to, as far as its pushes' waiting and ending concern it."""
+
+    limits: dict[str, int]  # topic -> how many jobs may lie there
+
+    def count_stored(self, jobs: int, seconds: float) -> None: ...
+    def count_failed(self, jobs: int, *, unknown: bool) -> None: ...
+    def wake(self) -> None: ...
 
 
 class Submission:
@@ -30,7 +37,7 @@ class Submission:
 
     def __init__(
         self,
-        routes: Sequence[tuple[QueueRoute, int]],
+        routes: Sequence[tuple[Destination, int]],
         waiter: Waiter,
         success: bytes,
         failure: Callable[[int, str], bytes],

@@ -9,33 +9,44 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 import gevent
 
+from pepperbus.config.model import Topic
 from pepperbus.delivery.contract import Act, TargetEffect, Verdict
 from pepperbus.errors import StorageError
+from pepperbus.gateway.commit import Lane
+from pepperbus.gateway.process import Process
 from pepperbus.job import Job, State
 from pepperbus.journal.contract import Row
+from pepperbus.stats import Record
 from pepperbus.storage.contract import Leased, Outcome, Settle, Stored
 from pepperbus.worker.attempt import count_outcome
 from pepperbus.worker.outcome import decide
-
-if TYPE_CHECKING:
-    from pepperbus.gateway.commit import Lane
-    from pepperbus.gateway.handout import Place
-    from pepperbus.gateway.session import Front
 
 _AGAIN_S, _LONGEST_S = 0.2, 2.0  # waits between tries to store what must be stored
 _BUGS = 3  # an engine that raises what the contract does not know so often does so for one of those ends
 _End = TypeVar("_End")
 
 
+class Origin(Protocol):
+    """Where a job was taken from, as far as its end concerns it: a `Place`."""
+
+    topic: Topic
+    lane: Lane
+    record: Record
+    in_hand: int  # jobs that clients have
+
+    def lane_of(self, storage: str) -> Lane: ...
+    def given_back(self, settle: Settle) -> None: ...
+
+
 @dataclass(slots=True, eq=False)
 class Taken:
     """One job in a client's hands. `client` is who, `trace` the attempt's own id; times as in the storage contract."""
 
-    place: Place
+    place: Origin
     leased: Leased
     job: Job
     client: str
@@ -69,12 +80,12 @@ class Taken:
 End = tuple[Taken, Settle, str]
 
 
-def take(front: Front, place: Place, leased: Leased, job: Job, client: str) -> Taken:
+def take(process: Process, place: Origin, leased: Leased, job: Job, client: str) -> Taken:
     """`leased` goes to `client`: counted as under way."""
     place.record.add("in_flight")
     place.in_hand += 1
-    trace = f"{front.ids.next()}-{front.node_process}"
-    now_ms, now, storage = front.clock.now_ms(), front.clock.monotonic(), place.lane.config.name
+    trace = f"{process.ids.next()}-{process.full_name}"
+    now_ms, now, storage = process.clock.now_ms(), process.clock.monotonic(), place.lane.config.name
     return Taken(place, leased, job, client, trace, now_ms, now, storage)
 
 
@@ -84,10 +95,10 @@ def forget(taken: Taken) -> None:
     taken.place.record.add("in_flight", -1)
 
 
-def remember(front: Front, taken: Taken, settle: Settle, reason: str) -> None:
+def remember(process: Process, taken: Taken, settle: Settle, reason: str) -> None:
     """The attempt has ended as `settle` says and the storage knows: count it, write it down."""
     place, leased, job = taken.place, taken.leased, taken.job
-    ran_s = front.clock.monotonic() - taken.taken
+    ran_s = process.clock.monotonic() - taken.taken
     place.in_hand -= 1
     place.record.ended(taken.waited_ms / 1000, ran_s)
     count_outcome(place.record, settle)
@@ -97,8 +108,8 @@ def remember(front: Front, taken: Taken, settle: Settle, reason: str) -> None:
         leased.topic,
         taken.taken_ms,
         leased.attempt,
-        front.routes.config.bus.node,
-        front.node_process,
+        process.node,
+        process.full_name,
         settle.outcome.value,
         reason=settle.reason or reason,
         out_trace=taken.trace,
@@ -109,50 +120,50 @@ def remember(front: Front, taken: Taken, settle: Settle, reason: str) -> None:
         run_ms=ran_s * 1000,
         content=job.content,
     )
-    front.journal.add(row)
+    process.journal.add(row)
     if settle.outcome is not Outcome.DONE:
         facts = {"topic": leased.topic, "job": leased.job_id, "attempt": leased.attempt, "outcome": row.outcome}
-        front.log.warning("attempt_failed", row.reason, **facts)
+        process.log.warning("attempt_failed", row.reason, **facts)
 
 
-def remember_elsewhere(front: Front, place: Place, stored: Stored, reason: str) -> None:
+def remember_elsewhere(process: Process, place: Origin, stored: Stored, reason: str) -> None:
     """A job that this process did not hand out, or no longer holds, is done and the storage knows."""
     place.record.add("done")
-    now_ms = front.clock.now_ms()
+    now_ms = process.clock.now_ms()
     try:
         job = Job.decode(stored.body)
     except ValueError:
         return
     attempt = stored.attempts + (stored.state is State.LEASED)
-    row = Row("attempt", stored.job_id, stored.topic, now_ms, attempt, front.routes.config.bus.node, front.node_process)
+    row = Row("attempt", stored.job_id, stored.topic, now_ms, attempt, process.node, process.full_name)
     row.outcome, row.reason, row.content = "done", reason, job.content
     row.in_trace, row.client, row.accepted_ms = job.trace, job.client, job.accepted_ms
-    front.journal.add(row)
+    process.journal.add(row)
 
 
-def settle_surely(front: Front, ends: list[End]) -> None:
+def settle_surely(process: Process, ends: list[End]) -> None:
     """A greenlet's work: store ends of attempts, repeated until the storage says yes. All are of jobs from one storage."""
 
     def store(lane: Lane, ends: list[End]) -> None:
-        count = lane.storage.settle(front.owner, [settle for _, settle, _ in ends])
+        count = lane.storage.settle(process.owner, [settle for _, settle, _ in ends])
         lost = _done_elsewhere(lane, ends) if count < len(ends) else set()
         for taken, settle, reason in ends:
             if taken in lost:
                 forget(taken)
             else:
-                remember(front, taken, settle, reason)
+                remember(process, taken, settle, reason)
                 taken.place.given_back(settle)
 
     def give_up(end: End, why: str) -> None:
         taken = end[0]
-        front.log.error("settle_gave_up", why, topic=taken.leased.topic, job=taken.leased.job_id)
+        process.log.error("settle_gave_up", why, topic=taken.leased.topic, job=taken.leased.job_id)
         forget(taken)
 
-    surely(front, ends, lambda: ends[0][0].lane, store, give_up)
+    surely(process, ends, lambda: ends[0][0].lane, store, give_up)
 
 
 def surely(
-    front: Front,
+    process: Process,
     ends: list[_End],
     lane_of: Callable[[], Lane],
     store: Callable[[Lane, list[_End]], None],
@@ -171,14 +182,14 @@ def surely(
             known = isinstance(error, StorageError)
             text = str(error) if known else repr(error)
             if wait == _AGAIN_S:
-                front.log.warning("settle_failed", text, storage=lane.config.name, jobs=len(ends))
+                process.log.warning("settle_failed", text, storage=lane.config.name, jobs=len(ends))
             bugs += not known
             if bugs >= _BUGS and len(ends) == 1:
                 give_up(ends[0], text)
                 return
             if bugs >= _BUGS:
                 for end in ends:
-                    surely(front, [end], lane_of, store, give_up)
+                    surely(process, [end], lane_of, store, give_up)
                 return
             gevent.sleep(wait)
             wait = min(_LONGEST_S, wait * 2)

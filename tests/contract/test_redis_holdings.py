@@ -17,12 +17,13 @@ from pepperbus.config.model import Secret, StorageConfig, Topic
 from pepperbus.delivery.contract import TargetEffect
 from pepperbus.delivery.target import Target
 from pepperbus.errors import StorageError, StorageUnknown
-from pepperbus.gateway.handout import Handout, Place
+from pepperbus.gateway.handout import Handout
+from pepperbus.gateway.place import Place
 from pepperbus.ids import IdGenerator
 from pepperbus.job import Job, State
 from pepperbus.log import Log
 from pepperbus.stats import Writer
-from pepperbus.storage import redis_claim
+from pepperbus.storage import redis_claim, redis_copies, redis_settle
 from pepperbus.storage.contract import Leased, Outcome, Push, Settle
 from pepperbus.storage.redis import RedisStorage
 from pepperbus.storage.redis_claim import Claims
@@ -208,14 +209,12 @@ def test_a_gateway_gives_back_what_a_claim_without_an_answer_moved(
 ) -> None:
     """The client that asked may go to another gateway, and nobody ask here again."""
     with storage(empty) as one:
-        handout = Handout(Writer(tmp_path / "stats", "gateway.0"), SimpleNamespace())  # type: ignore[arg-type]
         owner = f"n1/gateway.0/{along}"
-        front = SimpleNamespace(owner=owner, clock=SystemClock(), log=Log("g", str(tmp_path / "log")))
-        handout.front = front  # type: ignore[assignment]
+        process: Any = SimpleNamespace(owner=owner, clock=SystemClock(), log=Log("g", str(tmp_path / "log")))
+        handout = Handout(process, Writer(tmp_path / "stats", "gateway.0"), SimpleNamespace())  # type: ignore[arg-type]
         lane: Any = SimpleNamespace(storage=one, trouble="", closed=False, config=SimpleNamespace(name="main"))
         topic = Topic("orders", "mail", storage="main", run="pull", contract="status")
-        place = Place(handout, topic, lane, Writer(tmp_path / "stats", "g").record(T))
-        handout.lanes = {"main": lane}
+        place = Place(topic, lane, {"main": lane}, Writer(tmp_path / "stats", "g").record(T), handout.waiting.look)
         one.push([push(), push(), push()])
         ((first, _),) = handout.lease(place, 1)
         with monkeypatch.context() as lossy:
@@ -236,18 +235,27 @@ def test_a_gateway_gives_back_what_a_claim_without_an_answer_moved(
 # -- Pika: who has won a job is known to the winner alone ------------------------------------------------------------------
 
 
-def lose_the_answer(one: RedisStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def lose_the_answer(one: RedisStorage, monkeypatch: pytest.MonkeyPatch, owner: str = ME) -> None:
     """A claim that takes what is in line and never hears of it."""
-    tell = Connection.tell
+    remove = redis_copies.remove
 
-    def and_lose(self: Connection, *parts: Any) -> Any:
-        tell(self, *parts)
+    def and_lose(*args: Any) -> Any:
+        remove(*args)
         cut()
 
     with monkeypatch.context() as lossy:
-        lossy.setattr(Connection, "tell", and_lose)
+        lossy.setattr(redis_copies, "remove", and_lose)
         with pytest.raises(StorageUnknown):
-            one.lease(T, 5, ME)
+            one.lease(T, 5, owner)
+
+
+@contextmanager
+def dies_before_it_wins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A claim's copies are made; the pointers are in line still."""
+    with monkeypatch.context() as lossy:
+        lossy.setattr(redis_copies, "remove", cut)
+        with pytest.raises(StorageUnknown):
+            yield
 
 
 def leased_in_the_end(*storages: tuple[RedisStorage, str]) -> list[int]:
@@ -319,3 +327,103 @@ def test_two_in_doubt_over_one_job_do_not_both_let_go_of_it(empty: Redis, monkey
         monkeypatch.setattr(Connection, "together", first_together)
         found = leased_in_the_end((one, ME), (two, OTHER))
         assert others + found == [sent.job_id]
+
+
+def test_what_a_dead_owner_was_about_to_win_is_in_line_once(empty: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had its copies and died: given back beside what lay in line, each would run twice as the same attempt."""
+    with storage(empty, "pika") as one, storage(empty, "pika") as two:
+        sent = [push() for _ in range(3)]
+        one.push(sent)
+        with dies_before_it_wins(monkeypatch):
+            one.lease(T, 5, ME)
+        assert [job.ran for job in two.release(ME, set())] == [False] * 3
+        assert [job.job_id for job in two.lease(T, 9, OTHER)] == [job.job_id for job in sent]
+        assert two.lease(T, 9, OTHER) == []
+
+
+def test_what_another_has_won_is_not_given_back_for_the_dead_who_had_a_copy(
+    empty: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with storage(empty, "pika", 0.2) as one, storage(empty, "pika") as two:
+        one.push([push()])
+        with dies_before_it_wins(monkeypatch):
+            one.lease(T, 5, ME)
+        (job,) = two.lease(T, 5, OTHER)
+        assert one.release(ME, set()) == []
+        assert one.depth(T)[:3] == (0, 0, 1)
+        assert two.settle(OTHER, [Settle(T, job.job_id, Outcome.DONE)]) == 1
+        assert one.depth(T)[:3] == (0, 0, 0)
+
+
+def test_what_a_dead_owner_had_won_waits_until_the_loser_has_taken_its_copy_back(
+    empty: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with storage(empty, "pika") as one, storage(empty, "pika") as two:
+        sent = push()
+        one.push([sent])
+        remove, released = redis_copies.remove, []
+
+        def after_the_other(*args: Any) -> Any:
+            monkeypatch.setattr(redis_copies, "remove", remove)
+            lose_the_answer(one, monkeypatch)
+            released.append(gevent.spawn(one.release, ME, set()))
+            deadline = time.monotonic() + 20
+            while not two.pool_is_asked:  # type: ignore[attr-defined]
+                assert time.monotonic() < deadline
+                gevent.sleep(0.01)
+            return remove(*args)
+
+        looked = redis_settle.left_behind
+
+        def and_say_so(*args: Any) -> Any:
+            found = looked(*args)
+            two.pool_is_asked = True  # type: ignore[attr-defined]
+            assert found.unclear
+            monkeypatch.setattr(redis_settle, "left_behind", looked)
+            return found
+
+        two.pool_is_asked = False  # type: ignore[attr-defined]
+        monkeypatch.setattr(redis_settle, "left_behind", and_say_so)
+        monkeypatch.setattr(redis_copies, "remove", after_the_other)
+        assert two.lease(T, 5, OTHER) == []
+        (back_again,) = released[0].get(timeout=20)
+        assert (back_again.job_id, back_again.ran) == (sent.job_id, False)
+        assert [job.job_id for job in two.lease(T, 5, OTHER)] == [sent.job_id]
+
+
+def test_two_who_died_over_one_job_leave_it_in_line_once(empty: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One had won it, the other had not taken its copy back; both are taken back at the same time."""
+    with storage(empty, "pika", 0.2) as one, storage(empty, "pika", 0.2) as two, storage(empty, "pika") as heir:
+        sent = push()
+        one.push([sent])
+        with dies_before_it_wins(monkeypatch):
+            two.lease(T, 5, OTHER)
+        lose_the_answer(one, monkeypatch)
+        both = [gevent.spawn(one.release, ME, set()), gevent.spawn(two.release, OTHER, set())]
+        released = [job.job_id for greenlet in both for job in greenlet.get(timeout=20)]
+        assert released == [sent.job_id]
+        assert [job.job_id for job in heir.lease(T, 5, "n1/worker.2/c")] == [sent.job_id]
+        assert heir.lease(T, 5, "n1/worker.2/c") == []
+
+
+@pytest.mark.parametrize("before", ["remove", "_judge"])
+def test_an_owner_released_in_the_middle_of_its_claim_takes_nothing_out_of_the_line(
+    empty: Redis, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken for dead and is not: what it took out of the line would be in nobody's list."""
+    with storage(empty, "pika") as one, storage(empty, "pika") as two:
+        sent = push()
+        one.push([sent])
+        if before == "_judge":
+            lose_the_answer(one, monkeypatch)
+        step = getattr(redis_copies, before)
+
+        def after_the_release(*args: Any) -> Any:
+            monkeypatch.setattr(redis_copies, before, step)
+            two.release(ME, set())
+            return step(*args)
+
+        monkeypatch.setattr(redis_copies, before, after_the_release)
+        found = [job.job_id for job in one.lease(T, 5, ME)]
+        found += [job.job_id for job in two.lease(T, 5, OTHER)]
+        assert found == [sent.job_id]

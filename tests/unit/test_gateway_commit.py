@@ -14,6 +14,7 @@ from pepperbus.config.model import Queue, Secret, StorageConfig, Topic
 from pepperbus.errors import StorageUnknown
 from pepperbus.gateway import commit
 from pepperbus.gateway.commit import Lane
+from pepperbus.gateway.process import Process
 from pepperbus.gateway.reads import _Pop
 from pepperbus.gateway.routes import QueueRoute
 from pepperbus.gateway.submission import FULL, UNAVAILABLE, UNKNOWN, Submission
@@ -135,9 +136,12 @@ def test_full_after_no_answer_is_not_definite(tmp_path: Path) -> None:
 def make_pop(stage: Stage) -> _Pop:
     """An RPOP of the topic, without its client."""
 
+    clock = SystemClock()
+    ids = IdGenerator(1, 0, clock.now_ms)
+    log = Log("gateway.0", str(stage.log))
+
     class Front:
-        owner = "node/gateway.0/boot"
-        log = Log("gateway.0", str(stage.log))
+        process = Process("gateway.0", "node", "node/gateway.0/boot", clock, ids, log, None)  # type: ignore[arg-type]
 
         class routes:
             lanes: ClassVar[dict[str, Lane]] = {}
@@ -150,7 +154,7 @@ def make_pop(stage: Stage) -> _Pop:
             places: ClassVar[dict[str, Any]] = {}
 
     class Session:
-        front = Front
+        front, process = Front, Front.process
         protocol = 2
 
     class Target:

@@ -22,6 +22,7 @@ from pepperbus.config.model import Log as LogConfig
 from pepperbus.errors import StorageUnavailable, StorageUnknown
 from pepperbus.gateway.commit import Lane
 from pepperbus.gateway.connection import Connection
+from pepperbus.gateway.process import Process
 from pepperbus.gateway.routes import Routes
 from pepperbus.gateway.session import Front
 from pepperbus.ids import IdGenerator
@@ -58,8 +59,9 @@ class House:
         self.writer = Writer(where, "gateway.0")
         ids = IdGenerator(2, 0, clock.now_ms)
         routes = Routes.build(self.config, self.lanes, self.writer, {})
-        self.front = Front(routes, ids, clock, LOG, journal=None, owner="o", process="gateway.0", handout=None)  # type: ignore[arg-type]
-        self.front.turn_ms = clock.now_ms()
+        process = Process("gateway.0", "n", "o", clock, ids, LOG, journal=None)  # type: ignore[arg-type]
+        self.front = Front(process, routes, handout=None, circle=None)  # type: ignore[arg-type]
+        process.turn_ms = clock.now_ms()
         self.deadlines: list[float | None] = []
 
     def leave(self, connection: Connection) -> None:

@@ -47,7 +47,7 @@ def test_a_bug_of_an_engine_leaves_the_job_with_its_client() -> None:
 def test_an_end_that_an_engine_cannot_take_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settling, "_AGAIN_S", 0.001)
     lines: list[str] = []
-    front: Any = SimpleNamespace(log=SimpleNamespace(warning=lambda *words, **_: lines.append(words[1])))
+    process: Any = SimpleNamespace(log=SimpleNamespace(warning=lambda *words, **_: lines.append(words[1])))
     lane: Any = SimpleNamespace(closed=False, config=SimpleNamespace(name="local"))
     away = [StorageUnavailable("away")] * 2
     stored: list[int] = []
@@ -60,6 +60,6 @@ def test_an_end_that_an_engine_cannot_take_holds_up_no_other(monkeypatch: pytest
             raise away.pop()
         stored.extend(ends)
 
-    settling.surely(front, [1, 2, 3], lambda: lane, store, lambda end, why: given_up.append(end))
+    settling.surely(process, [1, 2, 3], lambda: lane, store, lambda end, why: given_up.append(end))
     assert (stored, given_up) == ([1, 3], [2])
     assert lines[0] == "KeyError('a bug of an engine')"

@@ -11,6 +11,8 @@ from pepperbus.clock import SystemClock
 from pepperbus.config.model import StorageConfig
 from pepperbus.errors import StorageUnknown
 from pepperbus.gateway import reads
+from pepperbus.gateway.process import Process
+from pepperbus.ids import IdGenerator
 from pepperbus.job import Job
 from pepperbus.journal.log import LogWriter
 from pepperbus.log import Log
@@ -30,20 +32,17 @@ def test_the_end_of_a_pop_is_stored_when_the_storage_is_back(
     job_id = (1 << 63) + 1
     storage.push([Push(job_id, Job(job_id, "t", b"x", clock.now_ms()).encode(), (TOPIC,))])
     lane = SimpleNamespace(storage=storage, trouble="", closed=False, config=SimpleNamespace(name="local"))
-    bus = SimpleNamespace(bus=SimpleNamespace(node="n"))
+    log, journal = Log("gateway.0", str(tmp_path / "log")), LogWriter(tmp_path, "gateway.0", 0)
+    process: Any = Process("gateway.0", "n", OWNER, clock, IdGenerator(1, 0, clock.now_ms), log, journal)
     front: Any = SimpleNamespace(
-        owner=OWNER,
-        process="gateway.0",
-        clock=clock,
-        log=Log("gateway.0", str(tmp_path / "log")),
-        journal=LogWriter(tmp_path, "gateway.0", 0),
+        process=process,
         handout=SimpleNamespace(places={}),
-        routes=SimpleNamespace(lane=lambda topic, queue: lane, lanes={"local": lane}, config=bus),
+        routes=SimpleNamespace(lane=lambda topic, queue: lane, lanes={"local": lane}),
     )
     queue = SimpleNamespace(topics={"mail": None})
     route = SimpleNamespace(queue=queue, count_popped=lambda topic: None)
     target: Any = SimpleNamespace(queue="orders", topic="mail", route=route)
-    pop = reads._Pop(SimpleNamespace(front=front, protocol=2, client=b"c"), target)  # type: ignore[arg-type]
+    pop = reads._Pop(SimpleNamespace(front=front, process=process, protocol=2, client=b"c"), target)  # type: ignore[arg-type]
     assert b"jobs" in pop.run()
     settle = storage.settle
     fails = 3

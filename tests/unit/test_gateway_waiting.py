@@ -8,21 +8,20 @@ import gevent
 
 from pepperbus.clock import SystemClock
 from pepperbus.config.model import Topic
-from pepperbus.gateway.handout import Place
-from pepperbus.gateway.waiting import Waiter, Waiting
+from pepperbus.gateway.place import Place, Waiter
+from pepperbus.gateway.waiting import Waiting
 
 
 class Handout:
     """A topic that gives nothing (it is paused, or its storage is away) although a job is due."""
 
     def __init__(self) -> None:
-        self.front = self
         self.clock = SystemClock()
         self.log = self
         self.places: dict[str, Place] = {}
         self.by_queue: dict[str, list[Place]] = {}
         self.looks = 0
-        self.waiting = Waiting(self, self)
+        self.waiting = Waiting(self, self, self)
 
         self.ready: list = []
         self.given_back: list = []
@@ -53,7 +52,7 @@ class Record:
 
 def test_a_due_job_that_nobody_may_have_makes_nobody_spin() -> None:
     handout = Handout()
-    place = Place(handout, Topic("mail", "t", storage="local", run="pull"), None, Record())
+    place = Place(Topic("mail", "t", storage="local", run="pull"), None, {}, Record(), handout.waiting.look)
     handout.places["mail/t"] = place
     place.next_due_ms = handout.clock.now_ms() - 60_000
     told: list[object] = []
@@ -67,7 +66,7 @@ def test_a_due_job_that_nobody_may_have_makes_nobody_spin() -> None:
 
 def test_a_bug_with_one_client_keeps_no_job_from_the_others() -> None:
     handout = Handout()
-    place = Place(handout, Topic("mail", "t", storage="local", run="pull"), None, Record())
+    place = Place(Topic("mail", "t", storage="local", run="pull"), None, {}, Record(), handout.waiting.look)
     handout.ready = ["first", "second", "third"]
     told: list[object] = []
 
