@@ -203,7 +203,7 @@ def test_a_day_of_alarms(buses: Any) -> None:
         ((to, letter),) = until(lambda: box.letters, bool)
         assert to == ["ops@example.com", "boss@example.com"]
         assert "3 条告警" in letter["Subject"]
-        assert "死任务" in letter.get_content()
+        assert "死信" in letter.get_content()
 
         # Killed with everything it had: it goes on where it was, and says nothing twice.
         bus.kill_family()
@@ -240,7 +240,7 @@ def test_a_day_of_alarms(buses: Any) -> None:
         assert sum(kind == "begin" for kind, *_ in said(hook)) == 5
         past = ask(bus, "/api/v1/alarms/history?subject=orders&language=zh")[1]["alarms"]
         assert [one["ended_ms"] > one["told_ms"] > one["began_ms"] > 0 for one in past] == [True] * 3
-        assert "个死任务" in past[0]["text"]
+        assert "个死信" in past[0]["text"]
 
         # On the pages, and in what Prometheus gets: every metric that our files for it and for Grafana name.
         assert "later/on: 2 jobs wait" in page(bus, "/alarms")

@@ -111,7 +111,7 @@ def test_history_goes_on_where_it_ended(wrong: Place) -> None:
 
 def test_the_page_and_the_count_in_the_navigation(wrong: Place) -> None:
     text = wrong.client.get("/alarms", headers={"Accept-Language": "zh"}).get_data(as_text=True)
-    assert "orders/mail：3 个死任务" in text
+    assert "orders/mail：3 个死信" in text
     assert "存储 local 没有应答" in text
     assert '<b class="open-alarms" title="当前告警">3</b>' in text
     ann = log_in(wrong.app.test_client(), wrong.desk, "ann", shop="viewer")

@@ -182,7 +182,7 @@ def test_a_mistake_of_a_whole_topic_is_no_less_chinese() -> None:
     [
         (
             "node office: its sidecar failed at this; its log says more",
-            "节点 office：它的边车进程在此出错；详情见其日志",
+            "节点 office：它的 web 进程在此出错；详情见其日志",
         ),
         (
             "anna may not queues.put: that needs the role admin in system shop",

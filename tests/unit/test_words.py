@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from pepperbus import operations
 from pepperbus.accounts.model import Role
 from pepperbus.config.spec import schema
-from pepperbus.operations import marks
+from pepperbus.operations import marks, rights
 from pepperbus.replay.model import DEEDS, State
 from pepperbus.stats import STATES
 from pepperbus.web import words
@@ -68,6 +71,13 @@ def helps() -> set[str]:
 def test_every_text_has_its_chinese() -> None:
     missing = ({*texts()} | shown()) - words.catalogue("zh").keys()
     assert not missing, sorted(missing)
+
+
+def test_every_deed_of_the_audit_log_has_a_name() -> None:
+    for module in pkgutil.iter_modules(operations.__path__):
+        importlib.import_module(f"{operations.__name__}.{module.name}")
+    assert not set(rights.DEEDS) - audit.DEED_WORDS.keys()
+    assert not {deed for deed in audit.DEED_WORDS if "." in deed} - set(rights.DEEDS)
 
 
 def test_no_translation_is_left_over() -> None:
