@@ -8,7 +8,7 @@
     logins.py    who is asking: sessions, bearer tokens, the login and set-up forms
     desk.py      what the parts share: an `Office` safe for many greenlets, the monitor
     closing.py   removes queues that were closed for that, once they are empty
-    monitor.py   samples the statistics every second: rates and percentiles of the last minute
+    monitor.py   samples the statistics every second: percentiles of the last minute; minute.py its rates and courses
     health.py    /healthz, /readyz
     metrics.py   /metrics
     table.py     what a row of the API is; people.py the rows for accounts, tokens, audit

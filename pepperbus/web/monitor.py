@@ -10,23 +10,22 @@ import psutil
 from gevent.lock import RLock
 
 from pepperbus import stats
+from pepperbus.config.model import Config
 from pepperbus.counted import Reader
 from pepperbus.log import Log
 from pepperbus.operations.office import Office
 from pepperbus.operations.paces import merged
 from pepperbus.operations.results import Percentiles, Status
 from pepperbus.operations.status import StatusReader, percentiles
+from pepperbus.web.minute import SECONDS, Minute
 from pepperbus.web.paces import Neighbours
 
-SECONDS = 60
 _HISTOGRAM_EVERY = 5
 _STATUS_AGE_S, _STALE_S = 1.0, 5.0
 _BUSY_SHARE = 0.1  # of a core that sampling may take, whatever the number of topics
 
 Totals = dict[str, stats.Totals]
-Counts = dict[str, list[int]]
 _NOTHING = Percentiles(), Percentiles()
-_INDEX = {name: i for i, name in enumerate(stats.COUNTERS)}
 
 
 class Monitor:
@@ -36,8 +35,9 @@ class Monitor:
         self._log = log
         self.totals: Totals = {}
         self._office = office
-        self._counts: deque[tuple[float, Counts]] = deque(maxlen=SECONDS + 1)
-        self._grown: deque[tuple[float, Counts]] = deque(maxlen=SECONDS)  # seconds it took, what moved and by how much
+        self._systems: dict[str, str] = {}
+        self._systems_of: Config | None = None
+        self.minute = Minute()
         self._histograms: deque[Totals] = deque(maxlen=SECONDS // _HISTOGRAM_EVERY + 1)
         self._cpu: deque[tuple[float, float]] = deque(maxlen=11)
         self._ticks = 0
@@ -63,16 +63,16 @@ class Monitor:
 
     def look(self) -> None:
         """Read all counters and histograms now, between two samples. What did not move stays the same object."""
-        names = self._names()
+        names = self.systems
         counts = {name: words for name, words in self._stats.counters().items() if name in names}
         known = {name: total for name, total in self.totals.items() if counts.get(name) == total.counters}
         self.totals = {**known, **self._stats.totals(counts.keys() - known.keys())}
 
     def sample(self) -> None:
         """Remember how things are; called once a second. What did not move costs one comparison, and no memory."""
-        names = self._names()
+        names = self.systems
         counts = {name: words for name, words in self._stats.counters().items() if name in names}
-        moved = self._remember(counts)
+        moved = self.minute.remember(monotonic(), counts)
         if self._ticks == 0:
             self.look()
         elif moved or len(self.totals) > len(counts):
@@ -84,25 +84,17 @@ class Monitor:
             self._histograms.append(self.totals)
         self._ticks += 1
 
-    def _names(self) -> set[str]:
-        return {topic.full_name for topic in self._office.topics()} | self._office.config.queues.keys()
-
-    def _remember(self, counts: Counts) -> set[str]:
-        """Keep the counters and how they grew; the names that moved."""
-        now = monotonic()
-        moved: set[str] = set()
-        if self._counts:
-            then, before = self._counts[-1]
-            moved = {name for name, words in counts.items() if before.get(name) != words}
-            nothing = [0] * len(stats.COUNTERS)
-            grown = {
-                name: [max(a - b, 0) for a, b in zip(counts[name], before.get(name, nothing), strict=True)]
-                for name in moved
+    @property
+    def systems(self) -> dict[str, str]:
+        """queue and queue/topic -> its system, "" for none; the same object as long as the configuration is the same."""
+        config = self._office.config
+        if self._systems_of is not config:
+            named = {queue.name: queue.system for queue in config.queues.values()}
+            named |= {
+                topic.full_name: queue.system for queue in config.queues.values() for topic in queue.topics.values()
             }
-            self._grown.append((max(now - then, 0.001), grown))
-            counts = {name: words if name in moved else before[name] for name, words in counts.items()}
-        self._counts.append((now, counts))
-        return moved
+            self._systems_of, self._systems = config, named
+        return self._systems
 
     def cpu_percent(self) -> float:
         """How busy this machine was over the last ten samples, all cores together."""
@@ -113,18 +105,7 @@ class Monitor:
 
     def rate(self, name: str, counter: str, seconds: int = 10) -> float:
         """Per second, over the last `seconds`."""
-        if len(self._counts) < 2:
-            return 0.0
-        now, counts = self._counts[-1]
-        then, before = self._counts[max(0, len(self._counts) - 1 - seconds)]
-        return _grown(before, counts, name, counter) / max(now - then, 0.001)
-
-    def course(self, names: list[str], counter: str) -> list[float]:
-        """Per second, for each second of the last minute, oldest first; all names added up."""
-        wanted, i = set(names), _INDEX[counter]
-        return [
-            sum(words[i] for name, words in grown.items() if name in wanted) / seconds for seconds, grown in self._grown
-        ]
+        return self.minute.rate(name, counter, seconds)
 
     def last_minute(self, name: str, histogram: str) -> stats.Histogram:
         """What was measured in the last minute (since the start, while that is younger)."""
@@ -186,16 +167,9 @@ class Monitor:
         self._status_at = -_STALE_S
 
     def _set_rates(self, status: Status) -> None:
+        pushed, done = self.minute.rates("pushed"), self.minute.rates("done")
         for queue in status.queues:
-            queue.in_rate = self.rate(queue.name, "pushed")
+            queue.in_rate = pushed.get(queue.name, 0.0)
             for topic in queue.topics:
-                topic.in_rate = self.rate(topic.name, "pushed")
-                topic.out_rate = self.rate(topic.name, "done")
-
-
-def _grown(before: Counts, after: Counts, name: str, counter: str) -> int:
-    if name not in after:
-        return 0
-    i = _INDEX[counter]
-    was = before[name][i] if name in before else 0
-    return max(after[name][i] - was, 0)
+                topic.in_rate = pushed.get(topic.name, 0.0)
+                topic.out_rate = done.get(topic.name, 0.0)

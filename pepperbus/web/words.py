@@ -23,9 +23,10 @@ def language(asked: Request) -> str:
 
 def spoken() -> str:
     """The language of the request under way; found once per request."""
-    if "language" not in g:
-        g.language = language(request)
-    return str(g.language)
+    found: str | None = g.get("language")
+    if found is None:
+        found = g.language = language(request)
+    return found
 
 
 def _(text: str, **facts: object) -> str:

@@ -31,6 +31,7 @@ from pepperbus.web import live
 from pepperbus.web.app import create_app
 from pepperbus.web.desk import Desk, SharedOffice
 from pepperbus.web.formats import sparkline
+from pepperbus.web.minute import Minute
 from pepperbus.web.monitor import Monitor
 from pepperbus.web.routes import ROUTES
 
@@ -423,11 +424,38 @@ def test_rates_and_percentiles_of_the_last_minute(place: Place) -> None:
     place.desk.monitor.sample()
     assert 30 / (time.monotonic() - began) <= place.desk.monitor.rate("orders/mail", "done") <= 300
     assert place.desk.monitor.percentiles("orders/mail")[1].p99_s == pytest.approx(0.010, rel=0.05)
-    assert len(place.desk.monitor.course(["orders/mail"], "done")) == 1
+    assert len(place.desk.monitor.minute.course("orders/mail", "done")) == 1
     for _ in range(200):
         place.desk.monitor.sample()
-    assert len(place.desk.monitor.course(["orders/mail"], "done")) == 60
+    assert len(place.desk.monitor.minute.course("orders/mail", "done")) == 60
     assert place.desk.monitor.rate("orders/mail", "done") == 0.0
+
+
+def test_the_minute_of_a_system_is_that_of_its_queues() -> None:
+    pushed, done, failed = (stats.COUNTERS.index(name) for name in ("pushed", "done", "failed"))
+
+    def counts(n: int) -> dict[str, list[int]]:
+        """Queues a and b of a shop, c of nobody; c stands still, and d is in no configuration."""
+        found = {name: [0] * len(stats.COUNTERS) for name in ("a", "b", "c", "d", "a/t", "b/t", "c/t")}
+        found["a"][pushed], found["b"][pushed], found["a/t"][pushed] = n, 2 * n, n
+        found["a/t"][done], found["b/t"][done], found["b/t"][failed], found["d"][pushed] = n, n, 3 * n, n
+        return found
+
+    minute, systems = Minute(), dict.fromkeys(("a", "b", "a/t", "b/t"), "shop") | {"c": "", "c/t": ""}
+    assert minute.by_system(systems)["shop"].failed_rate == 0.0, "nothing is known yet"
+    for second in range(100):
+        assert minute.remember(1000.0 + 2 * second, counts(4 * second)) == (
+            {"a", "b", "d", "a/t", "b/t"} if second else set()
+        )
+    shop, nobody = minute.by_system(systems)["shop"], minute.by_system(systems)[""]
+    assert (shop.pushed, shop.done, shop.failed) == ([6.0] * 60, [4.0] * 60, [6.0] * 60)
+    assert shop.failed_rate == 6.0
+    assert nobody.pushed == [0.0] * 60
+    assert minute.by_system({"a": "other"})["other"].pushed == [2.0] * 60, "another configuration"
+    assert minute.rates("failed", 60) == {"b/t": 6.0}
+    assert minute.rate("b/t", "failed", 10) == 6.0
+    assert minute.rate("c/t", "done") == minute.rate("nobody", "done") == 0.0
+    assert minute.course("b/t", "failed") == [6.0] * 60
 
 
 def test_a_curve_without_anything_is_no_curve() -> None:

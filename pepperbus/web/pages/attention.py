@@ -18,6 +18,7 @@ HARMS = ("loss", "stop", "slow")
 _FULL = 0.9
 _FAILING = 0.1
 _LATE_S = 300.0
+_CLOSED = ("stopped", "down", "probing")
 _LEVELS = ("memory", "process", "power")
 
 
@@ -35,11 +36,14 @@ class Matter:
 def matters(status: Status, monitor: Monitor) -> list[Matter]:
     """Everything, worst first."""
     found = [*_node(status), *_storages(status)]
+    given = {storage.name: storage.durability for storage in status.storages if storage.alive and storage.durability}
+    failed = monitor.minute.rates("failed", 60)
     for queue in status.queues:
-        found += _durability(queue, status)
+        found += _durability(queue, given)
         found += _closed(queue)
         for topic in queue.topics:
-            found += _topic(topic, status, monitor)
+            if topic.ready or topic.dead or topic.name in failed or topic.state in _CLOSED:
+                found += _topic(topic, status, failed.get(topic.name, 0.0), monitor)
     for topic in status.detached:
         n = topic.ready + topic.delayed + topic.leased + topic.dead
         facts = {"topic": topic.name, "n": count(n), "storage": topic.storage}
@@ -67,10 +71,9 @@ def _storages(status: Status) -> Iterator[Matter]:
             yield Matter("stop", _("Storage {name} is {share} full", name=storage.name, share=share), "/storage")
 
 
-def _durability(queue: QueueStatus, status: Status) -> Iterator[Matter]:
-    given = {storage.name: storage.durability for storage in status.storages if storage.alive and storage.durability}
-    for name in dict.fromkeys(topic.storage for topic in queue.topics):
-        if name in given and queue.durability and _LEVELS.index(given[name]) < _LEVELS.index(queue.durability):
+def _durability(queue: QueueStatus, given: dict[str, str]) -> Iterator[Matter]:
+    for name in dict.fromkeys(topic.storage for topic in queue.topics) if queue.durability else ():
+        if name in given and _LEVELS.index(given[name]) < _LEVELS.index(queue.durability):
             facts = {"queue": queue.name, "wanted": queue.durability, "storage": name, "given": given[name]}
             text = _(
                 "{queue} refuses pushes: it asks for durability {wanted}, storage {storage} gives {given}", **facts
@@ -90,10 +93,11 @@ def _closed(queue: QueueStatus) -> Iterator[Matter]:
         yield Matter("slow", text, f"/queues/{queue.name}/edit", "", queue.name)
 
 
-def _topic(topic: TopicStatus, status: Status, monitor: Monitor) -> Iterator[Matter]:
+def _topic(topic: TopicStatus, status: Status, failed: float, monitor: Monitor) -> Iterator[Matter]:
+    """`failed`: attempts a second, over the last minute."""
     name, here, waiting = topic.name, f"/topics/{topic.name}", count(topic.ready)
     late = (status.at_ms - topic.oldest_ms) / 1000 if topic.oldest_ms and topic.ready else 0.0
-    if topic.state in ("stopped", "down", "probing"):
+    if topic.state in _CLOSED:
         facts = {"topic": name, "state": _(topic.state), "n": waiting}
         text = _("{topic}: its consumer is {state}, {n} jobs wait", **facts)
         yield Matter("stop", text, here, topic.why or topic.target, name)
@@ -102,7 +106,6 @@ def _topic(topic: TopicStatus, status: Status, monitor: Monitor) -> Iterator[Mat
     elif late > _LATE_S:
         text = _("{topic}: the oldest job has waited {time}", topic=name, time=span(late))
         yield Matter("slow", text, here, "", name)
-    failed = monitor.rate(name, "failed", 60)
     done = monitor.rate(name, "done", 60) if failed else 0.0
     if failed > _FAILING * (failed + done):
         share = f"{failed / (failed + done):.0%}"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from flask import Blueprint, Response, request
 
-from pepperbus.operations.results import QueueStatus, Status, TopicStatus
+from pepperbus.operations.results import QueueStatus, Status
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
-from pepperbus.web.formats import sparkline
+from pepperbus.web.minute import Course
 from pepperbus.web.monitor import Monitor
 from pepperbus.web.pages.attention import Matter, matters
 
@@ -23,47 +23,40 @@ class System:
     """What a system's queues add up to."""
 
     name: str
-    queues: list[QueueStatus] = field(default_factory=list)
-    spark_in: str = ""
-    spark_out: str = ""
-    spark_failed: str = ""
-    failed_rate: float = 0.0
+    course: Course
+    queues: int = 0
+    in_rate: float = 0.0
+    out_rate: float = 0.0
+    backlog: int = 0
+    leased: int = 0
+    dead: int = 0
+    oldest_ms: int = 0
 
-    @property
-    def topics(self) -> list[TopicStatus]:
-        return [topic for queue in self.queues for topic in queue.topics]
+    def add(self, queue: QueueStatus) -> None:
+        self.queues += 1
+        self.in_rate += queue.in_rate
+        for topic in queue.topics:
+            self.out_rate += topic.out_rate
+            self.backlog += topic.ready + topic.delayed
+            self.leased += topic.leased
+            self.dead += topic.dead
+            if topic.ready:
+                self._waits(topic.oldest_ms)
 
-    def sum(self, what: str) -> float:
-        return sum(getattr(topic, what) for topic in self.topics)
-
-    @property
-    def in_rate(self) -> float:
-        return sum(queue.in_rate for queue in self.queues)
-
-    @property
-    def out_rate(self) -> float:
-        return self.sum("out_rate")
-
-    @property
-    def backlog(self) -> int:
-        return int(self.sum("ready") + self.sum("delayed"))
-
-    @property
-    def oldest_ms(self) -> int:
-        return min((topic.oldest_ms for topic in self.topics if topic.oldest_ms and topic.ready), default=0)
+    def _waits(self, since_ms: int) -> None:
+        if since_ms and (not self.oldest_ms or since_ms < self.oldest_ms):
+            self.oldest_ms = since_ms
 
 
 def systems(status: Status, monitor: Monitor) -> list[System]:
     """Every system with what the last minute says of it; queues without one come last, under ""."""
+    courses = monitor.minute.by_system(monitor.systems)
     found: dict[str, System] = {}
     for queue in status.queues:
-        found.setdefault(queue.system, System(queue.system)).queues.append(queue)
-    for system in found.values():
-        queues, topics = [q.name for q in system.queues], [t.name for t in system.topics]
-        system.spark_in = sparkline(monitor.course(queues, "pushed"))
-        system.spark_out = sparkline(monitor.course(topics, "done"))
-        system.spark_failed = sparkline(monitor.course(topics, "failed"))
-        system.failed_rate = sum(monitor.rate(topic, "failed", 60) for topic in topics)
+        system = found.get(queue.system)
+        if system is None:
+            system = found[queue.system] = System(queue.system, courses.get(queue.system) or Course())
+        system.add(queue)
     return sorted(found.values(), key=lambda system: (not system.name, system.name))
 
 
@@ -71,10 +64,8 @@ def _build(desk: Desk) -> dict[str, Any]:
     status, monitor = desk.status(), desk.monitor
     wanted = request.args.get("system")
     shown = [one for one in systems(status, monitor) if wanted is None or one.name == wanted]
-    mine = {queue.name for system in shown for queue in system.queues}
+    mine = {queue.name for queue in status.queues if queue.system == wanted}
     all_matters = [m for m in matters(status, monitor) if wanted is None or m.topic.partition("/")[0] in mine]
-    everything = System("", [queue for system in shown for queue in system.queues])
-    names = [topic.name for topic in everything.topics]
     return {
         "status": status,
         "systems": shown,
@@ -82,14 +73,25 @@ def _build(desk: Desk) -> dict[str, Any]:
         "wanted": wanted,
         "matters": all_matters[:_SHOWN] if not request.args.get("all") else all_matters,
         "more": max(0, len(all_matters) - _SHOWN) if not request.args.get("all") else 0,
-        "total": everything,
-        "spark_in": sparkline(monitor.course([queue.name for queue in everything.queues], "pushed")),
-        "spark_out": sparkline(monitor.course(names, "done")),
-        "failed": sum(monitor.rate(name, "failed", 60) for name in names) * 60,
+        "total": _total(shown),
         "per_harm": _per_harm(all_matters),
         "alive": sum(storage.alive for storage in status.storages),
         "ready": sum(process["state"] == "ready" for process in status.processes),
     }
+
+
+def _total(shown: list[System]) -> System:
+    """All of them as one."""
+    columns = {
+        what: [sum(one) for one in zip(*(getattr(system.course, what) for system in shown), strict=True)]
+        for what in ("pushed", "done", "failed")
+    }
+    course = Course(**columns, failed_rate=sum(system.course.failed_rate for system in shown))
+    total = System("", course)
+    for system in shown:
+        for what in ("queues", "in_rate", "out_rate", "backlog", "leased", "dead"):
+            setattr(total, what, getattr(total, what) + getattr(system, what))
+    return total
 
 
 def _per_harm(found: list[Matter]) -> dict[str, int]:

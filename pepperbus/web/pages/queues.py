@@ -33,7 +33,6 @@ class Row:
     queue: QueueStatus
     wait: Percentiles | None = None
     run: Percentiles | None = None
-    failed_rate: float = 0.0
     spark: str = ""
 
     @property
@@ -111,8 +110,7 @@ def _build(desk: Desk) -> dict[str, Any]:
     shown = rows[(page - 1) * PAGE : page * PAGE]
     _measure(shown, desk.monitor)
     for row in shown:
-        row.failed_rate = desk.monitor.rate(row.status.name, "failed", 60)
-        row.spark = sparkline(desk.monitor.course([row.status.name], "done"))
+        row.spark = sparkline(desk.monitor.minute.course(row.status.name, "done"))
     status = desk.status()
     return {
         "status": status,
