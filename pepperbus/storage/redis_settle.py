@@ -8,20 +8,25 @@ comes wholly before a release or is void.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
+
+import gevent
 
 from pepperbus import names
 from pepperbus.errors import StorageUnavailable, StorageUnknown
 from pepperbus.storage.contract import CRASH_LIMIT, Leased, Outcome, Released, Settle
 from pepperbus.storage.redis_claim import Claims
+from pepperbus.storage.redis_copies import left_behind
 from pepperbus.storage.redis_keys import ID, Keys, Record, field, pointer_of
 from pepperbus.storage.redis_link import Link
-from pepperbus.storage.redis_pack import Command, Packed, each, many, pack, several
+from pepperbus.storage.redis_pack import Command, Packed, Part, each, many, pack, several
 from pepperbus.storage.redis_wire import Connection
 
 #: Looked up once: an Enum's members cost a third of a microsecond each time.
 DONE = Outcome.DONE
+_LOOK_AGAIN_S = 0.05  # at what a claim is making of a copy: some trips
 
 
 class Settlements:
@@ -124,31 +129,53 @@ class Settlements:
         released: list[Released] = []
         for topic, known in zip(topics, registered, strict=True):
             if known:
-                keys = self._link.keys(topic)
                 try:
-                    released += self._link.guarded(lambda c, k=keys: self._take_back(c, owner, k, started))  # type: ignore[misc]
+                    for some in self._take_back_all(owner, self._link.keys(topic), started):
+                        released += some
                 except StorageUnavailable as error:
                     raise StorageUnknown(f"{len(released)} jobs are taken back, then: {error}") from error
         return released
 
+    def _take_back_all(
+        self, owner: str, keys: Keys, started: Collection[tuple[str, int]] | None
+    ) -> Iterator[list[Released]]:
+        """Once; on Pika until nothing is unclear any more, which a claim that is under way may make of a copy."""
+        until = time.monotonic() + self._link.pool.timeout
+        while True:
+            wait = time.monotonic() < until
+            released, is_over = self._link.guarded(lambda c, w=wait: self._take_back(c, owner, keys, started, w))  # type: ignore[misc]
+            yield released
+            if is_over:
+                return
+            gevent.sleep(_LOOK_AGAIN_S)
+
     def _take_back(
-        self, connection: Connection, owner: str, keys: Keys, started: Collection[tuple[str, int]] | None
-    ) -> list[Released]:
+        self, connection: Connection, owner: str, keys: Keys, started: Collection[tuple[str, int]] | None, wait: bool
+    ) -> tuple[list[Released], bool]:
+        """What was taken back, and whether that is all. `wait`: what is unclear stays for another look."""
         held = keys.held(owner)
         _, _, found = connection.ask((b"WATCH", keys.owners), (b"WATCH", held), (b"LRANGE", held, 0, -1))
         found.reverse()
-        fields = [one[:ID] for one in found]
+        mine, gone, unclear = found, found, set[bytes]()
+        if self._link.pika and found:
+            begun = {one for one in found if started and (keys.topic, int(one[:ID])) in started}
+            won, unclear = left_behind(connection, keys, owner, found, begun, wait)
+            mine = [one for one in found if one in won]
+            gone = [one for one in found if one not in unclear]
+        fields = [one[:ID] for one in mine]
         records, *there = (
-            connection.ask(many((b"HMGET", keys.att), fields), each((b"HEXISTS", keys.job), fields)) if found else [[]]
+            connection.ask(many((b"HMGET", keys.att), fields), each((b"HEXISTS", keys.job), fields)) if mine else [[]]
         )
         verdicts, released = _Verdicts(keys, self._link.clock.now_ms()), []
-        for one, name, text, exists in zip(found, fields, records, there, strict=True):
+        for one, name, text, exists in zip(mine, fields, records, there, strict=True):
             if exists:
                 ran = started is None or (keys.topic, int(name)) in started
                 released.append(verdicts.take_back(one, name, Record.decode(text), ran))
-        removals = [each((b"LREM", held, 0), found), (b"SREM", keys.owners, owner)]
+        removals: list[Part] = [each((b"LREM", held, 0), gone)]
+        if not unclear:
+            removals.append((b"SREM", keys.owners, owner))
         self._link.move(connection, verdicts.copies(), removals)
-        return released
+        return released, not unclear
 
 
 class _Done:

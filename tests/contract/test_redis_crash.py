@@ -211,8 +211,7 @@ def test_a_process_dies_between_any_two_trips(
     def check(at: int, life: Life, found: Counter[int]) -> None:
         assert set(found) >= set(IDS) - life.maybe - life.gone, f"lost at step {at}: {found}"
         assert not set(found) & life.gone, f"run again at step {at}"
-        if mode == "redis":
-            assert not found or max(found.values()) == 1, f"twice at step {at}: {found}"
+        assert not found or max(found.values()) == 1, f"twice at step {at}: {found}"
 
     cuts = _all_cuts(redis, mode, monkeypatch, lambda at: Knife(at, lost=lost), check)
     assert cuts > 20

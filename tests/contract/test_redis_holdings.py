@@ -336,7 +336,7 @@ def test_what_a_dead_owner_was_about_to_win_is_in_line_once(empty: Redis, monkey
         one.push(sent)
         with dies_before_it_wins(monkeypatch):
             one.lease(T, 5, ME)
-        assert [job.ran for job in two.release(ME, set())] == [False] * 3
+        assert [job.started for job in two.release(ME, set())] == [False] * 3
         assert [job.job_id for job in two.lease(T, 9, OTHER)] == [job.job_id for job in sent]
         assert two.lease(T, 9, OTHER) == []
 
@@ -344,7 +344,7 @@ def test_what_a_dead_owner_was_about_to_win_is_in_line_once(empty: Redis, monkey
 def test_what_another_has_won_is_not_given_back_for_the_dead_who_had_a_copy(
     empty: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with storage(empty, "pika", 0.2) as one, storage(empty, "pika") as two:
+    with storage(empty, "pika", 2.0) as one, storage(empty, "pika") as two:
         one.push([push()])
         with dies_before_it_wins(monkeypatch):
             one.lease(T, 5, ME)
@@ -387,13 +387,13 @@ def test_what_a_dead_owner_had_won_waits_until_the_loser_has_taken_its_copy_back
         monkeypatch.setattr(redis_copies, "remove", after_the_other)
         assert two.lease(T, 5, OTHER) == []
         (back_again,) = released[0].get(timeout=20)
-        assert (back_again.job_id, back_again.ran) == (sent.job_id, False)
+        assert (back_again.job_id, back_again.started) == (sent.job_id, False)
         assert [job.job_id for job in two.lease(T, 5, OTHER)] == [sent.job_id]
 
 
 def test_two_who_died_over_one_job_leave_it_in_line_once(empty: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """One had won it, the other had not taken its copy back; both are taken back at the same time."""
-    with storage(empty, "pika", 0.2) as one, storage(empty, "pika", 0.2) as two, storage(empty, "pika") as heir:
+    with storage(empty, "pika", 2.0) as one, storage(empty, "pika", 2.0) as two, storage(empty, "pika") as heir:
         sent = push()
         one.push([sent])
         with dies_before_it_wins(monkeypatch):
