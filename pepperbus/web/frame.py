@@ -20,7 +20,7 @@ from pepperbus.web import formats, live
 from pepperbus.web.live import Build
 from pepperbus.web.said import reason, said
 from pepperbus.web.words import COOKIE as LANGUAGE_COOKIE
-from pepperbus.web.words import LANGUAGES, _, spoken
+from pepperbus.web.words import LANGUAGES, _, span, spoken, timed
 
 THEMES = ("auto", "light", "dark")
 THEME_COOKIE = "pepperbus_theme"
@@ -57,14 +57,14 @@ def install(app: Flask) -> None:
         themes=THEMES,
         version=__version__,
         language=spoken,
+        span=span,
+        timed=timed,
         theme=theme,
         here=here,
         static=static_url,
         with_query=with_query,
     )
-    env.globals.update(
-        {name: getattr(formats, name) for name in ("count", "rate", "span", "size", "moment", "sparkline")}
-    )
+    env.globals.update({name: getattr(formats, name) for name in ("count", "rate", "size", "moment", "sparkline")})
     env.globals["ui"] = env.get_template("ui.html").module
     app.add_url_rule("/look", "look", _look)
     app.add_url_rule("/static/<path:name>", "static", _static)

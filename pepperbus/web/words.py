@@ -11,6 +11,8 @@ from pathlib import Path
 
 from flask import Request, g, request
 
+from pepperbus.web import formats
+
 LANGUAGES = {"en": "English", "zh": "中文"}
 COOKIE = "pepperbus_language"
 
@@ -33,6 +35,18 @@ def _(text: str, **facts: object) -> str:
     """`text` in the visitor's language, `{name}` filled in from `facts`."""
     found = catalogue(spoken()).get(text) or text
     return found.format(**facts) if facts else found
+
+
+def span(seconds: float) -> str:
+    """A duration, its unit in the visitor's language."""
+    return timed(formats.span(seconds))
+
+
+def timed(text: str) -> str:
+    """A time such as `5 min`, its unit in the visitor's language."""
+    number, blank, unit = text.rpartition(" ")
+    units = {"s": _("s"), "min": _("min"), "h": _("h"), "d": _("d")}
+    return f"{number}{blank}{units.get(unit, unit)}"
 
 
 @cache

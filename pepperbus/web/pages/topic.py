@@ -13,11 +13,10 @@ from pepperbus.operations import alarms, baseline, consumer, deploys, history, p
 from pepperbus.operations.results import QueueStatus, TopicStatus
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
-from pepperbus.web.formats import span
 from pepperbus.web.pages.answers import did
 from pepperbus.web.pages.queues import clear_s
 from pepperbus.web.said import said
-from pepperbus.web.words import _, spoken
+from pepperbus.web.words import _, span, spoken
 
 _MOST_MARKS = 40
 #: Seconds back -> the word on its button.

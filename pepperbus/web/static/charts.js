@@ -7,14 +7,15 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim() || "#888";
 }
 
+const WORDS = document.documentElement.lang.startsWith("zh") ? { s: "秒", min: "分钟" } : { s: "s", min: "min" };
 const UNITS = {
   rate: (v) => (v == null ? "–" : v < 10 ? v.toFixed(2).replace(/\.?0+$/, "") : Math.round(v).toLocaleString("en").replaceAll(",", "\u202f")),
   count: (v) => (v == null ? "–" : Math.round(v).toLocaleString("en").replaceAll(",", "\u202f")),
   time: (v) => {
     if (v == null) return "–";
     if (v < 0.001) return `${Math.round(v * 1e6)} µs`;
-    if (v < 1) return `${(v * 1e3).toPrecision(3).replace(/\.?0+$/, "")} ms`;
-    return v < 120 ? `${v.toPrecision(3).replace(/\.?0+$/, "")} s` : `${Math.round(v / 60)} min`;
+    if (v < 1) return `${Number((v * 1e3).toPrecision(3))} ms`;
+    return v < 120 ? `${Number(v.toPrecision(3))} ${WORDS.s}` : `${Math.round(v / 60)} ${WORDS.min}`;
   },
 };
 
@@ -41,7 +42,7 @@ function draw(box, answer) {
     scales: { x: { time: true }, y: { range: (u, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
     axes: [
       { ...axis, values: (u, splits, index, space, step) => splits.map((s) => (step >= 86400 ? day(s) : step >= 60 ? clock(s).slice(0, 5) : clock(s))) },
-      { ...axis, size: 64, values: (u, splits) => splits.map(unit) },
+      { ...axis, size: 64, values: (u, splits) => splits.map((v) => (unit === UNITS.count && !Number.isInteger(v) ? "" : unit(v))) },
     ],
     series: [
       { value: (u, v) => (v == null ? "" : `${day(v)} ${clock(v)}`), label: answer.time || "" },
