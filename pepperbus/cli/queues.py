@@ -103,12 +103,16 @@ def set_(ctx: click.Context, name: str, settings: tuple[str, ...], unset: tuple[
 @queue.command()
 @click.argument("name", metavar="QUEUE[/TOPIC]", shell_complete=completion.either)
 @click.option("--keep-jobs", is_flag=True, help="Also while jobs wait: they stay in their storage, shown as detached.")
-@click.option("--drain", is_flag=True, help="A queue: it takes no jobs any more, and goes once everything has run.")
+@click.option("--drain", is_flag=True, help="It takes no new jobs any more, and goes once everything there has run.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.pass_context
 def rm(ctx: click.Context, name: str, keep_jobs: bool, drain: bool, yes: bool, dry_run: bool) -> None:
-    """Remove a queue, or one topic of it. Refused while jobs wait there, unless --keep-jobs or --drain."""
+    """Remove a queue, or one topic of it. Refused while jobs wait there, unless --keep-jobs or --drain.
+
+    Dead jobs hold what is drained too: run them again, or purge them. Until it is gone `queue set QUEUE --unset closed`,
+    of a topic `--unset TOPIC/closed`, lets it take jobs again.
+    """
     with office(ctx) as opened:
         names = ", ".join(topic.full_name for topic in opened.named(name))
         if dry_run:
@@ -127,12 +131,12 @@ def rm(ctx: click.Context, name: str, keep_jobs: bool, drain: bool, yes: bool, d
 
 
 def _drain(ctx: click.Context, opened: Office, name: str, keep_jobs: bool, yes: bool) -> None:
-    if "/" in name or keep_jobs:
-        raise UsageError("--drain is for a whole queue, and leaves no jobs to keep")
+    if keep_jobs:
+        raise UsageError("--drain leaves no jobs to keep")
+    queue, slash, topic = name.partition("/")
     if not opened.config.web.listen:
-        raise UsageError(
-            f"the sidecar removes it, and [web] listen is empty: pepperbus queue set {name} closed=yes, later rm"
-        )
+        closed = f"{queue} {topic}{slash}closed=yes"
+        raise UsageError(f"the sidecar removes it, and [web] listen is empty: pepperbus queue set {closed}, later rm")
     confirm(f"Take no jobs for {name} any more, and remove it once it is empty?", yes)
     with mistakes_are_ours():
         done = closing.close(opened, name, remove=True)

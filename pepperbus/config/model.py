@@ -250,6 +250,7 @@ class Topic:
     password: Secret = Secret()
     tags: tuple[str, ...] = ()
     paused: bool = False
+    closed: str = "no"  # no | yes: gets no new jobs | remove: and goes once it is empty
     consumer: bool = True
     dead_on: tuple[int, ...] = (400, 413, 415, 422)
     canary: Canary | None = None
@@ -346,6 +347,13 @@ class Queue:
     def group(self) -> str:
         """The worker set that serves this queue."""
         return self.process_group or self.name
+
+    @property
+    def takers(self) -> tuple[Topic, ...]:
+        """The topics that new jobs are copied to; none while the queue, or every one of them, is closed."""
+        if self.closed != "no":
+            return ()
+        return tuple(topic for topic in self.topics.values() if topic.closed == "no")
 
 
 @dataclass(frozen=True)

@@ -65,9 +65,29 @@ def build(document: Document, name: str, node: Config) -> Queue:
     file = Path(os.path.abspath(document.file))
     own["schedule"] = schedules.build(document, name, values.get("schedule", {}))
     own["intakes"] = intakes.build(document, values.get("intakes", {}), topics)
-    if own["closed"] != "no":
-        own |= {"schedule": {}, "intakes": ()}
+    _check_leaving(document, topics, own)
+    _rest(own, topics)
     return Queue(name=name, topics=topics, storage=storage, tags=inherited.get("tags", ()), file=file, **own)
+
+
+def _check_leaving(document: Document, topics: dict[str, Topic], own: Values) -> None:
+    """The file must be right without a topic that is to go."""
+    going = [name for name, topic in topics.items() if topic.closed == "remove"] if own["closed"] != "remove" else []
+    if going and len(going) == len(topics):
+        text = "no topic would be left: close the whole queue instead (closed = remove above [topics])"
+        document.mistake(("topics", going[-1], "closed"), text)
+    for intake in own["intakes"]:
+        if intake.topic in going:
+            text = f"intake {intake.name} takes for this topic alone: remove it first, or write yes"
+            document.mistake(("topics", intake.topic, "closed"), text)
+
+
+def _rest(own: Values, topics: dict[str, Topic]) -> None:
+    """What would make jobs for nobody rests until somebody takes them again."""
+    takers = {name for name, topic in topics.items() if topic.closed == "no"} if own["closed"] == "no" else set()
+    if not takers:
+        own["schedule"] = {}
+    own["intakes"] = tuple(one for one in own["intakes"] if takers and one.topic in {"", *takers})
 
 
 def _queue_spec() -> Spec:

@@ -154,7 +154,7 @@ def _check(session: Session, args: resp.Command, target: Target) -> bytes | None
                 return _refused(session, args, "NOQUEUE", f"queue or Topic not exist {target.queue}", target)
             return _refused(session, args, "NOPERM", f"this login may not push to {target.queue}", target)
         return _refused(session, args, "NOAUTH", NOAUTH, target)
-    if target.route is None or not target.route.lanes:
+    if target.route is None:
         return _refused(session, args, "NOQUEUE", f"queue or Topic not exist {target.queue}", target)
     session.granted = target.route
     return None
@@ -215,15 +215,29 @@ def exec_(session: Session, args: resp.Command) -> Answer:
         return resp.error("EXECABORT Transaction discarded because of previous errors.")
     if not transaction.pushes:
         return resp.array(())
-    routes = [(route, len(jobs)) for route, jobs in transaction.pushes]
-    if any(route.unique for route, _ in transaction.pushes):
+    pushes = []
+    for meant, jobs in transaction.pushes:
+        route = session.front.routes.queues.get(meant.name)
+        if route is not meant and (refusal := _no_longer(meant.name, route)):
+            return refusal
+        assert route is not None
+        pushes.append((route, jobs))
+    if any(route.unique for route, _ in pushes):
         phrase = partial(_phrase, transaction)
         waiter, size = session.waiter, transaction.size
-        return unique.submit(waiter, transaction.pushes, phrase, plain_failure, session.arrived, size)
+        return unique.submit(waiter, pushes, phrase, plain_failure, session.arrived, size)
+    routes = [(route, len(jobs)) for route, jobs in pushes]
     success = resp.array(transaction.replies)
     submission = Submission(routes, session.waiter, success, plain_failure, session.arrived, transaction.size)
-    _submit(submission, transaction.pushes)
+    _submit(submission, pushes)
     return submission
+
+
+def _no_longer(name: str, route: QueueRoute | None) -> bytes:
+    """Why a push that was taken in before a new configuration must not run under it; b"" when it may."""
+    if route is None:
+        return resp.error(f"EXECABORT queue or Topic not exist {name}")
+    return resp.error(f"EXECABORT {route.trouble}") if route.trouble else b""
 
 
 def _phrase(transaction: Transaction, holder: Callable[[int], int]) -> bytes:

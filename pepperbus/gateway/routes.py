@@ -31,6 +31,7 @@ class QueueRoute:
 
     __slots__ = (
         "_ready",
+        "_takers",
         "_topics",
         "_wake",
         "announce",
@@ -50,17 +51,19 @@ class QueueRoute:
     ) -> None:
         self.queue = queue
         self.name = queue.name
+        takers = queue.takers
         by_storage: dict[str, list[str]] = {}
-        for topic in queue.topics.values():
+        for topic in takers:
             by_storage.setdefault(topic.storage or queue.storage, []).append(topic.full_name)
         self.lanes = tuple((lanes[storage], tuple(names)) for storage, names in by_storage.items())
         self.topic_names = tuple(topic.full_name for topic in queue.topics.values())
-        self.limits = {t.full_name: t.max_length for t in queue.topics.values() if t.max_length}
-        wanted = any(topic.unique for topic in queue.topics.values())
+        self.limits = {topic.full_name: topic.max_length for topic in takers if topic.max_length}
+        wanted = any(topic.unique for topic in takers)
         self.unique = tuple(rules(queue, names) for _, names in self.lanes) if wanted else ()  # of each lane
         self.simple = len(self.lanes) == 1 and not self.limits and not self.unique  # what `express` can carry
         self.record: Record = stats.record(queue.name)
-        self._topics = [stats.record(name) for name in self.topic_names]
+        self._topics = {name: stats.record(name) for name in self.topic_names}
+        self._takers = [self._topics[topic.full_name] for topic in takers]
         self._wake = wake
         self.bell = bell
         self.announce: Callable[[str], None] | None = None  # when clients of gateways take from it
@@ -74,6 +77,8 @@ class QueueRoute:
     def _look(self) -> str:
         if self.queue.closed != "no":
             return f"queue {self.name} is closed: it takes no jobs any more"
+        if not self.lanes:
+            return f"queue {self.name} takes no jobs any more: all its topics are closed"
         wanted = LEVELS.index(self.queue.durability)
         for lane, _ in self.lanes:
             if lane.trouble:
@@ -92,14 +97,14 @@ class QueueRoute:
     def count_stored(self, jobs: int, seconds: float) -> None:
         self.record.add("pushed", jobs)
         self.record.observe("push", seconds, jobs)
-        for record in self._topics:
+        for record in self._takers:
             record.add("pushed", jobs)
 
     def count_failed(self, jobs: int, *, unknown: bool) -> None:
         self.record.add("unknown" if unknown else "refused", jobs)
 
     def count_popped(self, topic: str) -> None:
-        self._topics[self.topic_names.index(topic)].add("popped")
+        self._topics[topic].add("popped")
 
     def wake(self) -> None:
         """Tell the workers of this queue's group; a full or closed eventfd is theirs to mind."""

@@ -81,7 +81,7 @@ def _work(config: Config, group: str) -> tuple[object, ...] | None:
         return None
     topics = [topic for queue in queues for topic in queue.topics.values()]
     return (
-        [replace(queue, schedule={}, intakes=()) for queue in queues],  # those are the ticker's
+        [_fed(queue) for queue in queues],
         [config.pools.get(topic.pool) for topic in topics],
         [config.pools.get(topic.canary.pool) for topic in topics if topic.canary],
         [config.storages.get(topic.storage) for topic in topics],
@@ -89,6 +89,14 @@ def _work(config: Config, group: str) -> tuple[object, ...] | None:
         config.journal,
         config.http,
     )
+
+
+def _fed(queue: Queue) -> Queue:
+    """Without what is the ticker's, and without who takes new jobs: what lies there runs all the same."""
+    topics = queue.topics
+    if any(topic.closed != "no" for topic in topics.values()):
+        topics = {name: replace(topic, closed="no") for name, topic in topics.items()}
+    return replace(queue, topics=topics, closed="no", schedule={}, intakes=())
 
 
 def wanted(config: Config, gateways: int, roles: set[str], workers: Mapping[str, int]) -> list[Wanted]:

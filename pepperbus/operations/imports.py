@@ -24,7 +24,7 @@ from pepperbus.config.source import Document
 from pepperbus.errors import ConfigError, NotFound, PepperbusError, UsageError
 from pepperbus.moving import crontab, go, supervisor
 from pepperbus.moving.draft import Draft, text
-from pepperbus.operations import queues
+from pepperbus.operations.editing import put_text
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Result
 from pepperbus.operations.rights import operation
@@ -180,8 +180,8 @@ def _tried(config: Config, made: Imported) -> Config:
 def _write(config: Config, after: str, made: Imported) -> None:
     """The node's file first: queues' files that name a pool it does not have would keep the bus from starting."""
     if after:
-        queues.put_text(config.file, after, config.bus)
+        put_text(config.file, after, config.bus)
     for one in made.files:
         if one.what == "new":
-            queues.put_text(Path(one.file), one.text, config.bus)
+            put_text(Path(one.file), one.text, config.bus)
     made.written = True

@@ -13,7 +13,8 @@ from typing import Any
 from pepperbus.config.load import load
 from pepperbus.config.model import Config
 from pepperbus.errors import ConfigError, NotReachable, PepperbusError
-from pepperbus.operations import queues, versions
+from pepperbus.operations import versions
+from pepperbus.operations.editing import editing, put_text
 from pepperbus.operations.office import Office
 from pepperbus.operations.queue_text import as_text, parsed, text_of
 from pepperbus.operations.results import QueueFile
@@ -30,7 +31,7 @@ def edit(
     Raises ConfigError in the words of `pepperbus check`, and what `put` and `check` raise; nothing is changed then.
     """
     file = office.config.file
-    with queues.editing(file):  # checking takes a while, and another editor's change must not be lost meanwhile
+    with editing(file):  # checking takes a while, and another editor's change must not be lost meanwhile
         before = text_of(file, name)
         tree = parsed(before)
         put(tree)
@@ -41,7 +42,7 @@ def edit(
         if check:
             check(made)
         versions.keep(office, KEPT_AS, file)
-        queues.put_text(file, after, office.config.bus)
+        put_text(file, after, office.config.bus)
     done = QueueFile(name, str(file), what)
     try:
         answer = office.ask({"op": "reload"})

@@ -6,14 +6,8 @@ running bus is told to reload. A removed queue's jobs stay where they are (detac
 
 from __future__ import annotations
 
-import fcntl
-import grp
-import os
-import pwd
 import secrets
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -25,19 +19,28 @@ from pepperbus.config.canary import Canary
 from pepperbus.config.joboptions import Halt, Quiet, Rate, Unique
 from pepperbus.config.limits import spell
 from pepperbus.config.load import load_queue_text, queue_file
-from pepperbus.config.model import Bus, Intake, Queue, Secret, Topic
+from pepperbus.config.model import Intake, Queue, Secret, Topic
 from pepperbus.config.timing import Schedule
 from pepperbus.errors import NotFound, NotReachable, PepperbusError, UsageError
 from pepperbus.names import NAME_RULE, is_name
 from pepperbus.operations import versions
+from pepperbus.operations.editing import editing, put_text
 from pepperbus.operations.office import Office
-from pepperbus.operations.queue_text import as_text, edited, filled, is_secret, parsed, system_in, text_of
+from pepperbus.operations.queue_text import (
+    as_text,
+    edited,
+    filled,
+    is_secret,
+    parsed,
+    parsed_or_empty,
+    system_in,
+    text_of,
+)
 from pepperbus.operations.results import QueueFile, QueueInfo, TopicInfo
 from pepperbus.operations.rights import may, note, operation, require
 from pepperbus.operations.steer import trouble
 from pepperbus.storage import drains
 
-_PATIENCE_S, _LOOK_S = 20.0, 0.02  # for another editor
 _HIDDEN = ("name", "queue", "topics", "file")
 
 
@@ -86,21 +89,37 @@ def add(office: Office, name: str, settings: Mapping[str, str]) -> QueueFile:
 
 
 @operation(Right.ADMIN, "name", details=("unset",), tells=("what", "reload"))
-def change(office: Office, name: str, settings: Mapping[str, str], unset: Iterable[str] = ()) -> QueueFile:
-    """Set and unset keys of a queue, spelled as for `add`. Raises NotFound, UsageError, ConfigError."""
-    return set_keys(office, name, settings, unset)
+def change(
+    office: Office, name: str, settings: Mapping[str, str], unset: Iterable[str] = (), standing: Iterable[str] = ()
+) -> QueueFile:
+    """Set and unset keys of a queue, spelled as for `add`. `standing`: topics that must be there, not be made by this.
+
+    Raises NotFound, UsageError, ConfigError.
+    """
+    return set_keys(office, name, settings, unset, standing)
 
 
-def set_keys(office: Office, name: str, settings: Mapping[str, str], unset: Iterable[str] = ()) -> QueueFile:
+def set_keys(
+    office: Office, name: str, settings: Mapping[str, str], unset: Iterable[str] = (), standing: Iterable[str] = ()
+) -> QueueFile:
     """The same as part of an operation that asks who may and is written down itself."""
     file = queue_file(name, office.config)
     with editing(file):
         before = text_of(file, name)
+        _check_standing(before, name, standing)
         after = edited(before, settings, unset)
         if after == before:
             return QueueFile(name, str(file), "unchanged")
         _write(office, name, file, after)
     return _told(office, QueueFile(name, str(file), "changed"))
+
+
+def _check_standing(text: str, name: str, topics: Iterable[str]) -> None:
+    """Raises NotFound for a topic that somebody removed meanwhile: setting its keys would make it anew."""
+    there = parsed_or_empty(text).get("topics", {})
+    for topic in topics:
+        if topic not in there:
+            raise NotFound(f"queue {name} has no topic {topic!r} any more: somebody removed it meanwhile")
 
 
 @operation(Right.ADMIN, "name", system=lambda given: system_in(given["text"]), tells=("what", "reload"))
@@ -160,43 +179,16 @@ def rollback(office: Office, name: str, at_ms: int) -> QueueFile:
 
 @operation(Right.VIEW, "name")
 def lying(office: Office, name: str) -> dict[str, int]:
-    """topic -> how many jobs lie in it, in whatever state; empty topics are left out."""
-    counts = {
-        topic.full_name: sum(office.storage(topic.storage).depth(topic.full_name)[:4]) for topic in office.named(name)
-    }
+    """topic -> how many jobs lie in it, in whatever state, also where it is moving away from; empty topics are left out."""
+    moving = drains.moving(office.config.bus.data_dir)
+    counts = {}
+    for topic in office.named(name):
+        places = {topic.storage, moving.get(topic.full_name, topic.storage)} & office.config.storages.keys()
+        counts[topic.full_name] = sum(sum(office.storage(place).depth(topic.full_name)[:4]) for place in places)
     return {full_name: n for full_name, n in counts.items() if n}
 
 
 # -- file ----------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def editing(file: Path) -> Iterator[None]:
-    """One editor at a time in a directory of configuration files. Raises PepperbusError when the file cannot be changed."""
-    fd = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        _lock(fd, file)
-        yield
-    except OSError as error:
-        raise PepperbusError(f"{error.filename or file}: {error.strerror or error}") from error
-    finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)  # gevent's os.close closes only in the hub's next turn
-        os.close(fd)
-
-
-def _lock(fd: int, file: Path) -> None:
-    """Asks again and again instead of waiting in the kernel: whoever has the lock may be a greenlet of this very process
-    that waits for a storage's answer, and would never get it.
-    """
-    end = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > end:
-                raise PepperbusError(f"{file.parent}: somebody else is changing files there; try again") from None
-        time.sleep(_LOOK_S)
 
 
 def _write(office: Office, name: str, file: Path, text: str) -> None:
@@ -260,22 +252,6 @@ def _check_stranded(office: Office, before: Queue, after: Queue) -> None:
             )
 
 
-def put_text(file: Path, text: str, bus: Bus) -> None:
-    """Write a configuration's file whole, by rename. Raises OSError."""
-    new = file.with_name(f".{file.name}.new")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-    try:
-        with os.fdopen(fd, "w") as out:
-            _as_before(out.fileno(), file, bus)
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(new, file)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-
-
 def _note(before: Queue | None, after: Queue) -> None:
     """For the audit log: the settings that are other ones than before, as they may be shown."""
     was, now = _flat(before) if before else {}, _flat(after)
@@ -284,24 +260,6 @@ def _note(before: Queue | None, after: Queue) -> None:
         before={key: was[key][1] for key in changed if key in was},
         after={key: now[key][1] for key in changed if key in now},
     )
-
-
-def _as_before(fd: int, file: Path, bus: Bus) -> None:
-    """Owner and mode stay; a new file made by root is one that the daemon's group can read."""
-    if file.exists():
-        stat = file.stat()
-        os.fchmod(fd, stat.st_mode & 0o7777)
-        if os.geteuid() == 0:
-            os.fchown(fd, stat.st_uid, stat.st_gid)
-    elif os.geteuid() == 0:
-        os.fchown(fd, -1, _daemon_group(bus, file.parent))
-
-
-def _daemon_group(bus: Bus, directory: Path) -> int:
-    """`[bus]` names it, or else the directory of the queue files belongs to it."""
-    if bus.group:
-        return grp.getgrnam(bus.group).gr_gid
-    return pwd.getpwnam(bus.user).pw_gid if bus.user else directory.stat().st_gid
 
 
 def _told(office: Office, done: QueueFile) -> QueueFile:

@@ -56,6 +56,7 @@ class TopicStatus(Result):
     `state`: idle, feeding, paused, stopped, down, probing, or detached (in no configuration any more); `why`: what
     closed its target, as a worker says. `error` is set when its storage did not answer; the depths then mean nothing.
     `standing`: where `concurrency` stands in its range, and why; `staff`: the processes of its command, worker by worker.
+    `closed`: whether it gets no new jobs any more: "", yes, or remove: and goes once it is empty.
     """
 
     name: str
@@ -87,6 +88,7 @@ class TopicStatus(Result):
     standing: str = ""
     staff: list[dict[str, Any]] = msgspec.field(default_factory=list)
     canary: CanaryStatus | None = None
+    closed: str = ""
 
 
 class IntakeStatus(Result):

@@ -200,10 +200,13 @@ def _outcome(office: Office, queue: Queue, run: record.Run) -> str:
     """Of its jobs in all topics the one that matters most: dead, running, waiting, or done (no longer there)."""
     if not run.ids:
         return ""
+    places: dict[str, list[str]] = {}  # closed topics too: what lies there still runs
+    for topic in queue.topics.values():
+        places.setdefault(topic.storage, []).append(topic.full_name)
     states = {
         found.state
         for job_id in run.ids[:_NEXT]
-        for name, topics in record.storages(queue).items()
+        for name, topics in places.items()
         for found in office.storage(name).find(int(job_id), topics)
     }
     for state, word in ((JobState.DEAD, "dead"), (JobState.LEASED, "running")):

@@ -165,6 +165,7 @@ class StatusReader:
             standing=scaling.of_topic(topic, self._standing[0]),
             staff=self._staff.get(name, []),
             canary=self._canary(topic) if topic.canary else None,
+            closed="" if topic.closed == "no" else topic.closed,
         )
 
     def _canary(self, topic: Topic) -> CanaryStatus:

@@ -83,10 +83,14 @@ def key(schedule: Schedule) -> str:
 
 
 def storages(queue: Queue) -> dict[str, tuple[str, ...]]:
-    """Storage -> the queue's topics (full names) in it. The first storage decides, the others follow it."""
+    """Storage -> the queue's topics (full names) in it that take jobs. The first storage decides, the others follow it.
+
+    One whose topics are all closed stays in its place with none: the record must not move because a topic takes no jobs.
+    """
     found: dict[str, tuple[str, ...]] = {}
     for topic in queue.topics.values():
-        found[topic.storage] = (*found.get(topic.storage, ()), topic.full_name)
+        takes = (topic.full_name,) if topic.closed == "no" else ()
+        found[topic.storage] = (*found.get(topic.storage, ()), *takes)
     return found
 
 

@@ -40,6 +40,11 @@ def read(data_dir: Path) -> dict[str, Drain]:
     return {drain.topic: drain for drain in found}
 
 
+def moving(data_dir: Path) -> dict[str, str]:
+    """Topic -> the storage it is moving out of."""
+    return {drain.topic: drain.source for drain in read(data_dir).values() if drain.state == "moving"}
+
+
 def update(data_dir: Path, change: Callable[[dict[str, Drain]], None]) -> None:
     """Read, change, write, alone; on the disk when it returns: a lost record would leave jobs where nobody looks.
 

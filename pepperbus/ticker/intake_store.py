@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pepperbus.config.model import Config, Queue
 from pepperbus.errors import PepperbusError, StorageUnavailable
 from pepperbus.job import Job
+from pepperbus.names import topic_name
 from pepperbus.storage.contract import LEVELS, Push, Storage
 from pepperbus.ticker.intake_elements import Element, Listed
 from pepperbus.ticker.maker import Maker
@@ -47,12 +48,15 @@ class Store:
         return found
 
     def _places(self) -> dict[str, list[str]]:
-        """Storage -> the topics (full names) that get the jobs."""
+        """Storage -> the topics (full names) that get the jobs. Raises PepperbusError when none takes any: nothing may then
+        leave the list."""
         queue, topic = self._queue, self._what.intake.topic
         found: dict[str, list[str]] = {}
-        for one in queue.topics.values():
+        for one in queue.takers:
             if topic in ("", one.name):
                 found.setdefault(one.storage or queue.storage, []).append(one.full_name)
+        if not found:
+            raise PepperbusError(f"{topic_name(queue.name, topic) if topic else queue.name} takes no jobs any more")
         return found
 
     def _storage(self, name: str) -> Storage:
@@ -104,8 +108,9 @@ class Store:
         found = {name: self._storage(name) for name in places}
         numbered = self._numbered(int(token), made, [(found[name], topics) for name, topics in places.items()])
         for name, topics in places.items():
-            known = self._tokens.get(name, "")
-            if known == token:
+            if name not in self._tokens:  # its topics take jobs again
+                self._tokens[name] = found[name].recall(self._name)
+            if (known := self._tokens[name]) == token:
                 continue
             batch = [Push(n, body, tuple(topics), one.due_ms, dead=one.dead) for n, body, one in numbered]
             now = found[name].swap(self._name, known, token, batch)

@@ -51,8 +51,7 @@ class Intakes:
 
     def follow(self) -> None:
         """Begin with the lists of the present configuration that are new, leave those that are no longer in it."""
-        takes = [queue for queue in self._config().queues.values() if queue.closed == "no"]
-        wanted = {one: queue for queue in takes for one in lists_of(queue)}
+        wanted = {one: queue for queue in self._config().queues.values() for one in lists_of(queue)}
         for one in self._taking.keys() - wanted.keys():
             self._taking.pop(one)[1].kill(block=False)
         for one in [one for one in wanted if one not in self._taking]:  # in their files' order, as they are shown

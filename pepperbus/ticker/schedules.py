@@ -48,7 +48,7 @@ class Schedules:
         self._known: Config | None = None  # the configuration that `_due` is of
         self._due: dict[Schedule, int] = {}  # when to look at it next (ms); 0: never again
         self._soonest = 0  # of them
-        self._left: dict[str, set[str]] = {}  # queue -> storages that its topics were moved out of
+        self._left: dict[str, set[str]] = {}  # queue -> storages that it has, or had, topics in
         self._said: dict[str, tuple[str, float]] = {}
         self._missed: set[Schedule] = set()  # whose last firing pushed nothing although it should have
         self._behind: dict[Schedule, int] = {}  # up to which firing (ms) all storages have them; 0: all of them
@@ -85,7 +85,8 @@ class Schedules:
         here = [one for queue in config.queues.values() for one in queue.schedule.values()]
         self._known, self._soonest = config, _AT_ONCE
         self._due = {one: self._due.get(one, _AT_ONCE) if one.queue in stayed else _AT_ONCE for one in here}
-        self._left = {}
+        left = {name: self._left.get(name, set()) | before.get(name, {}).keys() for name in {one.queue for one in here}}
+        self._left = left  # a storage whose last topic was removed, or drained, may hold the record
         for drain in drains.read(config.bus.data_dir).values() if here else ():
             self._left.setdefault(split_topic(drain.topic)[0], set()).add(drain.source)
 
@@ -179,7 +180,7 @@ class Schedules:
         )
 
     def _is_full(self, queue: Queue, jobs: int) -> bool:
-        for topic in queue.topics.values():
+        for topic in queue.takers:
             if topic.max_length:
                 depth = self._storages[topic.storage].depth(topic.full_name)
                 if depth.ready + depth.delayed + jobs > topic.max_length:
@@ -198,7 +199,9 @@ class Schedules:
 
     def _pushes(self, schedule: Schedule, runs: Sequence[Run], topics: tuple[str, ...]) -> list[Push]:
         """The jobs of `runs`. A random wait, or a gap, is a job for later: it survives whatever happens to this process."""
-        pushes = []
+        pushes: list[Push] = []
+        if not topics:  # all that lie in this storage are closed; others of the queue take them
+            return pushes
         content = schedule.payload.encode()
         for run in runs:
             ids = [int(one) for one in run.ids]

@@ -76,6 +76,8 @@ def remove_queue(call: Call) -> r.QueueFile:
 
 
 def remove_topic(call: Call) -> r.QueueFile:
+    if call.query.drain:
+        return closing.close(call.desk.office, call.topic, remove=True)
     return queues.remove(call.desk.office, call.topic, keep_jobs=call.query.keep_jobs)
 
 

@@ -50,8 +50,8 @@ class TailQuery(msgspec.Struct):
 
 
 class RemoveQuery(msgspec.Struct):
-    """`keep_jobs`: jobs that lie there stay in their storage, visible as detached. `drain` (a queue): it takes no jobs any
-    more, and is removed once it is empty."""
+    """`keep_jobs`: jobs that lie there stay in their storage, visible as detached. `drain`: it takes no new jobs any more, and
+    is removed once it is empty."""
 
     keep_jobs: bool = False
     drain: bool = False

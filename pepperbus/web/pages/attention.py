@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pepperbus.operations.results import QueueStatus, Status, TopicStatus
-from pepperbus.web.formats import count, span
+from pepperbus.web.formats import count
 from pepperbus.web.monitor import Monitor
-from pepperbus.web.words import _
+from pepperbus.web.words import _, span
 
 HARMS = ("loss", "stop", "slow")
 _FULL = 0.9
@@ -91,6 +91,16 @@ def _closed(queue: QueueStatus) -> Iterator[Matter]:
             else _("{queue} is closed: it takes no jobs; left: {n}", **facts)
         )
         yield Matter("slow", text, f"/queues/{queue.name}/edit", "", queue.name)
+    for topic in queue.topics if not queue.closed else ():
+        if topic.closed:
+            left = count(topic.ready + topic.delayed + topic.leased + topic.dead)
+            facts = {"topic": topic.name, "n": left, "dead": count(topic.dead)}
+            text = (
+                _("{topic} takes no new jobs and is removed once it is empty; left: {n}, of them dead: {dead}", **facts)
+                if topic.closed == "remove"
+                else _("{topic} is closed: it takes no new jobs; left: {n}, of them dead: {dead}", **facts)
+            )
+            yield Matter("slow", text, f"/topics/{topic.name}", "", topic.name)
 
 
 def _topic(topic: TopicStatus, status: Status, failed: float, monitor: Monitor) -> Iterator[Matter]:

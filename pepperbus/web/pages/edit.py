@@ -84,12 +84,18 @@ def _form(desk: Desk, name: str, values: dict[str, str], topics: list[str], new:
             systems=systems,
             lists={"system": "systems"},
             closed="" if new else desk.office.queue(name).closed,
+            closing={} if new else _closing(desk, name),
             versions=[] if new else versions.versions(desk.office, name, queue_file(name, desk.base.config)),
             chosen=request.args.get("topic", ""),
             NEW=form.NEW,
         ),
         status,
     )
+
+
+def _closing(desk: Desk, name: str) -> dict[str, str]:
+    """The topics that take no new jobs."""
+    return {topic.name: topic.closed for topic in desk.office.queue(name).topics.values() if topic.closed != "no"}
 
 
 def _new(desk: Desk) -> Response:
@@ -166,14 +172,20 @@ def _made(desk: Desk, name: str, password: str, waits: bool) -> Response:
 
 
 def _ask_delete(desk: Desk, name: str) -> Response:
-    return fragment("dialogs/delete.html", name=name, jobs=queues.lying(desk.office, name), total=count)
+    return _delete_dialog(desk, name, queues.lying(desk.office, name))
+
+
+def _delete_dialog(desk: Desk, name: str, jobs: dict[str, int], status: int = 200, **facts: bool) -> Response:
+    every = [topic for queue in desk.status().queues for topic in queue.topics]
+    dead = sum(topic.dead for topic in every if name in (topic.name, topic.name.partition("/")[0]))
+    return fragment("dialogs/delete.html", status, name=name, jobs=jobs, total=count, dead=dead, **facts)
 
 
 def _delete(desk: Desk, name: str) -> Response:
     jobs = queues.lying(desk.office, name)
     keep = request.form.get("keep") == "yes"
     if jobs and keep and request.form.get("typed", "").strip() != name:
-        return fragment("dialogs/delete.html", 409, name=name, jobs=jobs, total=count, wrong=True)
+        return _delete_dialog(desk, name, jobs, 409, wrong=True)
     queues.remove(desk.office, name, keep_jobs=keep)
     desk.monitor.forget()
     return did(_("{name} is removed", name=name), "/queues", go=True)
@@ -184,13 +196,16 @@ def _close(desk: Desk, name: str) -> Response:
     done = closing.close(desk.office, name, remove=True)
     desk.monitor.forget()
     text = _("{name} takes no jobs any more and is removed once it is empty", name=name)
-    return did(done.reload if done.refused else text, f"/queues?q={name}/", good=not done.refused, go=True)
+    to = f"/topics/{name}" if "/" in name else f"/queues?q={name}/"
+    return did(said(done.reload) if done.refused else text, to, good=not done.refused, go=True)
 
 
 def _reopen(desk: Desk, name: str) -> Response:
-    closing.reopen(desk.office, name)
+    done = closing.reopen(desk.office, name)
     desk.monitor.forget()
-    return did(_("{name} takes jobs again", name=name), f"/queues/{name}/edit", go=True)
+    text = said(done.reload) if done.refused else _("{name} takes jobs again", name=name)
+    to = f"/topics/{name}" if "/" in name else f"/queues/{name}/edit"
+    return did(text, to, good=not done.refused, go=True)
 
 
 def _rollback(desk: Desk, name: str) -> Response:
@@ -218,13 +233,13 @@ def register(pages: Blueprint, desk: Desk) -> None:
     def queue_save(queue: str) -> Response:
         return _save(desk, queue)
 
-    @pages.post("/queues/<queue>/close")
-    def queue_close(queue: str) -> Response:
-        return _close(desk, queue)
+    @pages.post("/close/<path:name>")
+    def queue_close(name: str) -> Response:
+        return _close(desk, name)
 
-    @pages.post("/queues/<queue>/reopen")
-    def queue_reopen(queue: str) -> Response:
-        return _reopen(desk, queue)
+    @pages.post("/reopen/<path:name>")
+    def queue_reopen(name: str) -> Response:
+        return _reopen(desk, name)
 
     @pages.post("/queues/<queue>/rollback")
     def queue_rollback(queue: str) -> Response:
