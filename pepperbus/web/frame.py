@@ -10,7 +10,7 @@ import gzip
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, abort, current_app, g, make_response, redirect, render_template, request
@@ -118,36 +118,51 @@ def _look() -> Any:
 # -- static files --------------------------------------------------------------------------------------------------
 
 
-_versions: dict[str, str] = {}
+class _Asset(NamedTuple):
+    """A file of ours as it is sent; `version` is its fingerprint."""
+
+    version: str
+    plain: bytes
+    packed: bytes
+    kind: str
+
+
+_assets: dict[str, _Asset] = {}
+
+
+def pack() -> None:
+    """Read and pack all static files; for a thread of its own, so that no first visitor waits for it."""
+    for path in STATIC.rglob("*"):
+        _asset(path.relative_to(STATIC).as_posix())
 
 
 def static_url(name: str) -> str:
     """Its address with a fingerprint, so that a browser may keep it for ever; "" for a file that set-up could not get."""
-    if name not in _versions:
-        try:
-            _versions[name] = hashlib.blake2b((STATIC / name).read_bytes(), digest_size=6).hexdigest()
-        except OSError:
-            return ""
-    return f"/static/{name}?v={_versions[name]}"
+    asset = _asset(name)
+    return f"/static/{name}?v={asset.version}" if asset else ""
 
 
-_packed: dict[tuple[str, str], bytes] = {}
+def _asset(name: str) -> _Asset | None:
+    if name not in _assets:
+        path = STATIC / name
+        if not path.resolve().is_relative_to(STATIC) or path.suffix not in _KINDS or not path.is_file():
+            return None
+        plain = path.read_bytes()
+        version = hashlib.blake2b(plain, digest_size=6).hexdigest()
+        _assets[name] = _Asset(version, plain, gzip.compress(plain, 9, mtime=0), _KINDS[path.suffix])
+    return _assets[name]
 
 
 def _static(name: str) -> Response:
     """A file of ours, packed when the browser takes that."""
-    path = STATIC / name
-    if not path.resolve().is_relative_to(STATIC) or path.suffix not in _KINDS or not path.is_file():
+    asset = _asset(name)
+    if asset is None:
         abort(404)
-    version = (static_url(name)).rpartition("=")[2]
-    if (name, version) not in _packed:
-        _packed[name, version] = gzip.compress(path.read_bytes(), 6)
     takes_gzip = "gzip" in request.headers.get("Accept-Encoding", "")
-    body = _packed[name, version] if takes_gzip else path.read_bytes()
-    response = Response(body, mimetype=_KINDS[path.suffix])
+    response = Response(asset.packed if takes_gzip else asset.plain, mimetype=asset.kind)
     response.headers["Vary"] = "Accept-Encoding"
     if takes_gzip:
         response.headers["Content-Encoding"] = "gzip"
-    fresh = request.args.get("v") == version
+    fresh = request.args.get("v") == asset.version
     response.headers["Cache-Control"] = f"public, max-age={_YEAR_S}, immutable" if fresh else "no-cache"
     return response

@@ -159,6 +159,8 @@ class _Door:
         web = self._desk.base.config.web
         g.address = address_of(request, web.proxies)
         g.secure = is_secure(request, web.proxies)
+        if request.path.startswith("/static/"):
+            return None  # the same for everybody; a page asks for ten of them
         if request.path in OPEN_PATHS:
             request.max_content_length = _MOST_BODY
         if bearer := _bearer():
@@ -167,7 +169,7 @@ class _Door:
             return None  # whoever logs in is nobody yet, whatever an older tab has left in the browser
         elif secret := request.cookies.get(_cookie()):
             self._take_session(secret)
-        if current_actor() or request.path in OPEN_PATHS or request.path.startswith("/static/"):
+        if current_actor() or request.path in OPEN_PATHS:
             return None
         if request.path in ("/metrics", "/global/metrics") and is_direct(request):
             return None

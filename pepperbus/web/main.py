@@ -12,7 +12,7 @@ from gevent.event import Event
 from pepperbus.child import Child
 from pepperbus.errors import BootError
 from pepperbus.log import Log
-from pepperbus.web import closing, errands
+from pepperbus.web import closing, errands, frame
 from pepperbus.web.app import create_app
 from pepperbus.web.crowd import Crowd
 from pepperbus.web.desk import Desk, SharedOffice
@@ -76,6 +76,7 @@ def main(child: Child) -> None:
     for server in servers:
         server.start()
     child.start()
+    gevent.get_hub().threadpool.spawn(frame.pack)
     chores: list[Any] = [
         gevent.spawn(desk.monitor.run),
         gevent.spawn(closing.run, desk, child.log),

@@ -116,7 +116,7 @@ def test_without_the_front_end_files_the_pages_are_whole(
     bare = tmp_path / "static"
     shutil.copytree(frame.STATIC, bare, ignore=shutil.ignore_patterns("vendor"))
     monkeypatch.setattr(frame, "STATIC", bare)
-    monkeypatch.setattr(frame, "_versions", {})
+    monkeypatch.setattr(frame, "_assets", {})
     text = place.text("/queues")
     assert "/topics/orders/mail" in text
     assert "vendor" not in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import re
@@ -27,7 +28,7 @@ from pepperbus.ids import IdGenerator
 from pepperbus.job import Job
 from pepperbus.log import Log
 from pepperbus.storage.contract import Outcome, Push, Settle
-from pepperbus.web import live
+from pepperbus.web import frame, live
 from pepperbus.web.app import create_app
 from pepperbus.web.desk import Desk, SharedOffice
 from pepperbus.web.formats import sparkline
@@ -408,7 +409,19 @@ def test_the_page_shows_what_is_wrong_and_escapes_it(place: Place) -> None:
 
 def test_what_the_page_needs_is_there(client: FlaskClient) -> None:
     for path in ("/static/app.css", "/static/app.js", "/static/icon.svg"):
-        assert client.get(path).status_code == 200
+        plain = client.get(path)
+        packed = client.get(path, headers={"Accept-Encoding": "gzip"})
+        assert (plain.status_code, packed.headers["Content-Encoding"]) == (200, "gzip")
+        assert gzip.decompress(packed.data) == plain.data
+    for path in ("/static/none.css", "/static/../frame.py", "/static/%2e%2e/frame.py", "/static/vendor"):
+        assert client.get(path).status_code == 404
+
+
+def test_all_static_files_are_packed_before_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame, "_assets", {})
+    frame.pack()
+    assert {"app.css", "app.js", "charts.js", "icons.svg"} <= frame._assets.keys()
+    assert all(one.packed and one.version for one in frame._assets.values())
 
 
 def test_rates_and_percentiles_of_the_last_minute(place: Place) -> None:
