@@ -393,6 +393,11 @@ class Config:
         found = self.queues.get(queue)
         return found.topics.get(name) if found else None
 
+    def takes(self, full_name: str) -> bool:
+        """Whether `queue/topic` gets new jobs."""
+        topic = self.topic(full_name)
+        return topic is not None and topic in self.queues[topic.queue].takers
+
     def consumes(self, topic: Topic) -> bool:
         """Whether this node feeds that topic's consumer (tags, `consumer` switches); who pulls is fed by nobody."""
         if not (self.bus.consumer and topic.consumer) or topic.pulled:

@@ -6,17 +6,27 @@ timeout list. Here those are delayed jobs that were tried before, dead ones, and
 
 from __future__ import annotations
 
+import heapq
+import time
 from collections.abc import Callable, Iterator
 
+import gevent
+
 from pepperbus.job import State
+from pepperbus.operations import replays
 from pepperbus.operations.office import Office
 from pepperbus.operations.purge import deed
 from pepperbus.operations.results import Result
 from pepperbus.operations.rights import Right, operation
+from pepperbus.replay.model import MOVING, Replay
+from pepperbus.replay.model import State as ReplayState
+from pepperbus.replay.planning import AGED, has_failed
+from pepperbus.replay.store import Replays
 from pepperbus.storage.contract import Stored
+from pepperbus.storage.selection import stamp
 
 LOOK_AT_MOST = 5000  # of a state, for a length: beyond, the share found in these is taken for all
-AGED = "max_age:"  # how the reason of a job begins that is dead of old age
+_PATIENCE_S, _LOOK_S = 3.0, 0.05  # for the ticker to move them
 _PAGE = 500
 
 
@@ -46,35 +56,75 @@ def lengths(office: Office, topic: str) -> Lengths:
 
 @operation(Right.OPERATE, "topic", details=("count",), tells=("n",))
 def recover(office: Office, topic: str, count: int = 0) -> Moved:
-    """Run failed jobs again at once, the oldest first; `count` 0: all there are now. Raises NotFound."""
-    moved = _each(office, topic, "replayed", count, office.holder(topic).replay)
-    office.wake(topic)
-    return moved
+    """Run failed jobs again, the oldest first, as replays that begin at once: one of the dead, one of the delayed ones.
+
+    `count` 0: all there are now; else at most AT_ONCE. Waits a little for them to have moved, for that is what their number
+    meant to those who ask; of very many it is the number found by then. Raises NotFound, and UsageError when there are too
+    many replays.
+    """
+    office.topic(topic)
+    if count:
+        made = [_of_oldest(office, topic, state, jobs) for state, jobs in _oldest(office, topic, count).items()]
+    else:
+        made = [_of_all(office, topic, state) for state in (State.DEAD, State.DELAYED)]
+    return Moved(_moved(office, [one.id for one in made if one.id]))
+
+
+def _of_oldest(office: Office, topic: str, state: State, jobs: list[tuple[int, int]]) -> replays.ReplayView:
+    replay = _replay(office, topic, state, str(len(jobs)))
+    replay.matched = replay.jobs = len(jobs)
+    return replays.keep(office, replay, jobs)
+
+
+def _of_all(office: Office, topic: str, state: State) -> replays.ReplayView:
+    return replays.take(office, replays.Wish(topic, state=str(state)), _replay(office, topic, state, "all"))
+
+
+def _replay(office: Office, topic: str, state: State, oldest: str) -> Replay:
+    now_ms = office.clock.now_ms()
+    made = Replay(topic=topic, source=str(state), words={"tried": oldest}, by=office.actor.name, at_ms=now_ms)
+    made.changed_ms, made.goes, made.tried = now_ms, True, True
+    return made
+
+
+def _oldest(office: Office, topic: str, count: int) -> dict[State, list[tuple[int, int]]]:
+    """state -> (job id, stamp) of its part of the `count` oldest: ids rise with time."""
+    found: dict[State, list[tuple[int, int]]] = {}
+    for one in heapq.nsmallest(min(count, replays.AT_ONCE), _failed(office, topic), key=lambda one: one.job_id):
+        found.setdefault(one.state, []).append((one.job_id, stamp(one)))
+    return found
+
+
+def _moved(office: Office, numbers: list[int]) -> int:
+    """How many ran again; of a replay that takes longer, how many will."""
+    store = Replays(office.config.bus.data_dir)
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        seen = [store.get(number) for number in numbers]
+        under_way = [one for one in seen if one.state in (ReplayState.PLANNING, *MOVING)]
+        if not under_way or time.monotonic() > end:
+            return sum((one.jobs or one.matched) if one in under_way else one.replayed for one in seen)
+        gevent.sleep(_LOOK_S)
 
 
 @operation(Right.OPERATE, "topic", tells=("n",))
 def clean(office: Office, topic: str) -> Moved:
     """Delete failed jobs for good. Raises NotFound."""
-    return _each(office, topic, "removed", 0, office.holder(topic).remove)
-
-
-def _each(office: Office, topic: str, what: str, count: int, act: Callable[[str, list[int]], int]) -> Moved:
     office.topic(topic)
-    ids = sorted(_failed(office, topic))  # ids rise with time; read before the first one moves
-    ids = ids[:count] if count else ids
-    moved = Moved(0)
+    ids = sorted(one.job_id for one in _failed(office, topic))  # read before the first one moves
+    storage, moved = office.holder(topic), Moved(0)
     with office.journal_writer() as journal:
         for start in range(0, len(ids), _PAGE):
             batch = ids[start : start + _PAGE]
-            moved.n += act(topic, batch)
+            moved.n += storage.remove(topic, batch)
             for job_id in batch:
-                journal.add(deed(office, what, job_id, topic))
+                journal.add(deed(office, "removed", job_id, topic))
     return moved
 
 
-def _failed(office: Office, topic: str) -> Iterator[int]:
-    yield from (one.job_id for one in _all(office, topic, State.DELAYED) if one.attempts > 0)
-    yield from (one.job_id for one in _all(office, topic, State.DEAD) if not one.reason.startswith(AGED))
+def _failed(office: Office, topic: str) -> Iterator[Stored]:
+    for state in (State.DELAYED, State.DEAD):
+        yield from (one for one in _all(office, topic, state) if has_failed(one))
 
 
 def _all(office: Office, topic: str, state: State) -> Iterator[Stored]:

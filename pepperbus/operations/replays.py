@@ -139,6 +139,11 @@ def plan(
     replay.since_ms, replay.error, replay.text = selection.since_ms, selection.error, selection.text
     replay.sample, replay.rate, replay.stop_at_errors = sample, rate, stop_at_errors
     replay.want, replay.canary, replay.goes = gray, canary, go
+    return take(office, selection, replay, dry_run)
+
+
+def take(office: Office, selection: Wish, replay: Replay, dry_run: bool = False) -> ReplayView:
+    """Look for the jobs of `replay` and keep it, if there are any. Part of an operation that asks who may."""
     jobs = _found_at_once(office, selection, replay)
     replay.matched = len(jobs)
     if not replay.cursor:
@@ -147,13 +152,18 @@ def plan(
         _guess(office, selection, replay)
     if dry_run or not (jobs or replay.cursor):
         return _view(office, replay, dry_run=True)
+    return keep(office, replay, jobs)
+
+
+def keep(office: Office, replay: Replay, jobs: list[tuple[int, int]]) -> ReplayView:
+    """Keep it with what was found of its snapshot; it begins if it `goes`. Part of an operation that asks who may."""
     database = office.config.bus.data_dir / "journal.db"
     replay.position = gevent.get_hub().threadpool.apply(since.end, (database,))
     store = Replays(office.config.bus.data_dir)
     if replay.cursor:
         return _view(office, plans.begin(store, replay, jobs))
     replay = store.plan(replay, jobs)
-    if go:
+    if replay.goes:
         replay = store.steer(replay.id, "go", office.actor.name, office.clock.now_ms())
     return _view(office, replay)
 
@@ -171,7 +181,10 @@ def _chosen(replay: Replay, jobs: list[tuple[int, int]]) -> list[tuple[int, int]
 
 def _guess(office: Office, selection: Wish, replay: Replay) -> None:
     """How many there may be, where counting them all would take long: at least what was found."""
-    if not (selection.error or selection.text or selection.since_ms) and selection.state != planning.FINISHED:
+    if (
+        not (selection.error or selection.text or selection.since_ms or replay.tried)
+        and selection.state != planning.FINISHED
+    ):
         depth = office.holder(selection.topic).depth(selection.topic)
         replay.matched = max(replay.matched, depth.dead if selection.state == "dead" else depth.delayed)
         replay.looked_all, replay.cursor = True, ""
@@ -246,6 +259,10 @@ def _reach(office: Office, selection: Wish) -> int:
     office.topic(selection.topic)
     if not queue.history:
         raise UsageError(f"queue {queue.name} keeps no finished jobs: its key history says how long")
+    if not office.config.takes(selection.topic):
+        raise UsageError(
+            f"{selection.topic} is closed: finished jobs would be new ones there; let it take jobs again first"
+        )
     if selection.error:
         raise UsageError("finished jobs have no error to select by")
     return max(selection.since_ms, office.clock.now_ms() - int(queue.history * 1000))

@@ -109,6 +109,9 @@ class Replay(msgspec.Struct, kw_only=True):
     since_ms: int = 0
     error: str = ""
     text: str = ""
+    tried: bool = (
+        False  # of dead and delayed ones only those that failed: not of old age, and not before their first attempt
+    )
     cursor: str = ""
     looked_all: bool = True
     want: str = ""

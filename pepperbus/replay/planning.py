@@ -12,11 +12,12 @@ from typing import NamedTuple
 from pepperbus.job import State
 from pepperbus.journal.finished import Finished
 from pepperbus.replay.model import Replay
-from pepperbus.storage.contract import Storage
+from pepperbus.storage.contract import Storage, Stored
 from pepperbus.storage.selection import Selection, came_ms, stamp
 
 PORTION = 500
 FINISHED = "done"  # a replay's source: jobs that have left the storage
+AGED = "max_age:"  # how the reason of a job begins that is dead of old age
 
 
 class Portion(NamedTuple):
@@ -25,6 +26,11 @@ class Portion(NamedTuple):
     jobs: list[tuple[int, int]]
     cursor: str
     looked: int
+
+
+def has_failed(stored: Stored) -> bool:
+    """Whether it waits for another attempt, or is dead of failures."""
+    return stored.attempts > 0 if stored.state is State.DELAYED else not stored.reason.startswith(AGED)
 
 
 def look(replay: Replay, storage: Storage, data_dir: Path) -> Portion:
@@ -40,6 +46,6 @@ def look(replay: Replay, storage: Storage, data_dir: Path) -> Portion:
     jobs = [
         (stored.job_id, stamp(stored))
         for stored in piece.jobs
-        if chosen.matches(stored) and came_ms(stored) <= replay.at_ms
+        if chosen.matches(stored) and came_ms(stored) <= replay.at_ms and (has_failed(stored) or not replay.tried)
     ]
     return Portion(jobs, piece.cursor, len(piece.jobs))

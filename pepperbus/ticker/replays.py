@@ -127,6 +127,8 @@ class Runner:
         replay = self._learn(replay, storage)
         if replay.state in (*MOVING, State.WAITING) and (why := replay.over_limit()):
             replay = self._end(State.STOPPED, why)
+        if replay.state in MOVING and (why := self._refused(replay)):
+            replay = self._end(State.STOPPED, why)
         if replay.state in MOVING:
             replay = self._advance(replay, storage)
         if replay.state in MOVING:
@@ -156,6 +158,11 @@ class Runner:
             moves.move(replay, storage, going, Finished(self._parts.data_dir), self._parts.clock.now_ms())
             self._tell(replay, [item for item in going if item.phase is Phase.MOVING])
         return self._settle(items)
+
+    def _refused(self, replay: Replay) -> str:
+        """Why none may move: finished jobs would be new ones of a topic that takes none any more."""
+        closed = replay.source == moves.FINISHED and not self._parts.config().takes(replay.topic)
+        return f"{replay.topic} takes no new jobs" if closed else ""
 
     def _try_second(self, replay: Replay, storage: Storage, items: list[Item]) -> None:
         second = Second(self._parts.config(), replay.topic, self._parts.journal, self._parts.clock.now_ms)

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
+from pepperbus.accounts.model import HOST_ROLES, Actor, Via
+from pepperbus.clock import ManualClock, SystemClock
 from pepperbus.journal.contract import Row
 from pepperbus.journal.log import LogWriter
-from pepperbus.storage.contract import Outcome, Settle
+from pepperbus.log import Log
+from pepperbus.operations import failed, replays
+from pepperbus.storage.contract import Outcome, Push, Settle
+from pepperbus.ticker.replays import Parts, carry_out
 from pepperbus.web.legacy import GUEST
 from pepperbus.web.legacy_actions import ACTIONS
 from tests.unit.test_rights import ALLOWED, PEOPLE, Needs, bearer, browser
-from tests.unit.test_web import Place
+from tests.unit.test_web import IDS, Place
 
 TOPIC = {"queue": "orders", "topic": "mail"}
 #: What is asked of each, and whom it lets in.
@@ -144,6 +151,7 @@ def test_paths_are_compared_without_case_and_slashes(place: Place, path: str) ->
 
 def test_failed_jobs_run_again_oldest_first_or_go(place: Place) -> None:
     ids = fail(place)
+    ticker = gevent.spawn(carry_out, works(place))
     assert ask(place, "/Recover", **TOPIC, count="1")["data"] == 1
     assert ask(place, "/GetQueueLength", **TOPIC)["data"] == {"normal": 3, "retry": 1, "timeout": 1}
     (found,) = place.office.storage("local").find(ids[0], ["orders/mail"])
@@ -151,6 +159,41 @@ def test_failed_jobs_run_again_oldest_first_or_go(place: Place) -> None:
     assert ask(place, "/CleanFailedJobs", **TOPIC)["data"] == 1
     assert ask(place, "/GetQueueLength", **TOPIC)["data"] == {"normal": 3, "retry": 0, "timeout": 1}
     assert ask(place, "/Recover", **TOPIC, count="0")["data"] == 0
+    ticker.kill()
+
+
+def works(place: Place) -> Parts:
+    """The ticker's part in replays."""
+    place.office.config.bus.data_dir.mkdir(exist_ok=True)
+    storages = {"local": place.office.storage("local")}
+    journal = LogWriter(place.office.config.bus.data_dir / "journal", "ticker", 1024)
+    log = Log("ticker", str(place.directory / "log"))
+    return Parts(lambda: place.office.config, storages, journal, SystemClock(), log, lambda topic: None)
+
+
+def test_recovered_jobs_are_replays_that_can_be_looked_at(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a ticker they wait, and what is told is how many will run; those that never failed stay where they are."""
+    place.office.clock = ManualClock(1_800_000_001_000)  # the jobs are of the second before
+    monkeypatch.setattr(failed, "_PATIENCE_S", 0.1)
+    fail(place)
+    (waits,) = place.push(1)
+    storage = place.office.storage("local")
+    storage.push([Push(IDS.next(), b"later", ("orders/mail",), 4_000_000_000_000)])
+    assert ask(place, "/Recover", **TOPIC)["data"] == 2
+    place.office.actor = Actor("ann", Via.CLI, roles=HOST_ROLES)
+    seen = replays.listing(place.office)
+    assert [(one.source, one.jobs, one.by, one.words) for one in seen] == [
+        ("delayed", 1, GUEST, {"tried": "all"}), ("dead", 1, GUEST, {"tried": "all"}),
+    ]  # fmt: skip
+    assert [deed.what for deed in replays.show(place.office, seen[0].id).deeds] == ["plan", "go"]
+    ticker = gevent.spawn(carry_out, works(place))
+    end = time.monotonic() + 20
+    while any(one.state != "done" for one in replays.listing(place.office)):
+        assert time.monotonic() < end
+        gevent.sleep(0.05)
+    ticker.kill()
+    assert storage.depth("orders/mail")[:4] == (5, 1, 0, 1)
+    assert storage.find(waits, ["orders/mail"])
 
 
 def test_what_is_wrong_is_said_in_the_old_words(place: Place) -> None:

@@ -455,6 +455,14 @@ def test_finished_jobs_run_again_from_history(
         works.plan(state="done", ids=("10000000000000000001",))
     made = works.plan(state="done", text="order 1")
     assert made.jobs == 2
+    orders = works.office.config.queues["orders"]
+    mail = orders.topics["mail"]
+    monkeypatch.setitem(orders.topics, "mail", replace(mail, closed="yes"))
+    with pytest.raises(UsageError, match="orders/mail is closed: finished jobs would be new ones there"):
+        works.plan(state="done", text="order 1")
+    assert (works.turn(made.id).why, works.depth()) == ("orders/mail takes no new jobs", (0, 0, 0, 0))
+    monkeypatch.setitem(orders.topics, "mail", mail)
+    replays.steer(works.office, made.id, "resume")
 
     def dies(*args: Any) -> None:
         if crash == "after":

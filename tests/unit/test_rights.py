@@ -407,6 +407,8 @@ INSIDE = {
     "push.through_gateway": "part of running a schedule",
     "elsewhere.ask": "part of ping and send",
     "jobs.stored_of": "part of replay and purge",
+    "replays.keep": "part of planning, and of failed.recover",
+    "replays.take": "the same",
     "queues.require_standing": "a check",
     "queues.set_keys": "part of changing a queue or a schedule",
     "versions.keep": "part of every change of a queue",
