@@ -44,6 +44,7 @@ class RedisStorage:
         self._claims = Claims(self._link)
         self._settlements = Settlements(self._link, self._claims)
         self._facts: Facts | None = None
+        self._going: dict[str, set[int]] = {}  # topic -> jobs that were being removed at the last upkeep
         self._watch: Watch | None = None
 
     def open(self) -> None:
@@ -66,7 +67,12 @@ class RedisStorage:
         return self._facts.advice(level) if self._facts else ""
 
     def upkeep(self) -> None:
-        """Nothing to do: Redis keeps its own house."""
+        """End the removals that a process died in: those that were under way a minute ago too."""
+        found = redis_look.going(self._link, self._ever())
+        for topic, ids in found.items():
+            if left := ids & self._going.get(topic, set()):
+                self.remove(topic, sorted(left))
+        self._going = found
 
     def push(self, batch: Sequence[Push], limits: Mapping[str, int] | None = None) -> Collection[int]:
         return self._pushes.push(batch, limits)

@@ -9,6 +9,7 @@ Floor 3. Pure: opens nothing.
     delay    zset  pointer -> due ms
     dead     zset  pointer -> ms of its death
     why      hash  id -> reason it is dead
+    going    set   ids that are being removed; what is left there by a crash is removed again
     owners   set   who may hold pointers; also the fence: taking an owner out makes its late verdicts void
 
 A *pointer* is the id and the nonce of the push that stored the body. A push that is repeated finds the body there and
@@ -29,11 +30,11 @@ NONCE = 6
 class Keys:
     """The keys of one topic."""
 
-    __slots__ = ("_held", "att", "dead", "delay", "job", "owners", "ready", "topic", "why")
+    __slots__ = ("_held", "att", "dead", "delay", "going", "job", "owners", "ready", "topic", "why")
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
-        for part in ("job", "att", "ready", "delay", "dead", "why", "owners"):
+        for part in ("job", "att", "ready", "delay", "dead", "why", "going", "owners"):
             setattr(self, part, names.redis_key(topic, part).encode())
         self._held = names.redis_key(topic, "in:").encode()
 
@@ -43,6 +44,7 @@ class Keys:
     delay: bytes
     dead: bytes
     why: bytes
+    going: bytes
     owners: bytes
 
     def held(self, owner: str) -> bytes:

@@ -5,9 +5,12 @@ Floor 3. A listing is made while jobs move: it may miss one or show one twice, b
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
+from pepperbus.errors import StorageError
 from pepperbus.ids import id_time_ms
 from pepperbus.job import State
 from pepperbus.storage.contract import Depth, Page, Stored
@@ -32,34 +35,65 @@ def depth(link: Link, topic: str) -> Depth:
 
 
 def peek(link: Link, topic: str, state: State, cursor: str, n: int) -> Page:
-    """`Storage.peek`. The cursor is a place in line: what leaves the front meanwhile shifts the rest."""
-    keys, start = link.keys(topic), int(cursor or 0)
-    rows = _rows(link, keys, state, start, n + 1)
-    more, rows = len(rows) > n, rows[:n]
-    return Page(_stored(link, keys, state, rows), str(start + n) if more else "")
-
-
-def _rows(link: Link, keys: Keys, state: State, start: int, n: int) -> list[tuple[bytes, int, str]]:
-    """(pointer, score, owner) of up to `n` jobs from `start` on."""
+    """`Storage.peek`. The cursor is the last job seen; of ready ones a place in line, which those that leave it shift."""
+    keys = link.keys(topic)
     if state is State.READY:
-        found = link.ask((b"LRANGE", keys.ready, -(start + n), -(start + 1)))[0]
-        return [(one, 0, "") for one in reversed(found)]
-    if state is State.LEASED:
-        return _held(link, keys)[start : start + n]
-    verb, key = (b"ZRANGE", keys.delay) if state is State.DELAYED else (b"ZREVRANGE", keys.dead)
-    flat = link.ask((verb, key, start, start + n - 1, b"WITHSCORES"))[0]
-    return [(one, int(float(score)), "") for one, score in zip(flat[::2], flat[1::2], strict=True)]
+        start = int(cursor or 0)
+        rows = _line(link, keys, start, n + 1)
+    else:
+        rows = _held(link, keys, cursor) if state is State.LEASED else _scored(link, keys, state, cursor, n + 1)
+    more, rows = len(rows) > n, rows[:n]
+    jobs, stale = _stored(link, keys, state, rows)
+    if stale and state in (State.DELAYED, State.DEAD):
+        _prune(link, keys.delay if state is State.DELAYED else keys.dead, stale)
+    if not more:
+        return Page(jobs, "")
+    return Page(jobs, str(start + n) if state is State.READY else f"{rows[-1][1]}:{rows[-1][0].decode()}")
 
 
-def _held(link: Link, keys: Keys) -> list[tuple[bytes, int, str]]:
+_Row = tuple[bytes, int, str]  # pointer, score, owner
+
+
+def _line(link: Link, keys: Keys, start: int, n: int) -> list[_Row]:
+    found = link.ask((b"LRANGE", keys.ready, -(start + n), -(start + 1)))[0]
+    return [(one, 0, "") for one in reversed(found)]
+
+
+def _scored(link: Link, keys: Keys, state: State, cursor: str, n: int) -> list[_Row]:
+    """Up to `n` (a few more, perhaps) of the delayed or dead ones behind `cursor`, however many have one score."""
+    if state is State.DEAD:
+        verb, key, first, end, is_behind = b"ZREVRANGEBYSCORE", keys.dead, "+inf", b"-inf", operator.lt
+    else:
+        verb, key, first, end, is_behind = b"ZRANGEBYSCORE", keys.delay, "-inf", b"+inf", operator.gt
+    score, _, last = cursor.partition(":")
+    wanted = n
+    while True:
+        flat = link.ask((verb, key, score or first, end, b"WITHSCORES", b"LIMIT", 0, wanted))[0]
+        rows = [(one, int(float(at)), "") for one, at in zip(flat[::2], flat[1::2], strict=True)]
+        found = [row for row in rows if not cursor or is_behind((row[1], row[0]), (int(score), last.encode()))]
+        if len(found) >= n or len(rows) < wanted:
+            return found
+        wanted *= 2
+
+
+def _held(link: Link, keys: Keys, cursor: str = "") -> list[_Row]:
+    """All that owners hold, in the order of their ids: they are what runs."""
     owners = sorted(owner.decode() for owner in link.ask((b"SMEMBERS", keys.owners))[0])
     lists = link.ask(*[(b"LRANGE", keys.held(owner), 0, -1) for owner in owners]) if owners else []
-    return sorted((one, 0, owner) for owner, found in zip(owners, lists, strict=True) for one in found)
+    after = cursor.partition(":")[2].encode()
+    return sorted((one, 0, owner) for owner, found in zip(owners, lists, strict=True) for one in found if one > after)
 
 
-def _stored(link: Link, keys: Keys, state: State, rows: Sequence[tuple[bytes, int, str]]) -> list[Stored]:
+def _prune(link: Link, key: bytes, stale: Sequence[bytes]) -> None:
+    """A pointer that leads nowhere never leads anywhere again, and nobody else meets those of dead jobs."""
+    with suppress(StorageError):
+        link.tell((b"ZREM", key, *stale))
+
+
+def _stored(link: Link, keys: Keys, state: State, rows: Sequence[_Row]) -> tuple[list[Stored], list[bytes]]:
+    """The jobs of these rows, and the pointers that lead to none."""
     if not rows:
-        return []
+        return [], []
     fields = [found[:ID] for found, _, _ in rows]
     bodies, records, *whys = link.ask(
         (b"HMGET", keys.job, *fields),
@@ -67,11 +101,12 @@ def _stored(link: Link, keys: Keys, state: State, rows: Sequence[tuple[bytes, in
         *([(b"HMGET", keys.why, *fields)] if state is State.DEAD else []),
     )
     reasons = whys[0] if whys else [None] * len(rows)
-    return [
+    jobs = [
         _one(keys.topic, state, found, stored, text, score, reason, owner)
         for (found, score, owner), stored, text, reason in zip(rows, bodies, records, reasons, strict=True)
         if is_good(found, stored)
     ]
+    return jobs, [row[0] for row, stored in zip(rows, bodies, strict=True) if not is_good(row[0], stored)]
 
 
 def _one(
@@ -174,7 +209,7 @@ def replay(link: Link, topic: str, job_ids: Sequence[int]) -> int:
 def remove(link: Link, topic: str, job_ids: Sequence[int]) -> int:
     """`Storage.remove`: whoever takes the pointer out of its place may delete the body.
 
-    A crash between leaves a body without a pointer; removing it again deletes it, as no owner holds it.
+    Which ones are meant is noted in the first step. What a crash leaves, bodies without a pointer, `upkeep` removes again.
     """
     keys = link.keys(topic)
     fields = [field(job_id) for job_id in dict.fromkeys(job_ids)]
@@ -184,24 +219,35 @@ def remove(link: Link, topic: str, job_ids: Sequence[int]) -> int:
         bodies = connection.ask((b"HMGET", keys.job, *fields))[0]
         good = [found for name, stored in zip(fields, bodies, strict=True) if (found := pointer_of(name, stored))]
         if not good:
+            connection.tell((b"SREM", keys.going, *fields))
             return 0
-        taken = connection.together(
-            [
-                command
-                for found in good
-                for command in (
-                    (b"ZREM", keys.delay, found),
-                    (b"ZREM", keys.dead, found),
-                    (b"LREM", keys.ready, 0, found),
-                )
-            ]
-        )
+        noted = (b"SADD", keys.going, *[found[:ID] for found in good])
+        taken = connection.together([noted, *_removals(keys, good)])[1:]
         ours = [found for i, found in enumerate(good) if any(taken[3 * i : 3 * i + 3])]
-        ours += _orphans(connection, keys, [found for found in good if found not in ours])
-        if not ours:
-            return 0
-        names = [found[:ID] for found in ours]
-        return int(connection.together([(b"HDEL", key, *names) for key in (keys.job, keys.att, keys.why)])[0])
+        orphans = _orphans(connection, keys, [found for found in good if found not in ours])
+        ours += orphans
+        last: list[Command] = [(b"SREM", keys.going, *fields)]
+        if ours:
+            names = [found[:ID] for found in ours]
+            last = [(b"HDEL", key, *names) for key in (keys.job, keys.att, keys.why)] + last
+        # An orphan may have been given back since we looked: its pointer goes with its body.
+        done = connection.together([*last, *_removals(keys, orphans)])
+        return int(done[0]) if ours else 0
+
+
+def _removals(keys: Keys, pointers: Sequence[bytes]) -> list[Command]:
+    """Out of whatever place of waiting they are in: three commands each."""
+    return [
+        command
+        for found in pointers
+        for command in ((b"ZREM", keys.delay, found), (b"ZREM", keys.dead, found), (b"LREM", keys.ready, 0, found))
+    ]
+
+
+def going(link: Link, topics: Sequence[str]) -> dict[str, set[int]]:
+    """Topic -> jobs whose removal has begun and not ended."""
+    sets = link.ask(*[(b"SMEMBERS", link.keys(topic).going) for topic in topics]) if topics else []
+    return {topic: set(map(int, found)) for topic, found in zip(topics, sets, strict=True) if found}
 
 
 def _orphans(connection: Connection, keys: Keys, missed: Sequence[bytes]) -> list[bytes]:

@@ -148,12 +148,21 @@ class Life:
         self.gone |= done
 
 
+def _assert_whole(storage: RedisStorage) -> None:
+    """Every job that is there lies somewhere, and what is dead or delayed and counted is there."""
+    listed = {state: {one.job_id for one in storage.peek(T, state, "", 100).jobs} for state in State}
+    assert set().union(*listed.values()) == {job_id for job_id in IDS if storage.find(job_id, [T])}
+    depth = storage.depth(T)
+    assert (depth.delayed, depth.dead) == (len(listed[State.DELAYED]), len(listed[State.DEAD]))
+
+
 def _repair(storage: RedisStorage, life: Life) -> Counter[int]:
     """What other processes do after the death; returns how often each job is there to run."""
     if not life.answered:
         storage.push(PUSHES)
     for owner in storage.owners():
         storage.release(owner, ())
+    _assert_whole(storage)
     storage.promote(T, FAR)
     storage.replay(T, [job.job_id for job in storage.peek(T, State.DEAD).jobs])
     found: Counter[int] = Counter()
@@ -192,6 +201,8 @@ def _all_cuts(
                 cut = False
             except Cut:
                 cut = True
+        other.upkeep()
+        other.upkeep()
         check(at, life, _repair(other, life))
         other.settle("n2/worker.0/c", [Settle(T, job_id, Outcome.DONE) for job_id in IDS])
         left = {key.decode().partition("}:")[2] for key in redis.ask("KEYS", f"pb:{{{T}}}:*")} - {"owners"}

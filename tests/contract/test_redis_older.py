@@ -7,10 +7,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pepperbus.job import State
+from pepperbus.storage import redis_look
 from pepperbus.storage.contract import Outcome, Settle
 from pepperbus.storage.redis import RedisStorage
 from tests.contract.test_redis_holdings import ME, OTHER, T, push, storage
@@ -90,3 +92,37 @@ def test_half_a_done_leaves_nothing_that_is_counted(start_redis: Callable[..., R
         assert one.peek(T, State.LEASED).jobs == []
         assert empties(one, ME) == []
         assert one.depth(T)[:4] == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.BACK, Outcome.RETRY, Outcome.DEAD])
+def test_a_job_that_comes_back_while_it_is_removed_goes_whole(
+    redis_server: Redis, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
+) -> None:
+    """It was with a worker when its places were looked through, and with nobody when the owners were asked."""
+    redis_server.ask("FLUSHALL")
+    with storage(redis_server) as one, storage(redis_server) as other:
+        one.push([push()])
+        (job,) = one.lease(T, 1, ME)
+        look = redis_look._orphans
+
+        def late(*words: Any) -> list[bytes]:
+            one.settle(ME, [Settle(T, job.job_id, outcome, due_ms=1 << 42, reason="bad")])
+            return look(*words)
+
+        monkeypatch.setattr(redis_look, "_orphans", late)
+        assert other.remove(T, [job.job_id]) == 1
+        assert one.depth(T)[:4] == (0, 0, 0, 0)
+        assert one.lease(T, 1, ME) == []
+
+
+def test_what_is_counted_as_dead_and_is_not_there_goes_with_the_first_look(redis_server: Redis) -> None:
+    """A late done of an owner that was released: whoever did it may die before it has looked for the other pointers."""
+    redis_server.ask("FLUSHALL")
+    with storage(redis_server) as one:
+        one.push([push(), push()])
+        one.settle(ME, [Settle(T, job.job_id, Outcome.DEAD, reason="bad") for job in one.lease(T, 2, ME)])
+        kept, gone = (job.job_id for job in one.peek(T, State.DEAD).jobs)
+        redis_server.ask("HDEL", f"pb:{{{T}}}:job", str(gone))
+        assert one.depth(T).dead == 2
+        assert [job.job_id for job in one.peek(T, State.DEAD).jobs] == [kept]
+        assert one.depth(T).dead == 1

@@ -499,6 +499,31 @@ def test_a_listing_stays_sound_under_change(storage: Storage, producer: Producer
     assert set(both) >= set(ids(batch[:15] + batch[16:]))
 
 
+@pytest.mark.parametrize("state", [State.DELAYED, State.LEASED, State.DEAD])
+def test_jobs_that_leave_hide_none_of_those_behind_them(
+    rig: Rig, storage: Storage, producer: Producer, state: State
+) -> None:
+    """Who must know of all that are between two attempts goes by pages, while some of them end. Many have one due time."""
+    batch = producer.several(40, A)
+    storage.push(batch)
+    storage.lease(A, 40, ME)
+    ends = {State.DELAYED: lambda i: retry(i, 5000), State.DEAD: dead}
+    if state in ends:
+        storage.settle(ME, [ends[state](one.job_id) for one in batch])
+    first = storage.peek(A, state, "", 10)
+    leaving = ids(first.jobs)[:8]
+    if state is State.LEASED:
+        storage.settle(ME, [done(job_id) for job_id in leaving])
+    else:
+        storage.remove(A, leaving)
+    rest, cursor = [], first.cursor
+    while cursor:
+        page = storage.peek(A, state, cursor, 7)
+        rest += ids(page.jobs)
+        cursor = page.cursor
+    assert sorted(ids(first.jobs) + rest) == ids(batch)
+
+
 # -- what operators do -------------------------------------------------------------------------------------------------
 
 
