@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import click
+import gevent
 
 from pepperbus.cli import completion, words
 from pepperbus.cli.session import act_as_daemon, epoch_ms, office, show, wants_json
-from pepperbus.errors import UsageError
+from pepperbus.errors import NotReachable, UsageError
 from pepperbus.job import State
+from pepperbus.operations import alarms
 from pepperbus.operations import jobs as listing
 from pepperbus.operations import life as lives
 from pepperbus.operations import tail as tails
+from pepperbus.operations.office import Office
 from pepperbus.operations.results import Event, JobPage, Status, to_json
 from pepperbus.operations.status import StatusReader
 
@@ -35,7 +39,10 @@ def status(ctx: click.Context, seconds: float) -> int:
         if seconds:
             time.sleep(seconds)
             found = reader.read()
+        open_alarms = alarms.count(opened).total()
     show(ctx, found, _status)
+    if open_alarms and not wants_json(ctx):
+        click.echo(f"alarms that go on: {open_alarms} (`pepperbus alarm list`)")
     return 3 if not found.running else 1 if found.problems else 0
 
 
@@ -181,11 +188,22 @@ def tail(ctx: click.Context, name: str, failed: bool, since: str, no_follow: boo
                 if not failed or event.outcome in ("retry", "dead") or event.event == "released":
                     line(event)
         if not no_follow:
-            try:
-                for event in tails.tail(opened, name, failed):
-                    line(event)
-            except KeyboardInterrupt:
-                pass  # the way to end it
+            _follow(opened, name, failed, line)
+
+
+def _follow(opened: Office, name: str, failed: bool, line: Callable[[Any], None]) -> None:
+    """Until Ctrl-C, which is the way to end it: gevent's loop would print it like an accident."""
+    hub = gevent.get_hub()
+    hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
+    try:
+        try:
+            opened.ask({"op": "status"})
+        except NotReachable as error:
+            click.echo(f"{error}; waiting for it", err=True)
+        for event in tails.tail(opened, name, failed):
+            line(event)
+    except KeyboardInterrupt:
+        pass
 
 
 def _json_line(event: Any) -> None:

@@ -28,7 +28,7 @@ _OUTCOMES = ("done", "retry", "dead", "back", "popped", "released", "replayed", 
 @click.option("-n", "--number", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
 @click.pass_context
 def find(ctx: click.Context, word: str, outcome: str | None, since: str, number: int, **more: str) -> None:
-    """Find jobs by WORD: an id, a trace id, order_id=123, or any text inside them; or by what options say.
+    """Find jobs by WORD: an id, a trace id, order_id=123, any text inside them or of their error; or by options.
 
     Newest first. Looks for about two seconds at most and says when that was not enough.
     """

@@ -48,6 +48,8 @@ def ask(run_dir: Path, request: dict[str, Any], timeout: float = 5.0) -> dict[st
             line = _read_line(sock)
         except TimeoutError:
             raise NotReachable(f"the bus at {path} did not answer within {timeout:g} s") from None
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise NotReachable(f"no bus answers at {path}: start its service, or `pepperbus serve`") from None
         except OSError as error:
             raise NotReachable(f"no bus answers at {path}: {error.strerror or error}") from None
     if not line:

@@ -5,6 +5,7 @@ One socket for all gateways, so that clients waiting in the backlog survive the 
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -14,6 +15,11 @@ from pepperbus.errors import BootError
 
 _BACKLOG = 4096
 _UNIX_MODE = 0o660
+_CURES = {
+    errno.EADDRINUSE: "; another program has it (`ss -ltnp` names it): end that, or take another port",
+    errno.EADDRNOTAVAIL: "; this machine has no such address",
+    errno.EACCES: "; ports below 1024 are root's",
+}
 
 
 def open_listener(address: str, key: str) -> socket.socket:
@@ -21,7 +27,8 @@ def open_listener(address: str, key: str) -> socket.socket:
     try:
         sock = _open_unix(Path(address[5:])) if address.startswith("unix:") else _open_tcp(address)
     except OSError as error:
-        raise BootError(f"{key}: cannot listen on {address}: {error.strerror or error}") from None
+        why = (error.strerror or str(error)) + _CURES.get(error.errno or 0, "")
+        raise BootError(f"{key}: cannot listen on {address}: {why}") from None
     sock.setblocking(False)
     return sock
 

@@ -1,7 +1,8 @@
-"""Find jobs by whatever one knows of them: an id, a trace, `path=value` of an index or its value alone, any text inside.
+"""Find jobs by what one knows: an id, a trace, `path=value` of an index or its value alone, any text inside, an error.
 
 Floor 4. Most exact first, and the first way that finds something is the answer. Jobs that have not run yet are in no journal:
-what waits, or is dead, is looked through too. Bounded: 2 s for the journal, 1 s for what lies in the storages.
+what waits, or is dead, is looked through too. Bounded: 2 s for the journal, 1 s for what lies in the storages, and 2 s
+for errors when no content held the text.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _STATES = (State.READY, State.DELAYED, State.LEASED, State.DEAD)
 
 
 class Finding(EventPage):
-    """`by`: id, trace, field, value (of an index), text, or "" when nothing was found."""
+    """`by`: id, trace, field, value (of an index), text, error (its text or code), or "" when nothing was found."""
 
     by: str = ""
 
@@ -37,10 +38,13 @@ def find(office: Office, word: str, limit: int = 100) -> Finding:
     """Everything this person may see that `word` points to, newest first. Raises UsageError for an empty word."""
     word = word.strip()
     if not word:
-        raise UsageError("word: what is known of the job is wanted: an id, a trace, order_id=123, or a text inside it")
+        raise UsageError(
+            "word: what is known of the job is wanted: an id, a trace, order_id=123, a text inside it, or of its error"
+        )
     if found := _by_id(office, word, limit) or _by_trace(office, word, limit) or _by_field(office, word, limit):
         return found
-    return _by_text(office, word, limit)
+    found = _by_text(office, word, limit)
+    return found if found.events else _by_error(office, word, limit) or found
 
 
 def _by_id(office: Office, word: str, limit: int) -> Finding | None:
@@ -83,6 +87,11 @@ def _by_text(office: Office, word: str, limit: int) -> Finding:
     lying, complete = _look_through(office, inside.encode(), limit)
     events = sorted([*lying, *page.events], key=lambda event: -event.at_ms)[:limit]
     return Finding(events, page.complete and complete, page.reached_ms, by="text" if events else "")
+
+
+def _by_error(office: Office, word: str, limit: int) -> Finding | None:
+    """Failures whose reason or error code holds it: who was called at night knows that and nothing else."""
+    return _found("error", history(office, error=word, limit=limit))
 
 
 def _found(by: str, page: EventPage) -> Finding | None:

@@ -33,7 +33,7 @@ class GatewayClient:
                 return
             except OSError as error:
                 problems.append(f"{address}: {error.strerror or error}")
-        raise NotReachable("no gateway answers (" + "; ".join(problems) + ")")
+        raise NotReachable(f"no gateway answers ({'; '.join(problems)}): does the bus run? `pepperbus status`")
 
     def __enter__(self) -> GatewayClient:
         return self

@@ -161,7 +161,10 @@ def test_a_taken_port_is_one_line_and_3(buses: Buses) -> None:
     second.write_node(NODE.replace("@PORT@", str(first.port)))
     second.start(wait=False)
     assert second.wait() == 3
-    expected = f"pepperbus: [gateway] listen: cannot listen on 127.0.0.1:{first.port}: Address already in use\n"
+    expected = (
+        f"pepperbus: [gateway] listen: cannot listen on 127.0.0.1:{first.port}: Address already in use; "
+        "another program has it (`ss -ltnp` names it): end that, or take another port\n"
+    )
     assert second.log == expected
 
 

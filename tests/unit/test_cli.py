@@ -6,15 +6,23 @@ import json
 import os
 import pwd
 import re
+import select
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from pepperbus.alarms.board import Incident
+from pepperbus.alarms.store import Store
 from pepperbus.cli import COMMANDS
 from pepperbus.delivery.contract import Act
+from pepperbus.journal.contract import Row
+from pepperbus.journal.log import LogWriter
 
 ROOT = Path(__file__).parents[2]
 NODE = """
@@ -95,7 +103,7 @@ WRONG = {
     "statu": (2, "no command 'statu' (did you mean 'status'?)"),
     "serve now": (2, "unexpected extra argument"),
     "check --strict": (2, "No such option"),
-    "reload": (3, "no bus answers at"),
+    "reload": (3, "control.sock: start its service, or `pepperbus serve`"),
     "stop": (3, "no bus answers at"),
     "reload now": (2, "unexpected extra argument"),
     "stop --later": (2, "No such option"),
@@ -103,7 +111,7 @@ WRONG = {
     "push": (2, "Missing argument 'QUEUE'"),
     "push nix x": (1, "no queue 'nix'"),
     "push order x": (1, "did you mean 'orders'?"),
-    "push orders x": (3, "no gateway answers"),
+    "push orders x": (3, "): does the bus run? `pepperbus status`"),
     "push orders --front --delay 5 x": (2, "exclude each other"),
     "push orders --delay 0 x": (2, "Invalid value for '--delay'"),
     "push orders --file /nonexistent": (2, "/nonexistent: no such file"),
@@ -215,6 +223,42 @@ def test_status_of_a_bus_that_does_not_run_says_so_first(directory: Path) -> Non
     assert "orders/mail" in done.stdout
     answer = json.loads(pepperbus(directory, "--json", "status").stdout)
     assert (answer["running"], answer["storages"][0]["alive"]) == (False, True)
+
+
+def test_status_counts_the_alarms_that_go_on(directory: Path) -> None:
+    begun = Incident(1, "dead", "orders/mail", "", "n", 1_800_000_000_000, 3.0, 3.0, 1.0)
+    store = Store(directory / "data")
+    store.save({}, [begun])
+    assert pepperbus(directory, "status").stdout.splitlines()[-1] == "alarms that go on: 1 (`pepperbus alarm list`)"
+    store.save({}, [msgspec.structs.replace(begun, ended_ms=1_800_000_001_000)])
+    assert "alarms that go on" not in pepperbus(directory, "status").stdout
+
+
+def test_tail_says_that_it_waits_for_a_bus_and_ends_quietly_on_ctrl_c(directory: Path) -> None:
+    started = subprocess.Popen(
+        [sys.executable, "-m", "pepperbus.cli", "tail"],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PEPPERBUS_CONF": str(directory / "pepperbus.conf")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    writer = LogWriter(directory / "data/journal", "worker.orders.0", 64)
+    try:
+        assert started.stderr
+        assert started.stdout
+        assert started.stderr.readline().endswith("or `pepperbus serve`; waiting for it\n")
+        deadline = time.monotonic() + 30
+        while not select.select([started.stdout], [], [], 0.1)[0] and time.monotonic() < deadline:
+            writer.add(Row("attempt", 1 << 63, "orders/mail", 1, 1, outcome="done"))  # it begins somewhere between two
+            writer.flush()
+        assert "attempt 1 done" in started.stdout.readline()
+        started.send_signal(signal.SIGINT)
+        assert started.communicate(timeout=30)[1] == ""
+        assert started.returncode == 0
+    finally:
+        started.kill()
+        started.communicate()
 
 
 def test_queues_by_hand(directory: Path) -> None:

@@ -128,6 +128,22 @@ def test_what_has_not_run_is_found_where_it_lies(place: Place) -> None:
     assert find.find(office, "order_id=78").events == []
 
 
+def test_what_only_the_error_says_is_found_by_its_text_and_by_its_code(place: Place) -> None:
+    """Who was called at night has the error line and nothing else."""
+    writer = LogWriter(place.office.config.bus.data_dir / "journal", "worker.orders.0", 64)
+    failed = Row("attempt", IDS.next(), "orders/mail", NOW, 1, outcome="retry", accepted_ms=NOW, content=b"{}",
+                 error_code="SMTP", reason="attempt 1 of 2 failed: mail server said no")  # fmt: skip
+    writer.add(failed)
+    writer.flush()
+    ingest(place)
+    for word in ("SMTP", "mail server said"):
+        found = find.find(place.office.acting(VIOLA), word)
+        assert (found.by, [event.id for event in found.events]) == ("error", [str(failed.job_id)]), word
+        assert "by its error" in place.text(f"/search?q={word}")
+    otto = Actor("otto", roles={"bank": Role.VIEWER})
+    assert find.find(place.office.acting(otto), "SMTP").events == []
+
+
 def test_others_find_nothing(place: Place) -> None:
     rows = journal(place, b'{"order_id": 1}')
     ingest(place)
