@@ -57,6 +57,9 @@ def shown() -> set[str]:
         *people,
         *firings,
         *(option.help for option in schedule_edit.options()),
+        *schedule_edit.LABELS.values(),
+        *edit.LABELS.values(),
+        *edit.SECTIONS.values(),
         *(edit.hint(option) for part in schema() if part in edit.FIRST for option in edit.options(part, True)),
     }
 

@@ -84,8 +84,13 @@ def wants_page() -> bool:
 
 
 def http_error(failure: HTTPException) -> Response:
-    title = _("There is no such page") if failure.code == 404 else failure.name or "error"
-    return error_page(failure.code or 500, title, failure.description or "")
+    """What the library refuses by itself: no such address, a form where a page was asked for, too large a body."""
+    status = failure.code or 500
+    if status in (404, 405):
+        text = _("Perhaps the queue or the job is gone, or the address is not quite right.")
+        return error_page(status, _("There is no such page"), text)
+    title = _("This is too large") if status == 413 else _("This did not work")
+    return error_page(status, title, failure.description or "")
 
 
 def register(pages: Blueprint) -> None:

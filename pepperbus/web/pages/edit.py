@@ -29,6 +29,25 @@ FIRST = {
         *("concurrency", "timeout", "attempts", "backoff"),
     ),
 }
+#: What a field is called, beside its key; a key that says it itself has none.
+LABELS = {
+    "password": "Password",
+    "system": "System",
+    "durability": "Durability",
+    "run": "Way to the consumer",
+    "pool": "php-fpm pool",
+    "script": "Script",
+    "url": "Address",
+    "command": "Command",
+    "feed": "How it gets jobs",
+    "children": "Processes",
+    "concurrency": "Attempts at once",
+    "timeout": "Time limit",
+    "attempts": "Attempts",
+    "backoff": "Waits between attempts",
+}
+#: What a section of a topic is called.
+SECTIONS = {"params": "Params of FastCGI", "headers": "Headers", "environment": "Variables", "alarms": "Alarms"}
 #: Said in a form instead of the option's help.
 HINTS = {"password": "What producers log in with: AUTH queue:password. Left empty, a new queue gets one."}
 _ONLY = {key: run for run, keys in ONLY.items() for key in keys}
@@ -75,6 +94,8 @@ def _form(desk: Desk, name: str, values: dict[str, str], topics: list[str], new:
             options=options,
             choices=lambda option: choices(option, desk),
             hint=hint,
+            labels=LABELS,
+            sections=SECTIONS,
             free=form.free_sections(),
             fixed=form.fixed_sections(),
             as_lines=form.as_lines,

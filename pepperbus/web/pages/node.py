@@ -14,6 +14,7 @@ from pepperbus.web import frame
 from pepperbus.web.desk import Desk
 from pepperbus.web.formats import sparkline
 from pepperbus.web.pages.answers import did, fragment
+from pepperbus.web.said import said
 from pepperbus.web.words import _
 
 _MOST = 50  # targets of a consumer, those in trouble first
@@ -49,7 +50,7 @@ def _put_storage(desk: Desk) -> Response:
         settings.pop("type", None)
     done = (storage_files.change if known else storage_files.add)(desk.office, name, settings)
     desk.monitor.forget()
-    text = _("Storage {name} is in force", name=name) if done.reloaded else f"{name}: {done.reload}"
+    text = _("Storage {name} is in force", name=name) if done.reloaded else f"{name}: {said(done.reload)}"
     return did(text, "/storage", good=done.reloaded)
 
 
@@ -58,7 +59,7 @@ def _drain(desk: Desk) -> Response:
     done = drain.drain(desk.office, name, to, alone=bool(request.form.get("alone")))
     desk.monitor.forget()
     text = _("{name} moves to {to}; pushes go there already", name=name, to=to)
-    return did(text if not done.reload else f"{text}: {done.reload}", "/storage", good=not done.reload)
+    return did(text if not done.reload else f"{text}: {said(done.reload)}", "/storage", good=not done.reload)
 
 
 def _consumers(desk: Desk) -> dict[str, Any]:
@@ -99,14 +100,14 @@ def register(pages: Blueprint, desk: Desk) -> None:
         done = steer.scale(desk.office, 1 if change == "more" else -1)
         desk.monitor.forget()
         text = _("Gateway processes from now on: {n}", n=done.answer.get("gateways", "?"))
-        return did(text if done.ok else done.message, "/nodes", good=done.ok)
+        return did(text if done.ok else said(done.message), "/nodes", good=done.ok)
 
     @pages.post("/nodes/restart/<process>")
     def nodes_restart(process: str) -> Response:
         done = steer.restart(desk.office, process)
         desk.monitor.forget()
         text = _("{name} ends what it is at; then another takes its place", name=process)
-        return did(text if done.ok else done.message, "/nodes", good=done.ok)
+        return did(text if done.ok else said(done.message), "/nodes", good=done.ok)
 
     @pages.post("/nodes/stop")
     def nodes_stop() -> Response:
@@ -116,11 +117,11 @@ def register(pages: Blueprint, desk: Desk) -> None:
             return fragment("dialogs/stop.html", 409 if "typed" in request.form else 200, node=node)
         done = steer.stop(desk.office, wait=False)  # this process is part of what has to end
         text = _("{node} ends what runs and stops; this page goes with it", node=node)
-        return did(text if done.ok else done.message, "/nodes", good=done.ok)
+        return did(text if done.ok else said(done.message), "/nodes", good=done.ok)
 
     @pages.post("/nodes/reload")
     def nodes_reload() -> Response:
         done = steer.reload(desk.office)
         desk.monitor.forget()
-        text = _("The files on disk are in force") if done.ok else done.message
+        text = _("The files on disk are in force") if done.ok else said(done.message)
         return did(text, "/nodes", good=done.ok)

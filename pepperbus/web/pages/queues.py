@@ -23,6 +23,7 @@ from pepperbus.web.monitor import Monitor
 PAGE = 50
 STATES = ("idle", "feeding", "paused", "probing", "stopped", "down", "detached")
 _NEVER = float("inf")
+_SOON_S = 10.0
 
 
 @dataclass(slots=True)
@@ -44,6 +45,8 @@ class Row:
 def clear_s(topic: TopicStatus) -> float:
     if not topic.ready:
         return 0.0
+    if topic.ready <= topic.out_rate * _SOON_S:  # so few are no backlog: as many come as go
+        return topic.ready / topic.out_rate
     speed = topic.out_rate - topic.in_rate
     return topic.ready / speed if speed > 0 else _NEVER
 

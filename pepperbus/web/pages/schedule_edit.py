@@ -33,6 +33,17 @@ _ZONES = (
     "America/New_York",
     "America/Los_Angeles",
 )
+#: What a field is called, beside its key.
+LABELS = {
+    "expression": "Fires",
+    "zone": "Time zone",
+    "payload": "Content",
+    "times": "Jobs each time",
+    "gap": "Time between them",
+    "jitter": "Random wait",
+    "catch_up": "When no node was there",
+    "overlap": "While the one before runs",
+}
 
 
 def options() -> list[Option]:
@@ -57,6 +68,7 @@ def _form(desk: Desk, queue: str, last: str, values: dict[str, str]) -> str:
     return render_template(
         "schedule_edit.html",
         new=not last,
+        labels=LABELS,
         name=f"{queue}/{last}",
         queue=queue,
         queues=[name for name in config.queues if may(desk.office, Right.ADMIN, name)],
