@@ -9,6 +9,7 @@ comes wholly before a release or is void.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -101,7 +102,7 @@ class Settlements:
             many((b"HMGET", keys.att), fields),
             each((b"HEXISTS", keys.job), fields),
         )
-        mine = {found[:ID]: found for found in holds} if valid else {}
+        mine = {found[:ID]: found for found in _one_each(connection, keys, holds)} if valid else {}
         verdicts = _Verdicts(keys, self._link.clock.now_ms())
         for one, name, text, exists in zip(group, fields, records, there, strict=True):
             if exists and (found := mine.pop(name, None)):
@@ -156,11 +157,11 @@ class Settlements:
         held = keys.held(owner)
         _, _, found = connection.ask((b"WATCH", keys.owners), (b"WATCH", held), (b"LRANGE", held, 0, -1))
         found.reverse()
-        mine, gone, unclear = found, found, set[bytes]()
+        mine, gone, unclear = _one_each(connection, keys, found), found, set[bytes]()
         if self._link.pika and found:
             begun = {one for one in found if started and (keys.topic, int(one[:ID])) in started}
             won, unclear = left_behind(connection, keys, owner, found, begun, wait)
-            mine = [one for one in found if one in won]
+            mine = [one for one in mine if one in won]
             gone = [one for one in found if one not in unclear]
         fields = [one[:ID] for one in mine]
         records, *there = (
@@ -265,6 +266,17 @@ class _Verdicts:
         if not self._back:
             return self._copies
         return [*self._copies, (b"RPUSH", self._keys.ready, *reversed(self._back))]
+
+
+def _one_each(connection: Connection, keys: Keys, pointers: list[bytes]) -> list[bytes]:
+    """Of several pointers to one job the good one: a claim that was cut off may have left what a repeated push made, too."""
+    names = Counter([found[:ID] for found in pointers])
+    if len(names) == len(pointers):
+        return pointers
+    doubled = [name for name, count in names.items() if count > 1]
+    bodies = connection.ask(many((b"HMGET", keys.job), doubled))[0]
+    good = {pointer_of(name, stored) for name, stored in zip(doubled, bodies, strict=True)}
+    return [found for found in dict.fromkeys(pointers) if names[found[:ID]] == 1 or found in good]
 
 
 def _erase(connection: Connection, keys: Keys, pointers: Sequence[bytes]) -> None:

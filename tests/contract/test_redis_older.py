@@ -126,3 +126,22 @@ def test_what_is_counted_as_dead_and_is_not_there_goes_with_the_first_look(redis
         assert one.depth(T).dead == 2
         assert [job.job_id for job in one.peek(T, State.DEAD).jobs] == [kept]
         assert one.depth(T).dead == 1
+
+
+@pytest.mark.parametrize("side", ["LPUSH", "RPUSH"])
+def test_of_two_pointers_to_one_job_the_good_one_is_judged(redis_server: Redis, side: str) -> None:
+    """A push was repeated, and a claim was cut off after it had moved both."""
+    redis_server.ask("FLUSHALL")
+    held = f"pb:{{{T}}}:in:{ME}"
+    with storage(redis_server) as one, storage(redis_server) as other:
+        one.push([push()])
+        (job,) = one.lease(T, 1, ME)
+        second = f"{job.job_id}:ffffff"
+        redis_server.ask(side, held, second)
+        assert one.settle(ME, [Settle(T, job.job_id, Outcome.RETRY, due_ms=1)]) == 1
+        assert one.promote(T, 2) == (1, 0)
+        assert [(again.job_id, again.attempt) for again in one.lease(T, 5, ME)] == [(job.job_id, 2)]
+        assert len(redis_server.ask("LRANGE", held, 0, -1)) == 2
+        (released,) = other.release(ME, None)
+        assert (released.job_id, released.attempt) == (job.job_id, 2)
+        assert one.depth(T)[:4] == (1, 0, 0, 0)
