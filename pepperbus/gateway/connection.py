@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from _socket import socket as PlainSocket
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import gevent
 
@@ -19,10 +19,8 @@ from pepperbus.gateway.held import Slot
 from pepperbus.gateway.session import Answer, Block, Front, Goodbye, Later, Session, Wait
 from pepperbus.gateway.stream import Stream
 from pepperbus.gateway.submission import Submission
+from pepperbus.gateway.tls import TlsFilter
 from pepperbus.wire import plain_push, resp
-
-if TYPE_CHECKING:
-    from pepperbus.gateway.tls import TlsFilter
 
 TURN = 64  # commands of one client before others get theirs
 UNANSWERED = 1 << 20  # bytes of pushes without answer, or of replies not taken, above which reading stops

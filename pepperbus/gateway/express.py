@@ -1,20 +1,16 @@
 """The quick way of the commonest push: `LPUSH key value` to a key that was pushed to before.
 
-Knows routes, not sockets. The first push to a key goes the usual way (`commands`, `pushes`), which checks
-everything; if it was a plain one to a simple queue, there is an `Express` for that key from then on, and a chunk of such
-pushes by any client that may push there becomes one `Handful`, without a command or a reply for each before they are
-stored. The usual way is the plain twin: the same bytes stored, the same replies. A new configuration ends it.
+Knows one route, not sockets. The first push to a key goes the usual way (`commands`, `pushes`), which checks everything; if
+it was a plain one to a simple queue, there is an `Express` for that key from then on, and a chunk of such pushes by any
+client that may push there becomes one `Handful`, without a command or a reply for each before they are stored. The usual way
+is the plain twin: the same bytes stored, the same replies. A new configuration ends it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pepperbus.gateway.handful import Handful, Pusher
+from pepperbus.gateway.route import QueueRoute, Target
 from pepperbus.wire import plain_push
-
-if TYPE_CHECKING:
-    from pepperbus.gateway.routes import QueueRoute, Routes, Target
 
 
 class Express:
@@ -22,9 +18,9 @@ class Express:
 
     __slots__ = ("head", "lane", "plain", "route", "routes", "target", "topics")
 
-    def __init__(self, head: bytes, routes: Routes, target: Target, route: QueueRoute) -> None:
+    def __init__(self, head: bytes, routes: object, target: Target, route: QueueRoute) -> None:
         self.head = head
-        self.routes = routes  # good for as long as these are the front's
+        self.routes = routes  # whose it is: good for as long as these are the front's
         self.target = target
         self.route = route
         self.plain = target.plain

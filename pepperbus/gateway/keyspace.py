@@ -12,7 +12,7 @@ from fnmatch import translate
 
 from pepperbus.gateway import reads
 from pepperbus.gateway.pushes import NOAUTH
-from pepperbus.gateway.routes import Target
+from pepperbus.gateway.route import Target
 from pepperbus.gateway.session import Answer, Session
 from pepperbus.job import Job, State, job_json
 from pepperbus.names import topic_name

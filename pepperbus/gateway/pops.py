@@ -15,7 +15,7 @@ from pepperbus.gateway import reads
 from pepperbus.gateway.place import Jobs, Place
 from pepperbus.gateway.popping import CALM_S, Pop, let_go
 from pepperbus.gateway.pushes import NOAUTH
-from pepperbus.gateway.routes import Target
+from pepperbus.gateway.route import Target
 from pepperbus.gateway.session import Answer, Block, Later, Session, Wait
 from pepperbus.ids import parse_id
 from pepperbus.job import Job, job_json

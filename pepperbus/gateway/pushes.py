@@ -1,7 +1,7 @@
 """Commands that bring jobs in: LPUSH, RPUSH, ZADD, and MULTI … EXEC around them.
 
 Knows sessions and the group commit. Each command answers exactly once, in the words its key asks for: the JSON bulk of
-the Go system (`orders/anything`), or Redis' own (`orders`), see `routes.Target`.
+the Go system (`orders/anything`), or Redis' own (`orders`), see `route.Target`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 from pepperbus.gateway import unique
 from pepperbus.gateway.commit import BACKLOG
 from pepperbus.gateway.replies import job_list, json_error, json_failure, plain_failure
-from pepperbus.gateway.routes import QueueRoute, Target
+from pepperbus.gateway.route import QueueRoute, Target
 from pepperbus.gateway.session import Answer, Session, Transaction
 from pepperbus.gateway.submission import Submission
 from pepperbus.job import stored_form

@@ -13,7 +13,7 @@ import gevent
 from pepperbus.errors import StorageError, StorageUnavailable
 from pepperbus.gateway.commit import Lane
 from pepperbus.gateway.pushes import NOAUTH
-from pepperbus.gateway.routes import Target
+from pepperbus.gateway.route import Target
 from pepperbus.gateway.session import Answer, Later, Session
 from pepperbus.gateway.taken import surely
 from pepperbus.ids import parse_id

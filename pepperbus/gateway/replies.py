@@ -1,6 +1,6 @@
 """How a push is answered: in the JSON of the Go system, or in Redis' own words. Bytes only; knows no session.
 
-Which of the two a key gets, `routes.Target.plain` says.
+Which of the two a key gets, `route.Target.plain` says.
 """
 
 from __future__ import annotations

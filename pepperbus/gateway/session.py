@@ -16,7 +16,8 @@ from pepperbus.gateway.handful import Handful
 from pepperbus.gateway.handout import Handout
 from pepperbus.gateway.logins import Login, Passwords, Throttle, still_valid
 from pepperbus.gateway.process import Process
-from pepperbus.gateway.routes import QueueRoute, Routes, Target
+from pepperbus.gateway.route import QueueRoute, Target
+from pepperbus.gateway.routes import Routes
 from pepperbus.gateway.submission import Submission, Waiter
 from pepperbus.gateway.taken import Taken
 from pepperbus.job import Stamp

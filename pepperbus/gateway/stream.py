@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import socket
 from _socket import socket as PlainSocket  # gevent's own would switch greenlets, and there is none here
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import gevent
 
+from pepperbus.gateway.tls import TlsFilter
 from pepperbus.wire.resp import MAX_CHUNK
-
-if TYPE_CHECKING:
-    from pepperbus.gateway.tls import TlsFilter
 
 READ, WRITE = 1, 2
 _AT_ONCE = 1 << 18  # bytes offered to the kernel at once of what it did not take before

@@ -21,7 +21,7 @@ from pepperbus.gateway.place import Jobs, Place, Waiter
 from pepperbus.gateway.popping import CALM_S
 from pepperbus.gateway.pops import may_take
 from pepperbus.gateway.pushes import NOAUTH
-from pepperbus.gateway.routes import Target
+from pepperbus.gateway.route import Target
 from pepperbus.gateway.session import Answer, Block, Later, Session, Wait
 from pepperbus.gateway.taken import remember_elsewhere
 from pepperbus.job import State

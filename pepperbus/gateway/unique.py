@@ -7,17 +7,14 @@ rule in one storage decides by itself, in one step with the push.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from pepperbus.config.sameness import Rule
+from pepperbus.gateway.commit import Lane
 from pepperbus.gateway.once import OnceShare, Phrase, UniqueSubmission
+from pepperbus.gateway.route import QueueRoute
 from pepperbus.gateway.submission import Waiter
 from pepperbus.job import Job
 from pepperbus.storage.contract import Once, Push
-
-if TYPE_CHECKING:
-    from pepperbus.gateway.commit import Lane
-    from pepperbus.gateway.routes import QueueRoute
 
 
 def submit(

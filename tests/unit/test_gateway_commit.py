@@ -16,7 +16,7 @@ from pepperbus.gateway import commit
 from pepperbus.gateway.commit import Lane
 from pepperbus.gateway.process import Process
 from pepperbus.gateway.reads import _Pop
-from pepperbus.gateway.routes import QueueRoute
+from pepperbus.gateway.route import QueueRoute
 from pepperbus.gateway.submission import FULL, UNAVAILABLE, UNKNOWN, Submission
 from pepperbus.ids import IdGenerator
 from pepperbus.job import Job

@@ -10,7 +10,7 @@ from pepperbus.clock import SystemClock
 from pepperbus.config.model import Queue, Secret, StorageConfig, Topic
 from pepperbus.gateway.commit import Lane
 from pepperbus.gateway.pushes import _submit
-from pepperbus.gateway.routes import QueueRoute
+from pepperbus.gateway.route import QueueRoute
 from pepperbus.gateway.submission import UNAVAILABLE, UNKNOWN, Submission
 from pepperbus.ids import IdGenerator
 from pepperbus.log import Log

@@ -11,7 +11,7 @@ from pepperbus.config.joboptions import unique
 from pepperbus.config.model import Queue, Secret, Topic
 from pepperbus.config.values import seconds
 from pepperbus.gateway import unique as once
-from pepperbus.gateway.routes import QueueRoute
+from pepperbus.gateway.route import QueueRoute
 from pepperbus.gateway.submission import FULL, UNAVAILABLE, Submission
 from pepperbus.job import Job
 from pepperbus.stats import Writer, read_all
