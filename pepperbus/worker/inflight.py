@@ -54,6 +54,10 @@ class InFlight:
         number = self._topics[topic] = len(self._topics) + 1
         return number
 
+    def is_of(self, at: int, topic: str, job_id: int) -> bool:
+        """Whether the place `at` is this job's."""
+        return bool(_ENTRY.unpack_from(self._map, at) == (self._topics.get(topic), job_id))
+
     def end(self, at: int) -> None:
         self._map[at : at + _ENTRY.size] = _EMPTY
         self._free.append(at)

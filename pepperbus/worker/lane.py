@@ -181,7 +181,7 @@ class Lane:
                     self._doubted = True  # leased, perhaps, and nobody knows: told, once, as if it were not caught
                     gevent.get_hub().handle_error(self._greenlet, *sys.exc_info())
                 if not known and attempt >= _BUGS:
-                    self._drop_culprits(batch)
+                    self._drop_culprits(batch, marks)
                     return None
                 gevent.sleep(wait)
                 wait = min(_RETRY_S[1], wait * 2)
@@ -190,19 +190,28 @@ class Lane:
                 marks += theirs
                 self._before()
 
-    def _drop_culprits(self, batch: list[Settle]) -> None:
+    def _drop_culprits(self, batch: list[Settle], marks: list[int]) -> None:
         """An engine cannot take something of this batch: one by one, so that one outcome does not hold up all others.
 
-        What cannot be settled stays leased until this worker is replaced, and then runs again.
+        What cannot be settled stays leased until this worker is replaced, and then runs again. Its mark stays too: it ran.
         """
         for outcome in batch:
             try:
                 self.storage.settle(self._owner, [outcome])
             except StorageError:
+                kept = self._keep_marks(outcome, marks)
                 gevent.sleep(_RETRY_S[1])
-                self.settle([outcome])
+                self.answered(lambda outcome=outcome, kept=kept: ([outcome], kept), 1)  # type: ignore[misc]
             except Exception as error:
+                self._keep_marks(outcome, marks)
                 self._log.error("settle_gave_up", repr(error), topic=outcome.topic, job=outcome.job_id)
+
+    def _keep_marks(self, outcome: Settle, marks: list[int]) -> list[int]:
+        """Those of its job, no longer among `marks`."""
+        kept = [mark for mark in marks if self._inflight.is_of(mark, outcome.topic, outcome.job_id)]
+        for mark in kept:
+            marks.remove(mark)
+        return kept
 
     def _stored(self, batch: list[Settle], marks: list[int]) -> None:
         """The batch is in the storage: let go of it, then tell those who waited for that."""

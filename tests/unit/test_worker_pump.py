@@ -24,10 +24,11 @@ from pepperbus.stats import Writer
 from pepperbus.storage.contract import Leased, Push
 from pepperbus.storage.memory import MemoryStorage
 from pepperbus.worker import exchange as exchange_module
+from pepperbus.worker import lane as lane_module
 from pepperbus.worker.ahead import Ahead
 from pepperbus.worker.attempt import Parts
 from pepperbus.worker.exchange import Exchange
-from pepperbus.worker.inflight import InFlight
+from pepperbus.worker.inflight import InFlight, started
 from pepperbus.worker.lane import Lane
 from pepperbus.worker.pump import Pump
 
@@ -71,6 +72,7 @@ class Consumer:
 
 class Stage:
     def __init__(self, where: Path, **words: Any) -> None:
+        self.where = where
         self.clock = SystemClock()
         self.storage = MemoryStorage(StorageConfig("local", "memory"), self.clock)
         self.storage.open()
@@ -287,6 +289,36 @@ def test_an_outcome_that_an_engine_cannot_take_does_not_hold_up_the_others(
     stage.wait(lambda: stage.consumer.waiting)
     stage.consumer.answer_all()
     stage.wait(lambda: stage.storage.depth(NAME) == (0, 0, 1, 0, 0))
+
+
+@pytest.mark.parametrize("last", [TypeError, StorageUnavailable])
+def test_what_could_not_be_settled_still_counts_as_begun(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, last: type[Exception]
+) -> None:
+    """Should the worker die then, whoever takes back its leases must know that the job ran."""
+    monkeypatch.setattr(lane_module, "_RETRY_S", (0.01, 0.01))
+    culprit: list[int] = []
+    alone: list[int] = []
+    for name in ("settle", "settle_and_lease"):
+        whole = getattr(stage.storage, name)
+
+        def broken(owner: str, batch: Any, *more: Any, whole: Any = whole) -> Any:
+            if any(one.job_id in culprit for one in batch):
+                raise (TypeError if len(batch) > 1 else last)("a bug of an engine")
+            alone.extend(one.job_id for one in batch)
+            return whole(owner, batch, *more)
+
+        monkeypatch.setattr(stage.storage, name, broken)
+    stage.push(2)
+    stage.wait(lambda: len(stage.consumer.waiting) == 2)
+    first, second = (request.jobs[0].job.id for request, _ in stage.consumer.waiting)
+    culprit.append(first)
+    stage.consumer.answer_all()
+    stage.wait(lambda: second in alone and stage.lane._unsettled < 2)
+    assert started(stage.where, OWNER) == frozenset({(NAME, first)})
+    if last is StorageUnavailable:
+        culprit.clear()
+        stage.wait(lambda: stage.storage.depth(NAME).leased == 0 and not started(stage.where, OWNER))
 
 
 def test_only_one_request_of_large_jobs_is_made_before_its_turn(stage: Stage) -> None:
