@@ -82,14 +82,21 @@ def _sentence(node: ast.expr) -> str:
 
 
 def raised(file: Path) -> Iterator[str]:
-    """What it raises, or notes as a mistake."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    """What it raises, or notes as a mistake, itself or by a name that its function gave it."""
+    tree = ast.parse(file.read_text())
+    named: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            named.setdefault(node.targets[0].id, []).append(node.value)
+    for node in ast.walk(tree):
         given: list[ast.expr] = []
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             given = node.exc.args
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "mistake":
             given = node.args[1:]
-        for one in given:
+        for one in (
+            meant for arg in given for meant in (named.get(arg.id, []) if isinstance(arg, ast.Name) else [arg])
+        ):
             yield from filter(None, map(_sentence, (one.body, one.orelse) if isinstance(one, ast.IfExp) else (one,)))
 
 
