@@ -16,7 +16,7 @@ from pepperbus.family.spec import Spec
 from pepperbus.log import Log
 from pepperbus.master.children import Place
 from pepperbus.master.events import Events, MoldTold
-from pepperbus.master.handover import Handed
+from pepperbus.master.handed import Handed
 from pepperbus.master.lines import Line, new_line, new_wake
 from pepperbus.master.mold import Mold, preload
 from pepperbus.master.opened import Opened

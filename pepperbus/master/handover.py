@@ -17,44 +17,22 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pepperbus.config.model import Config
 from pepperbus.errors import BootError
+from pepperbus.master.bus import Bus
 from pepperbus.master.children import Phase, Place
 from pepperbus.master.control import Client
+from pepperbus.master.handed import Handed
 from pepperbus.master.lines import Line
 from pepperbus.master.opened import Opened
-
-if TYPE_CHECKING:
-    from pepperbus.master.loop import Master
 
 #: The form of the document. One that differs is refused by the trial, before anything has changed.
 VERSION = 1
 VARIABLE = "PEPPERBUS_HANDOVER"
-
-
-@dataclass
-class Handed:
-    """What the master before left to this one."""
-
-    opened: Opened
-    boot: str
-    births: int
-    beats: int
-    wakes: dict[str, int]
-    since: float
-    generation: int
-    gateways: int
-    processes: int  # [gateway] processes of the configuration before
-    places: dict[str, Place]
-    lines: dict[str, Line]
-    clients: list[Client]
-    strangers: set[int]  # children of this process that are none of the table
-    upgrade: dict[str, Any]
-    last_reload: dict[str, Any]
 
 
 def fixed(config: Config) -> dict[str, str]:
@@ -73,9 +51,9 @@ def fixed(config: Config) -> dict[str, str]:
 
 
 @contextmanager
-def packed(master: Master) -> Iterator[int]:
+def packed(bus: Bus, upgrade: dict[str, Any], last_reload: dict[str, Any]) -> Iterator[int]:
     """The memfd, with everything it names inheritable while the context lasts. Left only when the exec failed."""
-    document = _document(master)
+    document = _document(bus) | {"upgrade": upgrade, "last_reload": last_reload}
     fd = os.memfd_create("pepperbus-handover", 0)
     inherited = [fd, *_descriptors(document)]
     try:
@@ -90,8 +68,8 @@ def packed(master: Master) -> Iterator[int]:
         os.close(fd)
 
 
-def _document(master: Master) -> dict[str, Any]:
-    opened, births = master.opened, master.births
+def _document(bus: Bus) -> dict[str, Any]:
+    opened, births = bus.opened, bus.births
     return {
         "version": VERSION,
         "pid": os.getpid(),
@@ -106,23 +84,21 @@ def _document(master: Master) -> dict[str, Any]:
         "beats": births.page.fd,
         "boot": births.boot,
         "births": births.count,
-        "since": master.since,
-        "generation": master.config.generation,
-        "gateways": master.gateways,
-        "processes": master.config.gateway.processes,
-        "places": [asdict(place) for place in master.children],
+        "since": bus.since,
+        "generation": bus.config.generation,
+        "gateways": bus.gateways,
+        "processes": bus.config.gateway.processes,
+        "places": [asdict(place) for place in bus.children],
         "lines": [
             {"name": name, "fd": line.sock.fileno(), "read": _text(line.unread), "asked": line.asked}
-            for name, line in master.lines.items()
+            for name, line in bus.lines.items()
             if line.is_open
         ],
         "clients": [
             {"fd": client.sock.fileno(), "read": _text(client.unread), "unsent": _text(client.unsent)}
-            for client in master.events.clients
+            for client in bus.events.clients
         ],
         "strangers": [births.mold_pid] if births.mold_pid else [],
-        "upgrade": master.upgrades.facts(),
-        "last_reload": master.reloads.last,
     }
 
 

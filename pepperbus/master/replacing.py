@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from pepperbus.family import beats
 from pepperbus.family.spec import ORPHAN_S
+from pepperbus.master.bus import Bus
 from pepperbus.master.changes import longest_timeout_s
 from pepperbus.master.children import Phase, Place
-
-if TYPE_CHECKING:
-    from pepperbus.master.loop import Master
 
 #: A birth, and the few tries that a boot failure is given.
 _PATIENCE_S = 1.5 * beats.BOOT_LIMIT_S
@@ -48,89 +45,89 @@ class Replacing:
         current = self.current
         return current is not None and (current.role, current.group) == (place.role, place.group)
 
-    def go_on(self, master: Master, now: float) -> str:
+    def go_on(self, bus: Bus, now: float) -> str:
         """As far as it goes in this turn. The answer: why it goes no further, or empty."""
         while self.left:
             if self.current is None:
-                self._begin(master, now)
+                self._begin(bus, now)
             if self.current is None:
                 continue
-            trouble = self._trouble(master, now)
+            trouble = self._trouble(bus, now)
             if trouble:
-                self._give_up(master)
+                self._give_up(bus)
                 return trouble
-            if not self._has_successor(master):
+            if not self._has_successor(bus):
                 return ""
-            self._finish(master)
+            self._finish(bus)
         return ""
 
-    def _begin(self, master: Master, now: float) -> None:
-        place = next((p for p in master.children.alive() if p.boot == self.left[0]), None)
+    def _begin(self, bus: Bus, now: float) -> None:
+        place = next((p for p in bus.children.alive() if p.boot == self.left[0]), None)
         if place is None or place.retired or place.phase is Phase.DRAINING:
             self.left.pop(0)  # it left by itself; what came after it is new
             return
         self.current, self._until = place, now + _PATIENCE_S
-        if not _has_room(master, place):
-            master.drain(place, _grace_s(master, place), _WHY)
+        if not _has_room(bus, place):
+            bus.drain(place, _grace_s(bus, place), _WHY)
             return
-        master.children.retire(place)  # it does not count any more, so there is one too few
-        master.keep_count()
-        master.start_due(now)
+        bus.children.retire(place)  # it does not count any more, so there is one too few
+        bus.keep_count()
+        bus.start_due(now)
 
-    def _counted(self, master: Master) -> list[Place]:
+    def _counted(self, bus: Bus) -> list[Place]:
         assert self.current is not None
-        return master.children.of(self.current.role, self.current.group)
+        return bus.children.of(self.current.role, self.current.group)
 
-    def _has_successor(self, master: Master) -> bool:
-        return all(place.phase is Phase.READY and place.boot != self.left[0] for place in self._counted(master))
+    def _has_successor(self, bus: Bus) -> bool:
+        return all(place.phase is Phase.READY and place.boot != self.left[0] for place in self._counted(bus))
 
-    def _trouble(self, master: Master, now: float) -> str:
+    def _trouble(self, bus: Bus, now: float) -> str:
         assert self.current is not None
-        for place in self._counted(master):
+        for place in self._counted(bus):
             if place.phase is Phase.FAILED:
                 return (
                     f"{place.name} of the new code cannot boot, the old processes that are left go on: {place.reason}"
                 )
         if now >= self._until:
-            waiting = [place for place in self._counted(master) if place.phase is not Phase.READY]
+            waiting = [place for place in self._counted(bus) if place.phase is not Phase.READY]
             said = ", ".join(f"{place.name} ({place.reason or place.phase})" for place in waiting)
             return f"no successor of {self.current.name} within {_PATIENCE_S:g} s, the old processes go on: {said}"
         return ""
 
-    def _finish(self, master: Master) -> None:
+    def _finish(self, bus: Bus) -> None:
         assert self.current is not None
         if self.current.boot == self.left[0] and self.current.retired:
-            master.drain(self.current, _grace_s(master, self.current), _WHY)
+            bus.drain(self.current, _grace_s(bus, self.current), _WHY)
         self.left.pop(0)
         self.current = None
         self.done += 1
 
-    def _give_up(self, master: Master) -> None:
+    def _give_up(self, bus: Bus) -> None:
         """The old process counts again, instead of the successor that did not come."""
         old = self.current
         assert old is not None
         if old.alive and old.retired and old.phase is not Phase.DRAINING:
-            for place in self._counted(master):
+            for place in self._counted(bus):
                 if place.phase is not Phase.READY:
-                    master.retire(place, 0.0, "it did not become ready")
+                    bus.retire(place, 0.0, "it did not become ready")
             old.retired = False
         self.current = None
 
 
-def _has_room(master: Master, place: Place) -> bool:
+def _has_room(bus: Bus, place: Place) -> bool:
     """Whether a successor may stand beside it."""
     if place.role == "gateway":
-        names = master.children.places
+        names = bus.children.places
         return any(f"gateway.{index}" not in names for index in range(_LAST_GATEWAY + 1))
     return place.role == "worker"
 
 
-def _grace_s(master: Master, place: Place) -> float:
+def _grace_s(bus: Bus, place: Place) -> float:
     """An upgrade cuts no running job: an old worker may finish as long as its jobs may run."""
     match place.role:
         case "worker":
-            return max(master.config.bus.grace, longest_timeout_s(master.config, place.group))
+            return max(bus.config.bus.grace, longest_timeout_s(bus.config, place.group))
         case "gateway":
-            return master.config.bus.grace
+            return bus.config.bus.grace
         case _:
             return ORPHAN_S
