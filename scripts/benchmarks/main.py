@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 def _web(directory: Path, given: argparse.Namespace) -> int:
     """The dashboard alone: it brings a bus of its own."""
     load = os.getloadavg()[0]
-    found = web.measure(directory, given.journal_rows, given.rounds)
+    found = web.measure(directory, given.journal_rows, given.pairs, given.slice, not given.live)
     print(f"load before {load:.1f}\n\n{web.text(found)}")
     given.json.write_text(json.dumps({"load before": load, **web.as_dict(found)}, indent=1))
     return 0
@@ -75,6 +75,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--web", action="store_true", help="the dashboard: 1,000 queues, 1,000,000 journal rows, 200 live pages"
     )
     parser.add_argument("--journal-rows", type=int, default=web.ROWS, help="with --web")
+    parser.add_argument("--live", action="store_true", help="with --web: only what the live pages cost")
+    parser.add_argument("--pairs", type=int, default=15, help="with --web: slices with and without live pages")
+    parser.add_argument("--slice", type=float, default=4.0, help="with --web: seconds of a slice")
     parser.add_argument("--engine", choices=("embedded", "redis"), help="only rows of this storage")
     parser.add_argument("--rounds", type=int, help="of each row (quick 2, full 5)")
     parser.add_argument("--size", type=float, help="how much load a round is (quick 0.25, full 1)")

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import selectors
 import shutil
-import socket
 import statistics
 import sys
-import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +25,13 @@ from pepperbus.journal import store
 from pepperbus.journal.contract import Row
 from pepperbus.journal.fields import Fields
 from pepperbus.journal.log import LogWriter
-from scripts.benchmarks import processes
+from scripts.benchmarks import live, processes
 from scripts.benchmarks.load import VALUE, redis_benchmark
 from scripts.benchmarks.scale import MANY, name
 from scripts.benchmarks.servers import Redis, wait_until
 from scripts.benchmarks.stage import CHILDREN, Stage, new_fpm, queue_file
 
 ROWS = 1_000_000
-LIVE = 200
 _ASKS = 15  # of each page
 _WARM = 2000  # jobs that run before
 _SLICE = 50_000  # rows written before they are taken over
@@ -55,15 +51,14 @@ class Figures:
     pages: dict[str, list[float]] = field(default_factory=dict)
     paints: dict[str, float] = field(default_factory=dict)
     find: list[float] = field(default_factory=list)
-    rates: list[tuple[float, float]] = field(default_factory=list)  # pushes/s alone, and beside the live pages
+    live: live.Pairs = field(default_factory=live.Pairs)
     web_mb: float = 0.0
-    web_live_mb: float = 0.0
-    web_cpu: float = 0.0
     trouble: list[str] = field(default_factory=list)
 
 
-def measure(directory: Path, rows: int, rounds: int) -> Figures:
-    """Everything, on a bus of its own."""
+def measure(directory: Path, rows: int, pairs: int, seconds: float, pages: bool = True) -> Figures:
+    """Everything, on a bus of its own; `pairs` and `seconds` are of the slices with and without live pages. Without `pages`
+    those alone."""
     found = Figures()
     with contextlib.ExitStack() as closing:
         redis = Redis(directory / "redis", "everysec")
@@ -80,20 +75,24 @@ def measure(directory: Path, rows: int, rounds: int) -> Figures:
         closing.callback(stage.close)
         cookie = _cookie(stage)
         _warm(stage)
-        _say("asking pages")
-        for path in _PAGES:
-            found.pages[path] = _times(stage, cookie, path, found)
-        found.find = [
-            ms for n in range(_ASKS) for ms in _ask(stage, cookie, f"/api/v1/find?word=order_id%3D{n * 997}", 1)
-        ]
-        _say("painting pages")
-        _paint(stage, cookie, found)
+        if pages:
+            _all_pages(stage, cookie, found)
         found.web_mb = _web_mb(stage)
-        _say(f"opening {LIVE} live pages")
-        _alone_and_beside(stage, cookie, rounds, found)
+        _say(f"opening {live.LIVE} live pages, {pairs} times")
+        found.live = live.measure(stage, cookie, _LOOKED_AT, f"{name(3)}/t", pairs, seconds)
+        found.trouble += found.live.trouble
         if found.trouble:
             _say((stage.directory / "bus.log").read_text()[-3000:])
     return found
+
+
+def _all_pages(stage: Stage, cookie: str, found: Figures) -> None:
+    _say("asking pages")
+    for path in _PAGES:
+        found.pages[path] = _times(stage, cookie, path, found)
+    found.find = [ms for n in range(_ASKS) for ms in _ask(stage, cookie, f"/api/v1/find?word=order_id%3D{n * 997}", 1)]
+    _say("painting pages")
+    _paint(stage, cookie, found)
 
 
 def _queues(script: str) -> dict[str, str]:
@@ -191,88 +190,22 @@ def _paint(stage: Stage, cookie: str, found: Figures) -> None:
         browser.close()
 
 
-class _Live:
-    """Live pages held open, read and thrown away."""
-
-    def __init__(self, stage: Stage, cookie: str, count: int) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._ended = False
-        self.events = 0
-        self._socks = [self._open(stage, cookie, _LOOKED_AT[n % len(_LOOKED_AT)]) for n in range(count)]
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _open(self, stage: Stage, cookie: str, path: str) -> socket.socket:
-        sock = socket.create_connection(("127.0.0.1", stage.web), 30)
-        head = (
-            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: pepperbus={cookie}\r\nAccept: text/event-stream\r\n\r\n"
-        )
-        sock.sendall(head.encode())
-        sock.setblocking(False)
-        self._selector.register(sock, selectors.EVENT_READ)
-        return sock
-
-    def _read(self) -> None:
-        while not self._ended:
-            for key, _ in self._selector.select(0.2):
-                with contextlib.suppress(BlockingIOError):
-                    data = key.fileobj.recv(1 << 20)  # type: ignore[union-attr]
-                    self.events += data.count(b"\n\n")
-                    if not data:
-                        self._selector.unregister(key.fileobj)
-
-    def close(self) -> None:
-        self._ended = True
-        self._thread.join()
-        for sock in self._socks:
-            sock.close()
-
-
-def _alone_and_beside(stage: Stage, cookie: str, rounds: int, found: Figures) -> None:
-    """Pushes a second without and with the live pages, taking turns at going first."""
-    for number in range(rounds):
-        pair = {}
-        for beside in (number % 2 == 0, number % 2 == 1):
-            live = _Live(stage, cookie, LIVE) if beside else None
-            try:
-                time.sleep(8 if beside else 2)  # every page has had its first rendering
-                if live is not None:
-                    web, seconds = processes.named(stage.pids, "pepperbus: web"), 5.0
-                    before = processes.cpu_s(web)
-                    time.sleep(seconds)
-                    found.web_cpu = (processes.cpu_s(web) - before) / seconds * 100
-                pair[beside] = redis_benchmark(stage.gateway, "pusher", 20_000, ["lpush", f"{name(3)}/x", VALUE]).rate
-                if live is not None:
-                    found.web_live_mb = max(found.web_live_mb, _web_mb(stage))
-            finally:
-                if live is not None:
-                    if not live.events:
-                        found.trouble.append("live pages: not one event came")
-                    live.close()
-        found.rates.append((pair[False], pair[True]))
-
-
 def _web_mb(stage: Stage) -> float:
     return processes.memory(processes.named(stage.pids, "pepperbus: web")).rss / 1e6
 
 
 def text(found: Figures) -> str:
     """The table as it stands in docs/PERFORMANCE.md."""
-    lines = ["| page | p50 ms | p95 ms | first paint ms |", "| --- | --- | --- | --- |"]
+    lines = ["| page | p50 ms | p95 ms | first paint ms |", "| --- | --- | --- | --- |"] if found.pages else []
     for path, times in found.pages.items():
         paint = found.paints.get(path)
         figures = f"{statistics.median(times):.0f} | {_p95(times):.0f}" if times else "not run | "
         lines.append(f"| `{path}` | {figures} | {'' if paint is None else f'{paint:.0f}'} |")
-    ratios = [beside / alone for alone, beside in found.rates]
-    lines += [
-        "",
-        f"- a job found by its indexed field: p50 {statistics.median(found.find):.1f} ms, p95 {_p95(found.find):.1f} ms",
-    ]
-    if ratios:
-        rates = ", ".join(f"{alone:,.0f} -> {beside:,.0f}" for alone, beside in found.rates)
-        lines.append(f"- pushes/s without and with {LIVE} live pages: {rates}; ratio {statistics.median(ratios):.2f}")
-    live = f"with {LIVE} live pages {found.web_live_mb:.0f} MB and {found.web_cpu:.0f} % of a core"
-    lines.append(f"- sidecar: {found.web_mb:.0f} MB, {live}")
+    if found.find:
+        p50, p95 = statistics.median(found.find), _p95(found.find)
+        lines += ["", f"- a job found by its indexed field: p50 {p50:.1f} ms, p95 {p95:.1f} ms", ""]
+    lines += live.text(found.live)
+    lines += ["", f"- sidecar: {found.web_mb:.0f} MB, with the live pages {found.live.sidecar_mb:.0f} MB"]
     return "\n".join([*lines, *(f"- not run: {one}" for one in found.trouble)])
 
 
@@ -281,7 +214,7 @@ def _p95(times: list[float]) -> float:
 
 
 def as_dict(found: Figures) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in Figures.__dataclass_fields__}
+    return asdict(found)
 
 
 def _say(what: str) -> None:

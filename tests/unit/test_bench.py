@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from scripts.benchmarks import main, plot, table
+from scripts.benchmarks import live, main, plot, table
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.rows import all_rows
 from scripts.benchmarks.table import CannotRun, Goal, Row, sides
@@ -121,3 +121,16 @@ def test_a_plot_is_svg_with_every_point_inside() -> None:
 )
 def test_numbers_are_short(value: float, text: str) -> None:
     assert table.number(value) == text
+
+
+def test_live_pages_are_held_against_the_slice_beside_them() -> None:
+    """A machine that gets slower by the minute, half as fast with the pages: the pairs say so, the medians alone would not."""
+    pairs = live.Pairs(4.0, events=[10, 20, 30])
+    for rate in (9000.0, 3000.0, 1000.0):
+        pairs.alone.append(live.Slice(rate, sidecar=10.0, gateway=500.0, push=50.0))
+        pairs.beside.append(live.Slice(rate / 2, sidecar=40.0, gateway=500.0, push=60.0))
+    shown = [*live.text(pairs)]
+    assert shown[0] == "200 live pages, 3 pairs of slices of 4 s; 20 events came in a slice"
+    assert "| pushes a second | 3,000.0 | 1,500.0 | 0.50 | 0.50 to 0.50 | 0.50 to 0.50 |" in shown
+    assert "| sidecar: ms of CPU a second | 10.0 | 40.0 | +30.0 | +30.0 to +30.0 | +30.0 to +30.0 |" in shown
+    assert [*live.text(live.Pairs())] == []
