@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from pepperbus.delivery.contract import Delivered
 from pepperbus.job import Job
 from pepperbus.storage.contract import Leased, Outcome, Settle
-from pepperbus.worker.exchange import Exchange
-
-if TYPE_CHECKING:
-    from pepperbus.worker.pump import Pump
+from pepperbus.worker.exchange import Exchange, Starter
 
 #: So many requests are kept made, while the jobs of those before are not larger than this together (bytes).
 _STOCK, _STOCK_BYTES = 4, 256 << 10
@@ -25,7 +21,7 @@ _STOCK, _STOCK_BYTES = 4, 256 << 10
 class Ahead:
     """First in, first out. `held` is how many jobs there are."""
 
-    def __init__(self, pump: Pump) -> None:
+    def __init__(self, pump: Starter) -> None:
         self.held = 0
         self._pump = pump
         self._chunk = pump.topic.chunk

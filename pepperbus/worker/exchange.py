@@ -8,25 +8,44 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import gevent
 
-from pepperbus.delivery.contract import Act, Answer, Delivered, Request, TargetEffect, Transport, Verdict
+from pepperbus.config.model import Topic
+from pepperbus.delivery.contract import Act, Answer, Consumer, Delivered, Request, TargetEffect, Transport, Verdict
+from pepperbus.delivery.target import Target
 from pepperbus.delivery.verdict import DONE, judge
+from pepperbus.stats import Record
 from pepperbus.storage.contract import Leased, Outcome, Settle
-from pepperbus.worker.attempt import attempt_row, count_outcome, log_failure
+from pepperbus.worker.attempt import Parts, attempt_row, count_outcome, log_failure
+from pepperbus.worker.due import Due
+from pepperbus.worker.lane import Lane
 from pepperbus.worker.outcome import decide
-
-if TYPE_CHECKING:
-    from pepperbus.worker.pump import Pump
 
 #: A job whose fate could not even be decided is tried again after this (ms).
 _CONFUSED_MS = 60_000
 
 
+class Starter(Protocol):
+    """Whose jobs they are, who begins exchanges and hears of their ends: a `Pump`."""
+
+    name: str
+    topic: Topic
+    lane: Lane
+    target: Target
+    consumer: Consumer
+    record: Record
+    parts: Parts
+    due: Due
+    second_chance: set[int]  # jobs whose 404 cost nothing once
+
+    def turn(self) -> None: ...
+    def ended(self, exchange: Exchange, answer: Answer, verdict: Verdict, took_s: float) -> None: ...
+
+
 class Exchange:
-    """Made by `Ahead`, begun by the pump, which hears of the end through `Pump.ended`."""
+    """Made by `Ahead`, begun by the pump, which hears of the end through `Starter.ended`."""
 
     __slots__ = (
         "_answer",
@@ -42,7 +61,7 @@ class Exchange:
         "started",
     )
 
-    def __init__(self, pump: Pump, leased: list[Leased], jobs: tuple[Delivered, ...]) -> None:
+    def __init__(self, pump: Starter, leased: list[Leased], jobs: tuple[Delivered, ...]) -> None:
         self._pump = pump
         self.leased = leased
         self._make(jobs)

@@ -7,7 +7,7 @@ Floor 4. No job starts while one of its line with a lower id is known that is ne
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from pepperbus.config.joboptions import value_at
@@ -15,8 +15,7 @@ from pepperbus.delivery.contract import Delivered
 from pepperbus.job import Job
 from pepperbus.storage.contract import Leased, Outcome, Settle
 from pepperbus.worker.ahead import Ahead
-from pepperbus.worker.exchange import Exchange
-from pepperbus.worker.pump import Pump
+from pepperbus.worker.exchange import Exchange, Starter
 
 
 class _Line:
@@ -52,23 +51,25 @@ class _Line:
 
 
 class OrderedExchange(Exchange):
-    """Tells when the end of its job is stored."""
+    """Calls `ended` when the end of its job is stored."""
 
-    __slots__ = ()
+    __slots__ = ("_stored",)
+
+    def __init__(self, pump: Starter, leased: Leased, job: Delivered, ended: Callable[[int, Outcome], None]) -> None:
+        self._stored = ended
+        super().__init__(pump, [leased], (job,))
 
     def _account(self) -> tuple[list[Settle], list[int]]:
         settles, marks = super()._account()
-        ahead = self._pump._ahead
-        assert isinstance(ahead, Lines)
         for settle in settles:
-            self._pump.lane.when_stored(partial(ahead.ended, settle.job_id, settle.outcome))
+            self._pump.lane.when_stored(partial(self._stored, settle.job_id, settle.outcome))
         return settles, marks
 
 
 class Lines(Ahead):
     """What is leased, by value. `held` counts what may start: of each line one job at most. `parked`: all that wait."""
 
-    def __init__(self, pump: Pump, path: str) -> None:
+    def __init__(self, pump: Starter, path: str) -> None:
         super().__init__(pump)
         self.parked = 0
         self.bytes = 0
@@ -116,7 +117,8 @@ class Lines(Ahead):
         self.bytes -= len(leased.body)
         line.blocker = job_id
         self._values[job_id] = value
-        return OrderedExchange(self._pump, [leased], (Delivered(job, leased.attempt, leased.first_due_ms),))
+        delivered = Delivered(job, leased.attempt, leased.first_due_ms)
+        return OrderedExchange(self._pump, leased, delivered, self.ended)
 
     def prepare(self) -> None:
         """Nothing: what is next is not known before the one before has ended."""
