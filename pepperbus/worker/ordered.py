@@ -2,8 +2,9 @@
 
 Floor 4. One worker of all nodes decides, and it delivers too, so that there is nothing to agree upon while jobs run. Who that
 is: on a node whoever holds a lock that the kernel frees when its holder dies; among nodes whoever's name stands in the
-storage, good for 30 s and renewed every 5. A job blocks those behind it until its end is stored; one that failed blocks them
-while it waits for its next attempt, also through a restart, for a new leader first looks at what is delayed or leased.
+storage, renewed every 5 s and good until nobody has for 30. A job blocks those behind it until its end is stored; one that
+failed blocks them while it waits for its next attempt, also through a restart, for a new leader first looks at what is
+delayed or leased.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from pepperbus.delivery.slots import Slots
 from pepperbus.errors import StorageError
 from pepperbus.job import Job, State
 from pepperbus.names import split_owner
-from pepperbus.storage.contract import Outcome, Settle
+from pepperbus.storage.contract import Outcome, Settle, Stored
 from pepperbus.worker.lines import Lines
 from pepperbus.worker.pump import Pump
 
 #: Jobs, and bytes of them, that are held because one before them is not done. Beyond, all wait for those.
 _MOST_PARKED, _MOST_PARKED_BYTES = 2_000, 32 << 20
-_LEADS_MS, _RENEW_S, _ASK_S = 30_000, 5.0, 1.0
+_LEADS_S, _RENEW_S, _ASK_S = 30.0, 5.0, 1.0
 #: Jobs that are looked for in one go because others wait for them; one may have been removed by hand.
 _LOOKED_FOR = 20
 #: What makes room for a job further down the line is back in line after this (ms).
@@ -42,6 +43,7 @@ class OrderedPump(Pump):
         self._lock = Slots(lock, 1)
         self._leads_until = 0.0  # monotonic s
         self._mine = ""  # what stands in the storage while this one leads
+        self._seen = "", 0.0  # what stood there of another one, and since when at least (monotonic s)
         self._renewed = 0.0  # monotonic s
         self._looked = False  # at what lies in the storage, since this one leads
         self._looks = 0  # for awaited jobs
@@ -118,10 +120,10 @@ class OrderedPump(Pump):
             return False
         storage = self.lane.storage
         found = storage.recall(self._key)
-        if found and found != self._mine and not self._is_over(found, now_ms):
+        if found and found != self._mine and not self._is_over(found, monotonic):
             self._lost()
             return False
-        mine = f"{self._owner} {now_ms + _LEADS_MS}"
+        mine = f"{self._owner} {now_ms}"
         if storage.swap(self._key, found, mine) != mine:
             self._lost()
             return False
@@ -129,13 +131,17 @@ class OrderedPump(Pump):
             self._looked = False
         self._mine, self._renewed = mine, monotonic
         if self._looked:
-            self._leads_until = monotonic + (_LEADS_MS / 1000 - _RENEW_S)
+            self._leads_until = monotonic + (_LEADS_S - _RENEW_S)
         return True
 
-    def _is_over(self, text: str, now_ms: int) -> bool:
-        """Whether who stands there leads no more: its time is over, or it was one of this node, whose lock is ours now."""
-        owner, _, until_ms = text.partition(" ")
-        return int(until_ms or 0) < now_ms or split_owner(owner)[0] == self.parts.node
+    def _is_over(self, text: str, monotonic: float) -> bool:
+        """Whether who stands there leads no more: it was one of this node, whose lock is ours now, or has not renewed it.
+
+        That is measured here, as the clocks of two nodes may differ by more than a lead lasts.
+        """
+        if text != self._seen[0]:
+            self._seen = text, monotonic
+        return split_owner(text.partition(" ")[0])[0] == self.parts.node or monotonic - self._seen[1] >= _LEADS_S
 
     def _lost(self) -> None:
         self._mine, self._leads_until, self._looked = "", 0.0, False
@@ -154,15 +160,22 @@ class OrderedPump(Pump):
                 for found in page.jobs:
                     pushed_for_later = state is State.DELAYED and found.due_ms == found.first_due_ms
                     if found.attempts or not pushed_for_later:  # that one has no place yet
-                        self._lines.lies_elsewhere(found.job_id, Job.decode(found.body).content)
+                        self._lies_elsewhere(found)
                 cursor, seen = page.cursor, seen + len(page.jobs)
                 if not cursor:
                     break
                 gevent.sleep(0)
         self._looked = True
-        self._leads_until = self._renewed + (_LEADS_MS / 1000 - _RENEW_S)
+        self._leads_until = self._renewed + (_LEADS_S - _RENEW_S)
         self.parts.log.info("order_led", topic=self.name, owner=self._owner)
         self.pushed()
+
+    def _lies_elsewhere(self, found: Stored) -> None:
+        try:
+            content = Job.decode(found.body).content
+        except ValueError:  # it has no line; whoever leases it buries it
+            return
+        self._lines.lies_elsewhere(found.job_id, content)
 
     def _look_for_awaited(self) -> None:
         """Who was removed, or has died elsewhere, comes back no more; who was taken back from a dead worker is in line.

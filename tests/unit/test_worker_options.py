@@ -285,6 +285,62 @@ def test_a_new_leader_holds_a_line_for_a_job_that_was_put_off_without_an_attempt
     stage.pump.drain()
 
 
+class Skewed:
+    """The clocks of another node."""
+
+    def __init__(self, ahead_s: float) -> None:
+        self.ahead_s, self.later_s = ahead_s, 0.0
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + int(self.ahead_s * 1000)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.later_s
+
+
+@pytest.mark.parametrize("ahead_s", [-3600.0, 40.0, 3600.0])
+def test_a_node_whose_clock_is_wrong_takes_no_lead_from_who_has_it(
+    made: Callable[..., Optioned], tmp_path: Path, ahead_s: float
+) -> None:
+    stage = made(order_by="uid")
+    stage.wait(lambda: stage.pump.leads)
+    clock = Skewed(ahead_s)
+    stage.where = tmp_path / "other"
+    stage.where.mkdir()
+    stage.parts = replace(stage.parts, node="other", clock=clock)
+    inflight = InFlight(stage.where, "other/worker.0/b")
+    lane = Lane(stage.storage, "other/worker.0/b", inflight, stage.parts.log, lambda: None)
+    other = stage.another("other/worker.0/b", lane, Consumer())
+    other._leader.kill()  # asked by hand
+    assert not other._claim()
+    clock.later_s = 29.0
+    stage.pump._renewed = float("-inf")  # and the leader renews its lead
+    assert stage.pump._claim()
+    assert not other._claim(), "renewed since it was seen first"
+    clock.later_s = 50.0
+    assert not other._claim()
+    clock.later_s = 60.0
+    assert other._claim(), "nobody has renewed it for 30 s"
+    stage.pump._renewed = float("-inf")
+    assert not stage.pump._claim()
+    assert not stage.pump.leads
+    other.drain()
+
+
+def test_damaged_jobs_do_not_keep_a_topic_from_being_led(tmp_path: Path) -> None:
+    stage = Optioned(tmp_path, contract="status", ping=False)
+    stage.pump.drain()
+    stage.storage.push([Push(stage.ids.next(), b"no job", (NAME,))])
+    stage.order(1)
+    stage.topic = replace(stage.topic, order_by="uid")
+    lane = Lane(stage.storage, OWNER, InFlight(tmp_path, OWNER), stage.parts.log, lambda: None)
+    stage.pump = stage.another(OWNER, lane, stage.consumer)
+    stage.wait(lambda: stage.running() == [1])
+    stage.answer()
+    stage.wait(lambda: stage.storage.depth(NAME)[:4] == (0, 0, 0, 1))
+    stage.pump.drain()
+
+
 def test_a_job_that_was_removed_by_hand_holds_nobody(made: Callable[..., Optioned]) -> None:
     stage = made(order_by="uid", concurrency=1)
     stage.order(1, 1)
