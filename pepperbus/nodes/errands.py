@@ -1,4 +1,4 @@
-"""What one node asks another to do at once: try a consumer from there. One text a node, which both sides change.
+"""What one node asks another to do at once: try a consumer from there, tell a course. One text a node, which both sides change.
 
 Floor 2: knows the storage contract. No clock: whoever asks takes the errand back when it waits no longer, and a node that
 starts throws away what was asked of it before. So nothing is done long after somebody wanted it.
@@ -20,7 +20,7 @@ _TRIES = 50
 
 
 class Errand(msgspec.Struct, omit_defaults=True):
-    """`what`: send or ping. `who` asks, at node `by`. `taken`: it is being done. `answer`: JSON, or else `error` in words."""
+    """`what`: send, ping or course. `who` asks, at node `by`. `taken`: it is being done. `answer`: JSON, or else `error`."""
 
     what: str
     topic: str

@@ -10,6 +10,7 @@
     closing.py   removes queues that were closed for that, once they are empty
     monitor.py   samples the statistics every second: percentiles of the last minute; minute.py its rates and courses
     health.py    /healthz, /readyz
+    paces.py     the other nodes' last minute; courses.py their charts; errands.py what they ask of us
     metrics.py   /metrics
     table.py     what a row of the API is; people.py the rows for accounts, tokens, audit
     routes.py    the table of the API: path, what it takes, what it answers, the operation behind it

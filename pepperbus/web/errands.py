@@ -1,4 +1,4 @@
-"""Does what other nodes ask of this one: try a consumer from here. Floor 5.
+"""Does what other nodes ask of this one: try a consumer from here, tell a topic's course. Floor 5.
 
 Asked of each storage once a second, as long as another node shares it.
 """
@@ -13,7 +13,8 @@ from pepperbus.errors import NotFound, PepperbusError
 from pepperbus.log import Log
 from pepperbus.nodes import errands
 from pepperbus.nodes.errands import Errand
-from pepperbus.operations import consumer
+from pepperbus.operations import consumer, history
+from pepperbus.operations.history import Parcel
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Pinged, Sent, to_json
 from pepperbus.operations.rights import system_of
@@ -74,8 +75,11 @@ class _Errander:
         except PepperbusError as error:  # nobody hears of it; whoever asked waits for a bounded time
             self._log.warning("errand_lost", str(error), topic=errand.topic, node=errand.by)
 
-    def _done(self, errand: Errand) -> Pinged | Sent:
+    def _done(self, errand: Errand) -> Pinged | Sent | Parcel:
         office = self._acting(errand)
+        if errand.what == "course":
+            back = errand.content.decode("ascii", "replace")
+            return history.packed(history.part(office, errand.topic, int(back) if back.isdecimal() else 0))
         done: Pinged | Sent
         if errand.what == "ping":
             done = consumer.ping(office, errand.topic)

@@ -66,3 +66,23 @@ def test_each_of_two_nodes_shows_both_and_tries_a_consumer_from_the_other(buses:
                     assert 0 < min(figures) <= paces[""][which][share] <= max(figures)
         page = ask(two, "/topics/orders/mail")[1]
         assert "n1" in page.partition('id="paces"')[2].partition("</section>")[0]
+        each_chart_is_of_all_nodes_or_of_one(one, two)
+
+
+def each_chart_is_of_all_nodes_or_of_one(one: Any, two: Any) -> None:
+    def done(bus: Any, node: str, back: int = 300) -> float:
+        told = ask(bus, f"/topics/orders/mail/points/rates?back={back}{node}")[1]
+        assert told["note"] == ""
+        return sum(n or 0.0 for n in told["data"][2]) * (1 if back == 300 else back)
+
+    for bus in (one, two):  # what they did is in their histories once its block of ten seconds is over
+        until(lambda bus=bus: done(bus, ""), lambda n: n == JOBS)
+        parts = [done(bus, f"&node={name}") for name in ("n1", "n2")]
+        assert sum(parts) == JOBS
+        assert 'href="/topics/orders/mail?node=n2"' in ask(bus, "/topics/orders/mail")[1]
+    assert done(one, "&node=n2") == done(two, "&node=n2")
+    times = ask(one, "/topics/orders/mail/points/run?back=300")[1]["data"]
+    alone = [ask(one, f"/topics/orders/mail/points/run?back=300&node={name}")[1]["data"] for name in ("n1", "n2")]
+    assert any(times[3])
+    assert max(filter(None, times[3])) == max(filter(None, [*alone[0][3], *alone[1][3]]))
+    assert ask(one, "/topics/orders/mail/points/run?node=n3")[0] == 404

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from pepperbus.clock import ManualClock
 from pepperbus.config.load import load
+from pepperbus.config.model import StorageConfig
+from pepperbus.operations import elsewhere
 from pepperbus.operations.results import IntakeStatus, Status
 from pepperbus.operations.status import StatusReader
+from pepperbus.storage.memory import MemoryStorage
 from pepperbus.web import frame
 from tests.unit.test_web import Place, log_in, place  # noqa: F401
 
@@ -161,3 +165,23 @@ def test_how_a_list_is_taken_over_is_on_the_topics_page(
         assert word in text
     place.client.get("/look?language=zh&back=/")
     assert "正由 node-2" in place.text("/topics/orders/mail")
+
+
+def test_a_chart_says_which_node_it_is_without(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """A node that shares the storage and does not answer: what is known is shown, and said to be not all."""
+    monkeypatch.setattr(elsewhere, "_TAKEN_WITHIN_S", 0.1)
+    shared = MemoryStorage(StorageConfig("local", "memory"), ManualClock())
+    shared.open()
+    for node in ("test", "n2"):
+        shared.heartbeat(node)
+    place.office._storages["local"] = shared
+    page = place.text("/topics/orders/mail")
+    assert 'href="/topics/orders/mail?node=n2"' in page
+    both, mine, theirs = (
+        place.get(f"/topics/orders/mail/points/rates?back=300{node}").json for node in ("", "&node=test", "&node=n2")
+    )
+    assert both["note"] == theirs["note"] == "No answer from n2: what it did is missing here."
+    assert mine["note"] == ""
+    assert set(theirs["data"][1]) == {None}, "a gap"
+    assert place.get("/topics/orders/mail/points/rates?node=n3").status_code == 404
+    shared.leave("n2")

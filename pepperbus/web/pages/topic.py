@@ -8,10 +8,12 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response, request
 
+from pepperbus.config.queue import ONLY
 from pepperbus.errors import NotFound
 from pepperbus.operations import alarms, baseline, consumer, deploys, history, paces, pause, queues, tail
 from pepperbus.operations.results import QueueStatus, TopicStatus
 from pepperbus.web import frame
+from pepperbus.web.courses import Courses
 from pepperbus.web.desk import Desk
 from pepperbus.web.pages.answers import did
 from pepperbus.web.pages.queues import clear_s
@@ -50,12 +52,14 @@ class Mark(msgspec.Struct):
 
 
 class Points(msgspec.Struct):
-    """What charts.js draws: `data[0]` is the time, `data[n]` the line `series[n-1]`, and `marks` across them."""
+    """What charts.js draws: `data[0]` is the time, `data[n]` the line `series[n-1]`, `marks` across them; `note`: what is
+    missing."""
 
     time: str
     series: list[Line]
     data: list[list[float | None] | list[int]]
     marks: list[Mark] = []
+    note: str = ""
 
 
 def find(desk: Desk, name: str) -> tuple[QueueStatus, TopicStatus]:
@@ -72,7 +76,7 @@ def find(desk: Desk, name: str) -> tuple[QueueStatus, TopicStatus]:
     raise NotFound(_("topic {name} was added this moment; ask again", name=name))
 
 
-def _build(desk: Desk, name: str) -> dict[str, Any]:
+def _build(desk: Desk, courses: Courses, name: str) -> dict[str, Any]:
     queue, topic = find(desk, name)
     known = baseline.since(desk.office, name)
     topic = baseline.less(topic, known)
@@ -93,6 +97,8 @@ def _build(desk: Desk, name: str) -> dict[str, Any]:
         "alarms": alarms.state(desk.office, name, spoken()).open,
         "failures": sorted(failures, key=lambda event: -event.at_ms)[:6],
         "back": _back(),
+        "nodes": [desk.base.config.bus.node, *others] if (others := courses.nodes(name)) else [],
+        "node": request.args.get("node", ""),
         "marks": [(mark.at_ms, told(mark)) for mark in _recent(desk, name)],
         "ranges": RANGES,
         "settings": _settings(desk, name) if topic.state != "detached" else {},
@@ -107,7 +113,10 @@ def _recent(desk: Desk, name: str) -> list[deploys.DeployMark]:
 def _settings(desk: Desk, name: str) -> dict[str, Any]:
     info = queues.show(desk.office, name.partition("/")[0])
     mine = next((one for one in info.topics if one.name == name), None)
-    return {key: value for key, value in mine.settings.items() if value not in ("", [], ())} if mine else {}
+    if not mine:
+        return {}
+    foreign = {key for run, keys in ONLY.items() if run != mine.run for key in keys}
+    return {key: value for key, value in mine.settings.items() if value not in ("", [], ()) and key not in foreign}
 
 
 def _back() -> int:
@@ -115,17 +124,34 @@ def _back() -> int:
     return back if back in RANGES else 3600
 
 
-def points(desk: Desk, name: str, chart: str) -> Response:
-    """The columns of one chart."""
+def points(desk: Desk, courses: Courses, name: str, chart: str) -> Response:
+    """The columns of one chart: of all nodes together, or of the one in `node`."""
     if chart not in CHARTS:
         raise NotFound(_("no chart {name}", name=chart))
-    course = history.course(desk.office, name, _back())
+    made, missing = _course(desk, courses, name)
+    course = history.drawn(made)
     lines = CHARTS[chart]
     filled = chart in ("rates", "backlog")
     series = [Line(_(label), colour, i == 0 and filled) for i, (*_s, label, colour) in enumerate(lines)]
     columns = [getattr(course, part)[key] for part, key, *_s in lines]
-    made = Points(_("time"), series, [course.at, *columns], _marks(desk, name, course.at[0] if course.at else 0))
-    return Response(msgspec.json.encode(made), mimetype="application/json")
+    note = _("No answer from {nodes}: what it did is missing here.", nodes=", ".join(missing)) if missing else ""
+    marks = _marks(desk, name, course.at[0] if course.at else 0)
+    drawn = Points(_("time"), series, [course.at, *columns], marks, note)
+    return Response(msgspec.json.encode(drawn), mimetype="application/json")
+
+
+def _course(desk: Desk, courses: Courses, name: str) -> tuple[history.Part, list[str]]:
+    """What is to be drawn, and the nodes whose part of it is not known."""
+    own, wanted = history.part(desk.office, name, _back()), request.args.get("node", "")
+    if wanted == desk.base.config.bus.node:
+        return own, []
+    others = courses.of(name, _back())
+    if wanted and wanted not in others:
+        raise NotFound(_("no node {name} shares the storage of this topic", name=wanted))
+    told = {node: part for node, part in others.items() if part}
+    if not wanted:
+        return history.merged(own, told.values()), sorted(others.keys() - told.keys())
+    return (told[wanted], []) if wanted in told else (history.nothing(own), [wanted])
 
 
 def _marks(desk: Desk, name: str, since_s: int) -> list[Mark]:
@@ -148,13 +174,15 @@ def told(mark: deploys.DeployMark) -> str:
 
 
 def register(pages: Blueprint, desk: Desk) -> None:
+    courses = Courses(desk)
+
     @pages.get("/topics/<queue>/<topic>")
     def topic(queue: str, topic: str) -> Response:
-        return frame.show("topic.html", lambda: _build(desk, f"{queue}/{topic}"), shared=True)
+        return frame.show("topic.html", lambda: _build(desk, courses, f"{queue}/{topic}"), shared=True)
 
     @pages.get("/topics/<queue>/<topic>/points/<chart>")
     def topic_points(queue: str, topic: str, chart: str) -> Response:
-        return points(desk, f"{queue}/{topic}", chart)
+        return points(desk, courses, f"{queue}/{topic}", chart)
 
     @pages.post("/topics/<queue>/<topic>/pause")
     def topic_pause(queue: str, topic: str) -> Response:

@@ -87,11 +87,28 @@ function sayMark(u, box, marks) {
   note.hidden = !text;
 }
 
+function sayMissing(box, text) {
+  // What the chart does not know, below it.
+  let note = box.querySelector(".chart-note");
+  if (!note) {
+    if (!text) return;
+    note = document.createElement("p");
+    note.className = "chart-note";
+    note.setAttribute("role", "status");
+    box.append(note);
+  }
+  if (note.textContent !== text) note.textContent = text;
+  note.hidden = !text;
+}
+
 async function load(box) {
   if (document.hidden || !window.uPlot || !box.isConnected) return;
   try {
     const answer = await fetch(box.dataset.chart, { cache: "no-store" });
-    if (answer.ok) draw(box, await answer.json());
+    if (!answer.ok) return;
+    const told = await answer.json();
+    draw(box, told);
+    sayMissing(box, told.note || "");
   } catch { /* the banner tells */ }
 }
 
