@@ -31,7 +31,7 @@ from pepperbus.operations.results import (
 )
 from pepperbus.operations.rights import may, operation
 from pepperbus.storage import drains
-from pepperbus.storage.contract import Depth
+from pepperbus.storage.contract import Depth, Storage
 from pepperbus.worker.canary import counted_as
 
 _AT_ONCE = 50
@@ -176,10 +176,10 @@ class StatusReader:
         return CanaryStatus(target(topic.second()), share, done + failed, done, failed, run_time)
 
     def _rate(self, name: str, counter: str) -> float:
-        if not self._seconds or name not in self._totals:
+        now, before = self._totals.get(name), self._before.get(name)
+        if now is None or now is before or not self._seconds:  # most of a thousand topics stand still
             return 0.0
-        before = self._before[name][counter] if name in self._before else 0
-        return max(self._totals[name][counter] - before, 0) / self._seconds
+        return max(now[counter] - (before[counter] if before else 0), 0) / self._seconds
 
 
 class _StorageView:
@@ -188,16 +188,17 @@ class _StorageView:
     def __init__(self, office: Office) -> None:
         self._office = office
         self._errors: dict[str, str] = {}
-        self._paused: dict[str, set[str]] = {}
+        self._open: dict[str, tuple[Storage, set[str]]] = {}  # each with the topics that are paused in it
 
     def topic(self, topic: Topic) -> tuple[Depth, bool, str]:
-        name = topic.storage
+        name, full_name = topic.storage, topic.full_name
         if name not in self._errors:
             try:
-                storage = self._office.storage(name)
-                if name not in self._paused:
-                    self._paused[name] = storage.paused()
-                return storage.depth(topic.full_name), topic.paused or topic.full_name in self._paused[name], ""
+                if name not in self._open:
+                    storage = self._office.storage(name)
+                    self._open[name] = storage, storage.paused()
+                storage, paused = self._open[name]
+                return storage.depth(full_name), topic.paused or full_name in paused, ""
             except PepperbusError as error:
                 self._errors[name] = str(error)
         return Depth(), topic.paused, self._errors[name]
