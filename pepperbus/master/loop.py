@@ -26,6 +26,7 @@ from pepperbus.master.handed import Handed
 from pepperbus.master.opened import Opened
 from pepperbus.master.reload import Reload
 from pepperbus.master.requests import Requests
+from pepperbus.master.starved import LOOK_AHEAD_S, Waits
 from pepperbus.master.upgrade import Upgrade
 from pepperbus.names import owner_name
 
@@ -57,6 +58,7 @@ class Master:
         self._requests = Requests(self.bus, self.reload, self.upgrade)
         self._unclaimed: dict[int, tuple[int, float]] = {}  # pid nobody has announced yet -> exit status, when
         self._strangers: set[int] = set()  # pids whose ends mean nothing here
+        self._waits = Waits()
         self._last_turn = time.monotonic()
         self._excused_until = 0.0
         self._next_fat = self._next_family = self._next_watchdog = 0.0
@@ -225,8 +227,16 @@ class Master:
                 self._kill(place, signal.SIGKILL, "still there after its grace")
             elif not place.pid and not self.bus.lines[place.name].is_open:
                 self._lost(place, "it died at birth")
-            elif now >= self._excused_until and self.bus.births.page.overdue_s(place.beat, now):
+            elif now >= self._excused_until and self._is_stuck(place, now):
                 self._end_stuck(place, now)
+
+    def _is_stuck(self, place: Place, now: float) -> bool:
+        """Whether it broke its promise, and not for want of a core; who is not born yet is the mold's to bring forth."""
+        births = self.bus.births
+        page = births.page
+        soon_s = page.overdue_s(place.beat, now + LOOK_AHEAD_S)
+        overdue_s = page.overdue_s(place.beat, now)
+        return self._waits.is_stuck(place.name, place.pid or births.mold_pid, now, soon_s, overdue_s)
 
     def _end_stuck(self, place: Place, now: float) -> None:
         if not place.pid:
