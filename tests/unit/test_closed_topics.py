@@ -31,7 +31,7 @@ from tests.unit import test_master_changes as changes
 from tests.unit.test_gateway_express import QUICK, House, drained
 from tests.unit.test_resp import pack
 from tests.unit.test_schedule import Stage
-from tests.unit.test_web import IDS, Place
+from tests.unit.test_web import IDS, JSON, Place
 
 QUEUE = """\
 open = loopback
@@ -344,3 +344,41 @@ def test_what_is_still_on_its_way_from_another_storage_holds_it(shop: Place) -> 
     closing.close(shop.office, "orders/log", remove=True)
     with pytest.raises(PepperbusError, match="jobs lie there"):
         queues.remove(shop.office, "orders/log")
+
+
+# -- pages and API -----------------------------------------------------------------------------------------------------
+
+
+def test_the_pages_offer_it_show_it_and_take_it_back(shop: Place) -> None:
+    head = {"Origin": "http://localhost", "HX-Request": "true", "Accept": "text/html"}
+    file = shop.directory / "queues.d" / "orders.conf"
+
+    def post(path: str, **form: str) -> tuple[int, str]:
+        answer = shop.client.post(path, data={"csrf_token": "", **form}, headers=head)
+        return answer.status_code, answer.get_data(as_text=True)
+
+    shop.push(3, "orders/log")
+    shop.client.set_cookie("pepperbus_language", "zh")
+    assert 'hx-post="/close/orders/log"' in (asked := post("/delete-ask/orders/log")[1])
+    assert ("等执行完后删除" in asked, 'name="typed"' in asked) == (True, True)
+    assert post("/delete/orders/log", keep="yes", typed="orders/mail")[0] == 409, "another name"
+    assert post("/close/orders/log")[0] in (204, 409)  # 409: there is no bus to take it
+    assert "closed = remove" in file.read_text()
+    take(shop)
+    shop.desk.monitor.forget()
+    assert "此主题不再接收新任务，清空后即被删除" in shop.text("/topics/orders/log")
+    assert "关闭中" in shop.text("/queues")
+    assert "orders/log 不再接收新任务，清空后删除；剩余 3 个，其中死信 0 个" in shop.text("/")
+    shop.client.set_cookie("pepperbus_language", "en")
+    assert "This topic takes no new jobs any more" in shop.text("/topics/orders/log")
+    post("/reopen/orders/log")
+    assert "closed" not in file.read_text()
+
+
+def test_the_api_drains_a_topic_and_says_so(shop: Place) -> None:
+    told = shop.client.delete("/api/v1/topics/orders/log?drain=true", headers=JSON)
+    assert (told.status_code, told.get_json()["what"]) == (200, "changed")
+    take(shop)
+    shop.desk.monitor.forget()
+    assert shop.get("/api/v1/topics/orders/log").get_json()["closed"] == "remove"
+    assert shop.get("/api/v1/topics/orders/mail").get_json()["closed"] == ""

@@ -46,6 +46,8 @@ def form_of(place: Place, path: str) -> dict[str, str]:
     """The fields of the page's form with what they hold."""
     text = place.text(path)
     fields = dict(re.findall(r'<input class="form-control"[^>]*? name="([^"]+)"[^>]*? value="([^"]*)"', text))
+    if was := re.search(r'<input type="hidden" name="was" value="([^"]*)"', text):
+        fields["was"] = html.unescape(was[1])
     fields |= dict(re.findall(r'<textarea[^>]* name="([^"]+)"[^>]*>([^<]*)</textarea>', text))
     for select, inside in re.findall(
         r'<select class="form-select"[^>]* name="([^"]+)"[^>]*>(.*?)</select>', text, re.S
@@ -224,3 +226,48 @@ def test_a_removed_queue_is_brought_back(place: Place) -> None:
     assert at_ms
     post(place, "/queues/orders/rollback", {"at_ms": at_ms[1]})
     assert file_of(place) == QUEUE
+
+
+# -- two at once -------------------------------------------------------------------------------------------------------
+
+
+def saved(place: Place, form: dict[str, str]) -> tuple[int, str]:
+    """The file is changed though no bus takes it."""
+    return post(place, "/queues/orders/save", form)
+
+
+def test_what_somebody_else_saved_meanwhile_stays(place: Place) -> None:
+    anna, ben = form_of(place, "/queues/orders/edit"), form_of(place, "/queues/orders/edit")
+    saved(place, anna | {"key:mail/concurrency": "8", "key:system": "depot"})
+    saved(place, ben | {"key:mail/timeout": "30s"})
+    text = file_of(place)
+    assert ("concurrency = 8" in text, "timeout = 30s" in text, "system = depot" in text) == (True, True, True)
+
+
+def test_the_same_field_changed_by_two_is_said_and_not_overwritten(place: Place) -> None:
+    anna, ben = form_of(place, "/queues/orders/edit"), form_of(place, "/queues/orders/edit")
+    saved(place, anna | {"key:mail/concurrency": "8"})
+    told = "mail/concurrency: somebody changed this to 8 since the page was opened"
+    status, text = saved(place, ben | {"key:mail/concurrency": "9"})
+    assert (status, told in html.unescape(text)) == (409, True)
+    _status, text = post(place, "/queues/orders/preview", ben | {"key:mail/concurrency": "9"})
+    assert "somebody changed this to 8 since the page was opened" in html.unescape(text)
+    assert "concurrency = 8" in file_of(place)
+    saved(place, ben | {"key:mail/concurrency": "8", "key:mail/attempts": "3"})
+    assert "attempts = 3" in file_of(place)
+
+
+def test_a_topic_that_somebody_deleted_does_not_come_back_by_saving(place: Place) -> None:
+    form = form_of(place, "/queues/orders/edit")
+    text = file_of(place).replace("system = shop", "system = shop\nrun = http\nurl = http://127.0.0.1:9/x")
+    (place.directory / "queues.d" / "orders.conf").write_text(text[: text.index("    [[mail]]")] + "    [[other]]\n")
+    status, answer = saved(place, form | {"key:mail/concurrency": "8"})
+    assert (status, "somebody removed it meanwhile" in html.unescape(answer)) == (409, True)
+    assert "[[mail]]" not in file_of(place)
+
+
+def test_a_form_whose_memory_was_tampered_with_is_refused(place: Place) -> None:
+    form = form_of(place, "/queues/orders/edit")
+    for was in ("{", "[]", '{"a": 1}'):
+        assert saved(place, form | {"was": was, "key:mail/concurrency": "8"})[0] == 409
+    assert "concurrency = 8" not in file_of(place)

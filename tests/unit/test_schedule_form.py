@@ -142,3 +142,15 @@ def test_a_chinese_visitor_reads_mistakes_in_chinese(place: Place) -> None:
     assert "分 不对；允许：0-59" in post(place, "/schedules/orders/tick/save", form)[1]
     assert "没有队列" in post(place, "/queues/nowhere/save", {"key:system": "x"})[1]
     place.client.delete_cookie("pepperbus_language")
+
+
+def test_what_somebody_else_saved_meanwhile_stays(place: Place) -> None:
+    path = "/schedules/orders/tick"
+    anna, ben = form_of(place, f"{path}/edit"), form_of(place, f"{path}/edit")
+    post(place, f"{path}/save", anna | {"key:times": "3"})
+    post(place, f"{path}/save", ben | {"key:jitter": "5s"})
+    assert ("times = 3" in file_of(place), "jitter = 5s" in file_of(place)) == (True, True)
+    for deed, status in (("save", 409), ("preview", 200)):
+        found, text = post(place, f"{path}/{deed}", ben | {"key:times": "4"})
+        assert (found, "somebody changed this to 3 since the page was opened" in html.unescape(text)) == (status, True)
+    assert "times = 3" in file_of(place)

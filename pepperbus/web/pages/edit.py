@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 
+import msgspec
 from flask import Blueprint, Response, make_response, render_template, request
 
 from pepperbus.config.command import NOT_HERE as NOT_WITH_COMMAND
@@ -84,11 +85,13 @@ def choices(option: Option, desk: Desk) -> list[str]:
 
 def _form(desk: Desk, name: str, values: dict[str, str], topics: list[str], new: bool, status: int = 200) -> Response:
     systems = sorted({queue.system for queue in desk.status().queues if queue.system})
+    was = {key: text for key, text in values.items() if not key.startswith(f"{form.NEW}/")}
     return make_response(
         render_template(
             "edit.html",
             name=name,
             values=values,
+            was="" if new else msgspec.json.encode(was).decode(),
             topics=topics,
             new=new,
             options=options,
@@ -168,7 +171,10 @@ def _save(desk: Desk, name: str) -> Response:
         wanted, new, settings, unset = form.asked(desk, name)
         if new and "password" not in settings and settings.get("open", "no") == "no":
             settings = {"password": secrets.token_hex(16), **settings}  # made here, so that it can be shown this once
-        done = queues.add(office, wanted, settings) if new else queues.change(office, wanted, settings, unset)
+        if new:
+            done = queues.add(office, wanted, settings)
+        else:
+            done = queues.change(office, wanted, settings, unset, standing=form.topics_set(settings))
     except PepperbusError as failure:
         return fragment("dialogs/refused.html", 409, text=trouble(failure))
     desk.monitor.forget()

@@ -1,18 +1,21 @@
 """What the form of a queue says: its fields against what stands in the file, its lines NAME = value, where a mistake belongs.
 
 Floor 5. Fields are `key:PATH`, PATH as in `queue set`; `name:MARK` names the topic that stands under MARK; `lines:PATH` holds
-a section of free names (params, headers, environment) as text.
+a section of free names (params, headers, environment) as text. `was` is what stood in the file when the form was opened: what
+its visitor did not touch is left to others, and what both touched is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+import msgspec
 from flask import request
 
 from pepperbus.config.spec import Spec, schema
 from pepperbus.errors import UsageError
 from pepperbus.operations import drafts
+from pepperbus.operations.queue_text import own_section
 from pepperbus.web.desk import Desk
 from pepperbus.web.words import _
 
@@ -38,12 +41,58 @@ def as_lines(values: Mapping[str, str], path: str) -> str:
 
 
 def asked(desk: Desk, name: str) -> tuple[str, bool, dict[str, str], list[str]]:
-    """What the form says: the queue, whether it is new, what to set and unset. Raises UsageError for a line that is none."""
+    """What the form says: the queue, whether it is new, what to set and unset.
+
+    Raises UsageError for a line that is none, and for a field that somebody else changed meanwhile.
+    """
     new = not name
     given = request.form.to_dict()
     name = name or given.get("queue", "").strip()
-    standing = {} if new else drafts.written(desk.office, name)
-    return name, new, *changes(given, standing)
+    if new:
+        return name, new, *changes(given, {})
+    return name, new, *own_changes(given, drafts.written(desk.office, name))
+
+
+def own_changes(given: Mapping[str, str], standing: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """What the visitor changed since the form was opened, to be done to what stands there now.
+
+    Raises UsageError for a field that somebody else changed meanwhile.
+    """
+    before = _before(given, standing)
+    settings, unset = changes(given, before)
+    _check_untouched(settings, unset, before, standing)
+    return settings, [path for path in unset if path in standing]
+
+
+def topics_set(settings: Mapping[str, str]) -> set[str]:
+    """The topics that stood there when the form was opened, of those in which something is set."""
+    there = {path.partition("/")[0] for path in _before(request.form.to_dict(), {}) if _in_topic(path)}
+    return there & {path.partition("/")[0] for path in settings if _in_topic(path)}
+
+
+def _in_topic(path: str) -> bool:
+    return "/" in path and not own_section(path)
+
+
+def _before(given: Mapping[str, str], standing: Mapping[str, str]) -> Mapping[str, str]:
+    """What stood there when the form was opened; `standing` where it does not say. Raises UsageError."""
+    if "was" not in given:
+        return standing
+    try:
+        return msgspec.json.decode(given["was"], type=dict[str, str])
+    except msgspec.MsgspecError as error:
+        raise UsageError(f"the form is damaged: {error}") from error
+
+
+def _check_untouched(
+    settings: Mapping[str, str], unset: Iterable[str], before: Mapping[str, str], standing: Mapping[str, str]
+) -> None:
+    for path, text in {**dict.fromkeys(unset, ""), **settings}.items():
+        now = standing.get(path, "")
+        if now not in (before.get(path, ""), text):
+            raise UsageError(
+                _("{path}: somebody changed this to {now} since the page was opened", path=path, now=now or "-")
+            )
 
 
 def changes(given: Mapping[str, str], standing: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

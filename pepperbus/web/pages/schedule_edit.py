@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from flask import Blueprint, Response, render_template, request
 
 from pepperbus.accounts.model import Right
 from pepperbus.config.spec import Option, schema
 from pepperbus.config.timing import local_name
-from pepperbus.errors import NotFound, PepperbusError
+from pepperbus.errors import NotFound, PepperbusError, UsageError
 from pepperbus.names import is_name
 from pepperbus.operations import drafts, schedules
 from pepperbus.operations.results import QueueFile
@@ -73,6 +74,7 @@ def _form(desk: Desk, queue: str, last: str, values: dict[str, str]) -> str:
         queue=queue,
         queues=[name for name in config.queues if may(desk.office, Right.ADMIN, name)],
         values=values,
+        was=msgspec.json.encode(values).decode() if last else "",
         options=options(),
         choices=lambda option: edit.choices(option, desk),
         hint=edit.hint,
@@ -87,13 +89,18 @@ def _form(desk: Desk, queue: str, last: str, values: dict[str, str]) -> str:
 def _asked(desk: Desk, queue: str, last: str) -> tuple[str, str, dict[str, str], list[str]]:
     """What the form says: the queue, the schedule's name, keys to set and to unset."""
     standing = _standing(desk, queue, last) if last else {}
-    settings, unset = form.changes(request.form.to_dict(), standing)
+    settings, unset = form.own_changes(request.form.to_dict(), standing)
     return queue or request.form.get("queue", ""), last or request.form.get("name", "").strip(), settings, unset
 
 
 def _preview(desk: Desk, queue: str, last: str) -> Response:
     new = not last
-    queue, last, settings, unset = _asked(desk, queue, last)
+    try:
+        queue, last, settings, unset = _asked(desk, queue, last)
+    except UsageError as failure:
+        path, _colon, text = str(failure).partition(": ")
+        draft = in_words(drafts.Draft([drafts.Mistake(path, text)]))
+        return fragment("dialogs/preview.html", draft=draft, fields={path: text}, there=there, new=new)
     mistakes = []
     if new and not is_name(last):
         text = _("choose a name of letters, digits, . _ and -") if last else _("the schedule needs a name")
