@@ -35,6 +35,12 @@ def split_topic(name: str) -> tuple[str, str]:
     return queue, topic
 
 
+def is_topic(text: str) -> bool:
+    """Whether `text` is QUEUE/TOPIC."""
+    queue, _, topic = text.partition("/")
+    return is_name(queue) and is_name(topic)
+
+
 def redis_key(topic: str, what: str) -> str:
     """The key of one part (`job`, `ready`, `att` …) of a topic. The hash tag keeps a topic in one slot."""
     return f"pb:{{{topic}}}:{what}"
@@ -71,6 +77,11 @@ def wake_channel(topic: str) -> str:
 def owner_name(node: str, process: str, boot: str) -> str:
     """Who holds a lease: one incarnation of one process. `boot` is new at each start and never reused."""
     return f"{node}/{process}/{boot}"
+
+
+def is_owner(text: str) -> bool:
+    """Whether `text` is of the form that `owner_name` gives."""
+    return text.count("/") == 2
 
 
 def split_owner(owner: str) -> tuple[str, str, str]:

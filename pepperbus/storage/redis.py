@@ -24,6 +24,7 @@ from pepperbus.storage.contract import MEMORY, Claim, Depth, Health, Leased, Onc
 from pepperbus.storage.redis_claim import NODE_PX, Claims
 from pepperbus.storage.redis_facts import Facts, read_facts
 from pepperbus.storage.redis_link import Link
+from pepperbus.storage.redis_pack import Command
 from pepperbus.storage.redis_pool import Pool
 from pepperbus.storage.redis_push import Pushes
 from pepperbus.storage.redis_settle import Settlements
@@ -44,6 +45,7 @@ class RedisStorage:
         self._claims = Claims(self._link)
         self._settlements = Settlements(self._link, self._claims)
         self._facts: Facts | None = None
+        self._claimed: Command | None = None  # how this node's shard was claimed
         self._going: dict[str, set[int]] = {}  # topic -> jobs that were being removed at the last upkeep
         self._watch: Watch | None = None
 
@@ -68,7 +70,7 @@ class RedisStorage:
 
     def upkeep(self) -> None:
         """End the removals that a process died in: those that were under way a minute ago too."""
-        found = redis_look.going(self._link, self._ever())
+        found = redis_look.going(self._link, self._link.topics())
         for topic, ids in found.items():
             if left := ids & self._going.get(topic, set()):
                 self.remove(topic, sorted(left))
@@ -119,24 +121,24 @@ class RedisStorage:
         return redis_look.remove(self._link, topic, job_ids)
 
     def owners(self) -> list[str]:
-        topics = self._ever()
+        topics = self._link.topics()
         if not topics:
             return []
         sets = self._link.ask(*[(b"SMEMBERS", self._link.keys(topic).owners) for topic in topics])
-        return sorted({owner.decode() for one in sets for owner in one})
+        found = {owner.decode(errors="replace") for one in sets for owner in one}
+        return sorted(owner for owner in found if names.is_owner(owner))
 
     def topics(self) -> list[str]:
-        topics = self._ever()
+        topics = self._link.topics()
         if not topics:
             return []
         sizes = self._link.ask(*[(b"HLEN", self._link.keys(topic).job) for topic in topics])
         return [topic for topic, size in zip(topics, sizes, strict=True) if size]
 
-    def _ever(self) -> list[str]:
-        return sorted(topic.decode() for topic in self._link.ask((b"SMEMBERS", names.REDIS_TOPICS))[0])
-
     def heartbeat(self, node: str) -> None:
-        self._link.tell((b"SET", names.redis_node(node), b"1", b"PX", NODE_PX))
+        """And claim the shard again, should somebody have emptied this Redis: its ids are still this node's."""
+        sign: Command = (b"SET", names.redis_node(node), b"1", b"PX", NODE_PX)
+        self._link.tell(sign, *([self._claimed] if self._claimed else []))
 
     def lost_nodes(self, older_ms: int) -> list[str]:
         """A node's key lives a day; what is gone of that, by the server's clock, is the node's silence."""
@@ -151,7 +153,7 @@ class RedisStorage:
 
     def nodes(self) -> dict[str, int]:
         """Whoever claimed a shard; what stands under a node's name is 1, or 0 when it left."""
-        known = sorted({node.decode() for node in self._link.ask((b"HVALS", names.REDIS_SHARDS))[0]})
+        known = sorted({node.decode(errors="replace") for node in self._link.ask((b"HVALS", names.REDIS_SHARDS))[0]})
         if not known:
             return {}
         keys = [names.redis_node(node) for node in known]
@@ -165,12 +167,13 @@ class RedisStorage:
             raise StorageRefused(
                 f"storage {self.name}: shard {shard} belongs to node {holder.decode()}; give node {node} another `shard`"
             )
+        self._claimed = (b"HSETNX", names.REDIS_SHARDS, shard, node)
 
     def set_paused(self, topic: str, paused: bool) -> None:
         self._link.tell((b"SADD" if paused else b"SREM", names.REDIS_PAUSED, topic))
 
     def paused(self) -> set[str]:
-        return {topic.decode() for topic in self._link.ask((b"SMEMBERS", names.REDIS_PAUSED))[0]}
+        return {topic.decode(errors="replace") for topic in self._link.ask((b"SMEMBERS", names.REDIS_PAUSED))[0]}
 
     def health(self) -> Health:
         try:

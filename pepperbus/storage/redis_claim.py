@@ -194,10 +194,11 @@ class Claims:
         leased, stale, topic = [], [], keys.topic
         mine: dict[int, bytes] = {}
         for found, name, stored, text in zip(pointers, fields, bodies, records, strict=True):
-            job_id = int(name)
             if not is_good(found, stored):
                 stale.append(found)
-            elif job_id in holding.leaving:  # stored before this claim, perhaps: to be found when that is known
+            elif (
+                job_id := int(name)
+            ) in holding.leaving:  # stored before this claim, perhaps: found when that is known
                 holding.doubt()
             else:
                 spent, crashes, due_ms = Record.decode(text) if text else VIRGIN

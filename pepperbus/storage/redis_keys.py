@@ -80,7 +80,11 @@ class Record(NamedTuple):
 
     @classmethod
     def decode(cls, text: bytes | None) -> Record:
-        return cls(*map(int, text.split())) if text else VIRGIN
+        """What nobody of the bus wrote counts as nothing: no job must be lost for its record."""
+        try:
+            return cls(*map(int, text.split())) if text else VIRGIN
+        except (TypeError, ValueError):
+            return VIRGIN
 
     def encode(self) -> bytes:
         return b"%d %d %d" % self

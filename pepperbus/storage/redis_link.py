@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import gevent
 
+from pepperbus import names
 from pepperbus.clock import Clock
 from pepperbus.errors import StorageUnavailable
 from pepperbus.storage.redis_keys import Keys
@@ -53,6 +54,11 @@ class Link:
                     raise
             gevent.sleep(0.001 * min(attempt, 10))
         raise StorageUnavailable(f"{self.pool.address}: the keys changed under {_TRIES} attempts in a row")
+
+    def topics(self) -> list[str]:
+        """All that were ever pushed to."""
+        found = {name.decode(errors="replace") for name in self.ask((b"SMEMBERS", names.REDIS_TOPICS))[0]}
+        return sorted(name for name in found if names.is_topic(name))
 
     def ask(self, *parts: Part) -> list[Any]:
         with self.pool.borrow() as connection:

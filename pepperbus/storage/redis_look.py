@@ -19,6 +19,8 @@ from pepperbus.storage.redis_link import Link
 from pepperbus.storage.redis_pack import Command
 from pepperbus.storage.redis_wire import Connection
 
+_LATEST_MS = float(1 << 53)  # of scores; somebody else's may be infinite
+
 
 def depth(link: Link, topic: str) -> Depth:
     """`Storage.depth`, two trips, no body is read."""
@@ -30,7 +32,7 @@ def depth(link: Link, topic: str) -> Depth:
         (b"SMEMBERS", keys.owners),
         (b"LINDEX", keys.ready, -1),
     )
-    leased = sum(link.ask(*[(b"LLEN", keys.held(owner.decode())) for owner in owners])) if owners else 0
+    leased = sum(link.ask(*[(b"LLEN", keys.held(owner.decode(errors="replace"))) for owner in owners])) if owners else 0
     return Depth(ready, delayed, leased, dead, id_time_ms(int(tail[:ID])) if tail else 0)
 
 
@@ -48,7 +50,9 @@ def peek(link: Link, topic: str, state: State, cursor: str, n: int) -> Page:
         _prune(link, keys.delay if state is State.DELAYED else keys.dead, stale)
     if not more:
         return Page(jobs, "")
-    return Page(jobs, str(start + n) if state is State.READY else f"{rows[-1][1]}:{rows[-1][0].decode()}")
+    return Page(
+        jobs, str(start + n) if state is State.READY else f"{rows[-1][1]}:{rows[-1][0].decode(errors='replace')}"
+    )
 
 
 _Row = tuple[bytes, int, str]  # pointer, score, owner
@@ -69,7 +73,7 @@ def _scored(link: Link, keys: Keys, state: State, cursor: str, n: int) -> list[_
     wanted = n
     while True:
         flat = link.ask((verb, key, score or first, end, b"WITHSCORES", b"LIMIT", 0, wanted))[0]
-        rows = [(one, int(float(at)), "") for one, at in zip(flat[::2], flat[1::2], strict=True)]
+        rows = [(one, _ms(at), "") for one, at in zip(flat[::2], flat[1::2], strict=True)]
         found = [row for row in rows if not cursor or is_behind((row[1], row[0]), (int(score), last.encode()))]
         if len(found) >= n or len(rows) < wanted:
             return found
@@ -78,7 +82,7 @@ def _scored(link: Link, keys: Keys, state: State, cursor: str, n: int) -> list[_
 
 def _held(link: Link, keys: Keys, cursor: str = "") -> list[_Row]:
     """All that owners hold, in the order of their ids: they are what runs."""
-    owners = sorted(owner.decode() for owner in link.ask((b"SMEMBERS", keys.owners))[0])
+    owners = sorted(owner.decode(errors="replace") for owner in link.ask((b"SMEMBERS", keys.owners))[0])
     lists = link.ask(*[(b"LRANGE", keys.held(owner), 0, -1) for owner in owners]) if owners else []
     after = cursor.partition(":")[2].encode()
     return sorted((one, 0, owner) for owner, found in zip(owners, lists, strict=True) for one in found if one > after)
@@ -143,9 +147,9 @@ def find(link: Link, job_id: int, topics: Sequence[str]) -> list[Stored]:
         if holders:
             state = State.LEASED
         elif due is not None:
-            state, score = State.DELAYED, int(float(due))
+            state, score = State.DELAYED, _ms(due)
         elif died is not None:
-            state, score = State.DEAD, int(float(died))
+            state, score = State.DEAD, _ms(died)
         found.append(_one(topic, state, good, stored, text, score, reason, holders[0] if holders else ""))
     return found
 
@@ -173,7 +177,11 @@ def promote(link: Link, topic: str, now_ms: int, n: int) -> tuple[int, int]:
 
 
 def _score(first: Sequence[bytes]) -> int:
-    return int(float(first[1])) if first else 0
+    return _ms(first[1]) if first else 0
+
+
+def _ms(score: bytes) -> int:
+    return int(min(max(float(score), 0.0), _LATEST_MS))
 
 
 def replay(link: Link, topic: str, job_ids: Sequence[int]) -> int:
@@ -247,7 +255,9 @@ def _removals(keys: Keys, pointers: Sequence[bytes]) -> list[Command]:
 def going(link: Link, topics: Sequence[str]) -> dict[str, set[int]]:
     """Topic -> jobs whose removal has begun and not ended."""
     sets = link.ask(*[(b"SMEMBERS", link.keys(topic).going) for topic in topics]) if topics else []
-    return {topic: set(map(int, found)) for topic, found in zip(topics, sets, strict=True) if found}
+    return {
+        topic: {int(one) for one in found if one.isdigit()} for topic, found in zip(topics, sets, strict=True) if found
+    }
 
 
 def _orphans(connection: Connection, keys: Keys, missed: Sequence[bytes]) -> list[bytes]:
@@ -255,6 +265,10 @@ def _orphans(connection: Connection, keys: Keys, missed: Sequence[bytes]) -> lis
     if not missed:
         return []
     owners = connection.ask((b"SMEMBERS", keys.owners))[0]
-    lists = connection.ask(*[(b"LRANGE", keys.held(owner.decode()), 0, -1) for owner in owners]) if owners else []
+    lists = (
+        connection.ask(*[(b"LRANGE", keys.held(owner.decode(errors="replace")), 0, -1) for owner in owners])
+        if owners
+        else []
+    )
     held = {found for one in lists for found in one}
     return [found for found in missed if found not in held]

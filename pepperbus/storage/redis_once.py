@@ -49,7 +49,7 @@ def _holders(link: Link, connection: Connection, batch: Sequence[Once], held: Se
     found = []
     for one, record in zip(batch, held, strict=True):
         holder = taken.get(one.name, 0)
-        if not holder and record:
+        if not holder and record and record.isdigit():
             other = int(record)
             if other == one.push.job_id or not one.alive or _waits(link, connection, other, one.push.topics):
                 holder = other
@@ -59,7 +59,7 @@ def _holders(link: Link, connection: Connection, batch: Sequence[Once], held: Se
 
 
 def _is_ours(record: bytes | None, one: Once) -> bool:
-    return record is not None and int(record) == one.push.job_id
+    return record is not None and record.isdigit() and int(record) == one.push.job_id
 
 
 def _waits(link: Link, connection: Connection, job_id: int, topics: Sequence[str]) -> bool:

@@ -15,7 +15,6 @@ from typing import Any
 
 import gevent
 
-from pepperbus import names
 from pepperbus.errors import StorageUnavailable, StorageUnknown
 from pepperbus.storage.contract import CRASH_LIMIT, Leased, Outcome, Released, Settle
 from pepperbus.storage.redis_claim import Claims
@@ -123,7 +122,7 @@ class Settlements:
     def release(self, owner: str, started: Collection[tuple[str, int]] | None) -> list[Released]:
         """`Storage.release`, topic by topic; repeat it when it fails in the middle."""
         self._claims.forget_owner(owner)
-        topics = sorted(name.decode() for name in self._link.ask((b"SMEMBERS", names.REDIS_TOPICS))[0])
+        topics = self._link.topics()
         if not topics:
             return []
         registered = self._link.ask(*[(b"SISMEMBER", self._link.keys(topic).owners, owner) for topic in topics])
@@ -285,7 +284,7 @@ def _erase(connection: Connection, keys: Keys, pointers: Sequence[bytes]) -> Non
     commands: list[Command] = []
     for found in pointers:
         commands += [(b"LREM", keys.ready, 0, found), (b"ZREM", keys.delay, found), (b"ZREM", keys.dead, found)]
-        commands += [(b"LREM", keys.held(owner.decode()), 0, found) for owner in owners]
+        commands += [(b"LREM", keys.held(owner.decode(errors="replace")), 0, found) for owner in owners]
         commands += [(b"HDEL", key, found[:ID]) for key in (keys.att, keys.why)]
     if commands:
         connection.tell(*commands)

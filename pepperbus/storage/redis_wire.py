@@ -55,6 +55,7 @@ class Connection:
         self.usable = False
         self.changed = False
         self._address = address
+        self._sent = b""  # the commands sent last
         self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=_MORE)
         try:
             self._socket = _connect(address, deadline)
@@ -113,7 +114,7 @@ class Connection:
         except StorageUnknown as error:
             raise self._definite(error) from error
         if ReplyError in map(type, replies):
-            raise self._definite(next(reply for reply in replies if type(reply) is ReplyError))
+            raise self._definite(self._first_error(replies, 0))
         return replies
 
     def tell(self, *parts: Part) -> list[Any]:
@@ -125,10 +126,10 @@ class Connection:
     def check_told(self, replies: Sequence[Any]) -> None:
         """Raise what the answers to commands that change something mean."""
         if ReplyError in map(type, replies):
-            errors = [reply for reply in replies if type(reply) is ReplyError]
-            if len(errors) == len(replies):
-                raise self._definite(errors[0])
-            raise StorageUnknown(f"{self._address}: done in part: {errors[0]}")
+            error = self._first_error(replies, 0)
+            if all(type(reply) is ReplyError for reply in replies):
+                raise self._definite(error)
+            raise StorageUnknown(f"{self._address}: done in part: {error}")
         self.changed = True
 
     def together(self, parts: Sequence[Part]) -> list[Any]:
@@ -150,10 +151,22 @@ class Connection:
         if isinstance(results, ReplyError):
             raise self._definite(next(reply for reply in replies if isinstance(reply, ReplyError)))
         if ReplyError in map(type, results):
-            error = next(reply for reply in results if type(reply) is ReplyError)
+            error = self._first_error(results, -1 - len(results))
             raise StorageUnknown(f"{self._address}: done in part: {error}")
         self.changed = True
         return list(results)
+
+    def _first_error(self, replies: Sequence[Any], start: int) -> ReplyError:
+        """The first error among the answers to the commands sent last, from the one at `start` on. It names the key that
+        somebody else has written, for nothing of ours works before that is gone.
+        """
+        at, error = next((i, reply) for i, reply in enumerate(replies) if type(reply) is ReplyError)
+        if not str(error).startswith("WRONGTYPE"):
+            return error
+        reader = hiredis.Reader()
+        reader.feed(self._sent)
+        key = list(iter(reader.gets, False))[start + at][1].decode(errors="replace")
+        return ReplyError(f"the key {key} is somebody else's, of another type: rename or delete it ({error})")
 
     def _definite(self, error: BaseException) -> StorageError:
         text = str(error) if isinstance(error, StorageError) else f"{self._address}: {_reason(error)}"
@@ -163,6 +176,7 @@ class Connection:
         """Send `data`, return its `count` answers. `whole`: it counts only once its last byte has arrived."""
         if not count:
             return []
+        self._sent = data
         sent, done = 0, False
         try:
             self._left()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from pepperbus.ids import IdGenerator
 from pepperbus.job import State
 from pepperbus.log import Log
 from pepperbus.names import wake_channel
-from pepperbus.storage.contract import Leased, Outcome, Push, Settle
+from pepperbus.storage.contract import Leased, Once, Outcome, Push, Settle
 from pepperbus.storage.redis import RedisStorage
 from pepperbus.storage.redis_keys import Keys
 from pepperbus.storage.redis_link import Link
@@ -499,3 +500,71 @@ def test_a_push_elsewhere_wakes_also_after_redis_was_away(start_redis: Callable[
         other.push([push(b"x", "orders/audit")])
         until(lambda: "orders/audit" in woken)
         assert T not in woken
+
+
+# -- somebody else's hand ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("RPUSH", f"pb:{{{T}}}:ready", '{"job": "pushed past the bus"}'),
+        ("HSET", f"pb:{{{T}}}:att", "ID", "many"),
+        ("ZADD", f"pb:{{{T}}}:dead", "inf", "x"),
+        ("SADD", f"pb:{{{T}}}:owners", "me"),
+        ("SADD", f"pb:{{{T}}}:owners", b"\xff"),
+        ("SADD", "pb:topics", b"\xff"),
+        ("SADD", "pb:paused", b"\xff"),
+        ("SET", "pb:once:name", "x"),
+        ("SADD", f"pb:{{{T}}}:going", "x"),
+    ],
+)
+def test_what_others_write_among_the_keys_stops_nothing(redis_server: Redis, command: tuple[str | bytes, ...]) -> None:
+    redis_server.ask("FLUSHALL")
+    with storage(redis_server.url) as one:
+        job = push()
+        one.push([job])
+        assert type(redis_server.ask(*[str(job.job_id) if word == "ID" else word for word in command])) is int or (
+            command[0] == "SET"
+        )
+        assert [found.job_id for found in one.lease(T, 5, ME)] == [job.job_id]
+        assert one.owners() == [ME]
+        assert one.topics() == [T]
+        assert one.lost_nodes(60_000) == []
+        assert [one.peek(T, state).cursor for state in State] == ["", "", "", ""]
+        assert one.depth(T).leased == 1
+        one.upkeep()
+        one.paused()
+        once = Once(push(), "name", 60_000, True)
+        assert one.push_once([once]) == [once.push.job_id]
+        assert [found.job_id for found in one.release(ME, None)] == [job.job_id]
+
+
+@pytest.mark.parametrize("part", ["job", "att", "ready", "owners"])
+def test_a_key_of_another_type_is_named_and_all_is_well_once_it_is_gone(redis_server: Redis, part: str) -> None:
+    redis_server.ask("FLUSHALL")
+    key = f"pb:{{{T}}}:{part}"
+    with storage(redis_server.url) as one:
+        redis_server.ask("SET", key, "mine")
+        for _ in range(2):
+            with pytest.raises(StorageError, match=re.escape(f"the key {key} is somebody else's")):
+                one.push([push()])
+                one.lease(T, 1, ME)
+        redis_server.ask("DEL", key)
+        job = push()
+        one.push([job])
+        found = [leased.job_id for _ in range(3) for leased in one.lease(T, 5, ME)]
+        assert found[-1] == job.job_id
+        assert one.settle(ME, [Settle(T, job_id, Outcome.DONE) for job_id in found]) == len(found)
+
+
+def test_an_emptied_redis_is_told_again_whose_the_shard_is(redis_server: Redis) -> None:
+    redis_server.ask("FLUSHALL")
+    with storage(redis_server.url) as one:
+        one.claim_shard(5, "n1")
+        redis_server.ask("FLUSHALL")
+        one.heartbeat("n1")
+        with pytest.raises(StorageRefused, match="shard 5 belongs to node n1"):
+            one.claim_shard(5, "n2")
+        one.heartbeat("n1")
+        assert set(one.nodes()) == {"n1"}
