@@ -104,6 +104,13 @@ def _replay(browsing: Browsing, page: Any) -> None:
     _go(page, "/errors")
     page.click("tbody [hx-post$='/ask/replay']")
     page.fill("#gray", "1")
+    page.fill("#rate", "fast")
+    page.click("#dialog button.go")
+    page.wait_for_selector("#dialog > .toast-box.bad:has-text('fast')")  # in the dialog, and nothing typed is lost
+    assert page.input_value("#gray") == "1"
+    assert all(" 400 " in line for line in browsing.troubles), browsing.troubles  # Chromium tells of each refusal
+    browsing.troubles.clear()
+    page.fill("#rate", "50/s")
     page.click("#dialog button.go")
     page.wait_for_selector("h2 .state-waiting-for-decision")
     _tile(page, 1, "1")

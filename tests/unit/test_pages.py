@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from pepperbus.accounts.model import Actor, Role
 from pepperbus.clock import ManualClock
 from pepperbus.config.load import load
 from pepperbus.config.model import StorageConfig
-from pepperbus.operations import elsewhere
+from pepperbus.operations import elsewhere, replays
 from pepperbus.operations.results import IntakeStatus, Status
 from pepperbus.operations.status import StatusReader
 from pepperbus.storage.memory import MemoryStorage
@@ -167,14 +169,43 @@ def test_how_a_list_is_taken_over_is_on_the_topics_page(
     assert "正由 node-2" in place.text("/topics/orders/mail")
 
 
+def share(place: Place, *nodes: str) -> tuple[MemoryStorage, ManualClock]:  # noqa: F811
+    """Puts a storage in which these nodes have just said that they live under the place."""
+    clock = ManualClock()
+    shared = MemoryStorage(StorageConfig("local", "memory"), clock)
+    shared.open()
+    for node in nodes:
+        shared.heartbeat(node)
+    place.office._storages["local"] = shared
+    return shared, clock
+
+
+def test_other_nodes_are_seen_and_missed(place: Place) -> None:  # noqa: F811
+    assert "nodes alive" not in place.text("/")
+    shared, clock = share(place, "test", "n2", "n3")
+    clock.advance(60_000)
+    for node in ("test", "n2"):
+        shared.heartbeat(node)
+    place.desk.monitor.forget()
+    overview, nodes = place.text("/"), place.text("/nodes")
+    assert '<b>2<span class="soft"> / 3</span></b>' in overview
+    assert "Node n3 has said nothing for 60 s" in overview
+    assert "Node n2 has said" not in overview
+    assert re.findall(r'<th scope="row">(n\d)</th>.*?state-(\w+)', nodes) == [("n2", "answers"), ("n3", "down")]
+    told = place.get("/api/v1/status").json["nodes"]
+    assert [(one["name"], one["alive"], one["storages"]) for one in told] == [
+        ("n2", True, ["local"]),
+        ("n3", False, ["local"]),
+    ]
+    shared.leave("n3")
+    place.desk.monitor.forget()
+    assert "n3" not in place.text("/nodes")
+
+
 def test_a_chart_says_which_node_it_is_without(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """A node that shares the storage and does not answer: what is known is shown, and said to be not all."""
     monkeypatch.setattr(elsewhere, "_TAKEN_WITHIN_S", 0.1)
-    shared = MemoryStorage(StorageConfig("local", "memory"), ManualClock())
-    shared.open()
-    for node in ("test", "n2"):
-        shared.heartbeat(node)
-    place.office._storages["local"] = shared
+    shared, _clock = share(place, "test", "n2")
     page = place.text("/topics/orders/mail")
     assert 'href="/topics/orders/mail?node=n2"' in page
     both, mine, theirs = (
@@ -185,3 +216,18 @@ def test_a_chart_says_which_node_it_is_without(place: Place, monkeypatch: pytest
     assert set(theirs["data"][1]) == {None}, "a gap"
     assert place.get("/topics/orders/mail/points/rates?node=n3").status_code == 404
     shared.leave("n2")
+
+
+def test_a_rate_that_is_none_replays_nothing(place: Place) -> None:  # noqa: F811
+    """It was taken for "no limit", which is the opposite of what who types `5 per s` wants."""
+    place.push(3)
+    place.kill(3, "mail server said no")
+    office = place.office.acting(Actor("anna", roles={"*": Role.ADMIN}))
+    headers = {"Accept": "text/html", "Origin": "http://localhost"}
+    for rate in ("fast", "5 per s", "nan", "-1"):
+        answer = place.client.post("/topics/orders/mail/replay", headers=headers, data={"state": "dead", "rate": rate})
+        assert (answer.status_code, "a rate is a" in answer.get_data(as_text=True)) == (400, True), rate
+        assert replays.listing(office) == []
+    answer = place.client.post("/topics/orders/mail/replay", headers=headers, data={"state": "dead", "rate": "50/s"})
+    assert answer.status_code == 303, answer.get_data(as_text=True)
+    assert replays.listing(office)[0].rate == 50.0

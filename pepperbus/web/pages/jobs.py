@@ -84,6 +84,14 @@ def _share(text: str) -> float:
         raise UsageError(_("a share is a number of percent, not {given}", given=text)) from error
 
 
+def _rate(text: str) -> float:
+    """Jobs a second; 0 for none said. Never a typing mistake taken for "no limit"."""
+    try:
+        return float(text.strip().removesuffix("/s") or 0)
+    except ValueError as error:
+        raise UsageError(_("a rate is a number of jobs a second, such as 50, not {given}", given=text)) from error
+
+
 def _replay(desk: Desk, name: str) -> Response:
     """Plan it as the form says, begin, and show it."""
     words = request.form
@@ -93,7 +101,7 @@ def _replay(desk: Desk, name: str) -> Response:
         sample=_share(words.get("sample", "")),
         gray=words.get("gray", ""),
         canary=bool(words.get("canary")),
-        rate=words.get("rate", 0.0, float),
+        rate=_rate(words.get("rate", "")),
         stop_at_errors=_share(words["stop"]) if words.get("stop") else 0.0,
         go=not words.get("plan"),
     )
@@ -102,7 +110,8 @@ def _replay(desk: Desk, name: str) -> Response:
         return did(_("Nothing matches any more"), f"/topics/{name}/jobs?state={_state()}", good=False)
     if made.jobs == 1:  # one stays where one sees this one job
         return did(_("The job runs again"), f"/topics/{name}/jobs?state={_state()}")
-    return did("", f"/replays/{made.id}", go=True)
+    said = _("Replay {n} is planned", n=made.id) if words.get("plan") else _("Replay {n} has begun", n=made.id)
+    return did(said, f"/replays/{made.id}", go=True)
 
 
 def _purge(desk: Desk, name: str) -> Response:

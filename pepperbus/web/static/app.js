@@ -93,11 +93,11 @@ addEventListener("pageshow", listen);
 
 // -- toasts -----------------------------------------------------------------------------------------------------------
 
-function toast(text, kind = "good") {
+function toast(text, kind = "good", place = byId("toasts")) {
   const box = document.createElement("div");
   box.className = `toast-box ${kind}`;
   box.textContent = text;
-  byId("toasts")?.append(box);
+  place?.append(box);
   setTimeout(() => box.remove(), kind === "good" ? 4000 : 12000);
 }
 
@@ -125,7 +125,10 @@ document.addEventListener("htmx:beforeSwap", (event) => {
     if (kind.startsWith("text/html") && xhr.getResponseHeader("X-Swap")) { event.detail.shouldSwap = true; return; }
     let text = xhr.responseText || xhr.statusText;
     try { text = JSON.parse(text).error.message; } catch { /* plain text */ }
-    toast(text.slice(0, 600), "bad");
+    // What is wrong with a dialog is said inside it: behind it nobody sees it.
+    const dialog = event.detail.elt.closest("dialog[open]");
+    dialog?.querySelector(":scope > .toast-box")?.remove();
+    toast(text.slice(0, 600), "bad", dialog || undefined);
   }
 });
 document.addEventListener("htmx:sendError", () => banner("gone"));
