@@ -34,7 +34,12 @@ def ask(status: str) -> dict[str, Any]:
     Raises NotReachable when nobody answers, or something that is no php-fpm.
     """
     address, _, path = status.rpartition("/")
-    params = {"SCRIPT_NAME": f"/{path}", "SCRIPT_FILENAME": f"/{path}", "REQUEST_METHOD": "GET", "QUERY_STRING": "json"}
+    params = {
+        "SCRIPT_NAME": f"/{path}",
+        "SCRIPT_FILENAME": f"/{path}",
+        "REQUEST_METHOD": "GET",
+        "QUERY_STRING": "json&full",
+    }
     try:
         with _connected(address) as sock:
             sock.sendall(fastcgi.opening(fastcgi.pairs(params.items()), False) + fastcgi.closing(b""))
@@ -44,7 +49,17 @@ def ask(status: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(body)
     except (OSError, ProtocolError, ValueError) as error:
         raise NotReachable(f"{status}: {error}") from error
-    return found
+    return _counted(found)
+
+
+def _counted(page: dict[str, Any]) -> dict[str, Any]:
+    """With sums that are true: php-fpm adds each request of a kept connection to them until it counts anew, once a second."""
+    if children := len(page.pop("processes", ())):
+        page["total processes"] = children
+        page["active processes"] = min(page["active processes"], children)
+        if page["process manager"] == "static":
+            page["max active processes"] = min(page["max active processes"], children)
+    return page
 
 
 def _connected(address: str) -> socket.socket:

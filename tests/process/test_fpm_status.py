@@ -12,6 +12,7 @@ import pytest
 from pepperbus.config.model import FastcgiPool
 from pepperbus.delivery import fpm_status, unix_line
 from pepperbus.errors import NotReachable
+from pepperbus.wire import fastcgi
 from tests.fixtures.fpm import wait_until
 
 
@@ -24,6 +25,22 @@ def test_its_figures_come_also_while_no_child_is_free(fpm: Any, tmp_path: Path) 
     with socket.socket(socket.AF_UNIX) as holder:  # a connection that says nothing takes the only child
         holder.connect(str(server.socket))
         assert fpm_status.ask(f"unix:{status}/status")["pool"] == found["pool"]
+
+
+def test_kept_connections_make_no_more_children_than_there_are(fpm: Any, tmp_path: Path) -> None:
+    """php-fpm's sums count each request of a kept connection anew until it looks again, once a second."""
+    status = tmp_path / "status.sock"
+    server = fpm(children=1, pool={"pm.status_path": "/status", "pm.status_listen": str(status)})
+    script = server.script("ok.php", "<?php echo 1;")
+    params = fastcgi.pairs({"SCRIPT_FILENAME": script, "REQUEST_METHOD": "GET"}.items())
+    with socket.socket(socket.AF_UNIX) as kept:
+        kept.connect(str(server.socket))
+        for _ in range(30):
+            kept.sendall(fastcgi.opening(params, True) + fastcgi.closing(b""))
+            assert b"1" in fpm_status._reply(kept)[2]
+            found = fpm_status.ask(f"unix:{status}/status")
+            assert (found["active processes"], found["total processes"]) == (1, 1)
+            assert found["max active processes"] <= 1
 
 
 def test_how_many_wait_in_its_line(fpm: Any, tmp_path: Path) -> None:
