@@ -13,6 +13,7 @@ const UNITS = {
   count: (v) => (v == null ? "–" : Math.round(v).toLocaleString("en").replaceAll(",", "\u202f")),
   time: (v) => {
     if (v == null) return "–";
+    if (!v) return "0";
     if (v < 0.001) return `${Math.round(v * 1e6)} µs`;
     if (v < 1) return `${Number((v * 1e3).toPrecision(3))} ms`;
     return v < 120 ? `${Number(v.toPrecision(3))} ${WORDS.s}` : `${Math.round(v / 60)} ${WORDS.min}`;
