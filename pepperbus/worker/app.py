@@ -6,9 +6,7 @@ nothing: take nothing new, give back what was not begun, wait for what runs, sto
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 import gevent
@@ -17,39 +15,32 @@ from gevent.event import Event
 from pepperbus.child import Child
 from pepperbus.clock import SystemClock
 from pepperbus.config.model import Queue, Topic
-from pepperbus.delivery import make_consumer, make_staff
-from pepperbus.delivery.contract import Consumer, Staff
-from pepperbus.delivery.paced import paced_target
+from pepperbus.delivery import make_staff
+from pepperbus.delivery.contract import Staff
 from pepperbus.delivery.scaled import how_many
 from pepperbus.errors import BootError, StorageError, StorageRefused
-from pepperbus.family.bell import Bell, Ear
 from pepperbus.ids import IdGenerator
-from pepperbus.journal.contract import JournalWriter
-from pepperbus.journal.fields import Indexing
-from pepperbus.journal.finished import Keeping
 from pepperbus.journal.log import LogWriter
-from pepperbus.names import split_owner, split_topic
+from pepperbus.names import split_owner
 from pepperbus.stats import Writer
 from pepperbus.storage import open_storage
 from pepperbus.storage.contract import LEVELS, Storage
 from pepperbus.worker.attempt import Parts
 from pepperbus.worker.attendance import Attendance
-from pepperbus.worker.canary import beside
 from pepperbus.worker.inflight import InFlight
 from pepperbus.worker.lane import Lane
-from pepperbus.worker.ordered import OrderedPump
+from pepperbus.worker.pauses import Pauses
 from pepperbus.worker.places import Places
-from pepperbus.worker.pump import Pump
+from pepperbus.worker.pumps import Pumps
 from pepperbus.worker.reclaim import take_back
 from pepperbus.worker.staff import Staffs
+from pepperbus.worker.wakes import Wakes
 
 _SWEEP_S = 0.5
 _STOPPED = 3  # the `state` gauge of a topic that a person must look after
 _ASK_AGAIN_S = 2.0  # a storage that was too weak may have been set up better
 #: Besides its own timer, every topic's delayed jobs are looked at every _SWEEP_S * this; but not more than so many at once.
 _DUE_SLICE, _DUE_MOST = 20, 20
-#: And so many topics at most are looked at for wakes that got lost, whenever a storage asks for that.
-_LOOK_MOST = 200
 
 
 class Worker:
@@ -63,17 +54,12 @@ class Worker:
         self._queues: list[Queue] = config.groups().get(child.group, [])
         self._storages: dict[str, Storage] = {}
         self._lanes: dict[str, Lane] = {}
-        self._pumps: list[Pump] = []
-        self._by_queue: dict[str, list[Pump]] = {}
-        self._bell = Bell(self._run_dir)
-        self._ear = Ear(self._bell, [queue.name for queue in self._queues])
         self._places = Places(config, self._run_dir / "targets" / child.bus_boot)
-        self._consumers: list[Consumer] = []
         self._staffs = Staffs(self._run_dir, self._places.directory, child.log)
         self._stats = Writer(self._run_dir / "stats", child.name)
         self._inflight = InFlight(self._run_dir, child.owner)
         self.journal = LogWriter(config.bus.data_dir / "journal", child.name, config.journal.content)
-        self._parts = Parts(
+        parts = Parts(
             config.bus.node,
             f"{config.bus.node}/{child.name}",
             self.clock,
@@ -82,16 +68,14 @@ class Worker:
             self.journal,
             child.log,
         )
-        self._indexing_parts = replace(self._parts, journal=Indexing(self.journal, config))
-        self._keeping: dict[int, Keeping] = {}  # by the journal behind it
+        self._pumps = Pumps(child, self._places, self._stats, parts)
+        self._wakes = Wakes(child, [queue.name for queue in self._queues], self._pumps)
+        self._pauses = Pauses(self.clock, self._pumps)
         self._leaving = Event()
         self._leave_by = float("inf")  # monotonic s; a later, shorter grace wins
-        self._asking_paused: set[str] = set()
         self._attendance = Attendance(child.log, self.clock)
         self._refused: dict[str, str] = {}  # topics that are not fed, and why
         self._turns = 0
-        self._next_look = 0
-        self._watcher: Any = None
 
     # -- starting --------------------------------------------------------------------------------------------------
 
@@ -110,7 +94,7 @@ class Worker:
                 staff = make_staff(topic, self.child.config)
                 self._staffs.employ(topic, staff, how_many(self._places.of(topic)[1]))
         gevent.spawn(self._open_all, [topic for topic in topics if not topic.kept])
-        self._watch_wakes()
+        self._wakes.listen()
         gevent.spawn(self._sweep_loop)
         self._leaving.wait()
         self._leave()
@@ -142,12 +126,12 @@ class Worker:
             self._inflight,
             self.child.log,
             self._turn_all,
-            self._wake_others,
-            self._flush_journals if any(queue.history for queue in self._queues) else self.journal.flush,
+            self._wakes.tell,
+            self._pumps.flush_journals if any(queue.history for queue in self._queues) else self.journal.flush,
         )
         self._storages[name], self._lanes[name] = storage, lane
-        self._ask_paused(lane)
-        storage.watch([topic.full_name for topic in topics], self._on_wake)
+        self._pauses.see(lane)
+        storage.watch([topic.full_name for topic in topics], self._wakes.heard)
         self._add_pumps(topics, lane)
 
     def _add_pumps(self, topics: list[Topic], lane: Lane) -> None:
@@ -197,86 +181,15 @@ class Worker:
         take_back(storage, dead, self._run_dir, self.journal, self.child.log, self.clock)
 
     def _add_pump(self, topic: Topic, lane: Lane) -> None:
-        consumer = make_consumer(topic, self.child.config)
-        pool, own = self._places.of(topic)
-        target = paced_target(topic, pool, own)
-        target.serves(f"{consumer.address} {topic.script}")
-        record = self._stats.record(topic.full_name)
-        record.set("window", min(pool.window, own.window))
-        indexed = bool(self.child.config.queues[topic.queue].index)
-        parts = self._indexing_parts if indexed else self._parts
-        if self.child.config.queues[topic.queue].history:
-            parts = replace(parts, journal=self._keep_finished(parts.journal))
-        if topic.canary is not None:
-            consumer = beside(consumer, topic, self.child.config, self._places.pool, self._stats.record, parts)
-        of = (topic, lane, target, consumer, record, self.child.owner, parts)
-        pump = OrderedPump(*of, lock=self._order_lock(topic)) if topic.order_by else Pump(*of)
-        self._consumers.append(consumer)
-        if isinstance(consumer, Staff):
-            self._staffs.employ(topic, consumer, lambda: topic.least or topic.concurrency)
-        self._pumps.append(pump)
-        self._by_queue.setdefault(topic.queue, []).append(pump)
-        self._set_paused_by_file(topic, lane)
+        pump = self._pumps.add(topic, lane)
+        if isinstance(pump.consumer, Staff):
+            self._staffs.employ(topic, pump.consumer, lambda: topic.least or topic.concurrency)
+        if self._pauses.rests(topic):
+            lane.paused.add(topic.full_name)
         self._attendance.look(pump)
         pump.wake()
 
-    def _keep_finished(self, journal: JournalWriter) -> JournalWriter:
-        return self._keeping.setdefault(id(journal), Keeping(journal, self.child.config, self.child.name))
-
-    def _flush_journals(self) -> None:
-        self.journal.flush()
-        for keeping in self._keeping.values():
-            keeping.flush()
-
-    def _order_lock(self, topic: Topic) -> Path:
-        return self._places.directory / f"order-{topic.queue}~{topic.name}"
-
-    def _set_paused_by_file(self, topic: Topic, lane: Lane) -> None:
-        if self._rests(topic):
-            lane.paused.add(topic.full_name)
-
-    def _rests(self, topic: Topic) -> bool:
-        """Its file says that it is not fed, always or at this hour."""
-        return topic.paused or (topic.quiet is not None and topic.quiet.now(self.clock.now_ms()))
-
-    # -- waking ----------------------------------------------------------------------------------------------------
-
-    def _watch_wakes(self) -> None:
-        wake_fd = self.child.wakes.get(self.child.group)
-        if wake_fd is not None:
-            self._watcher = gevent.get_hub().loop.io(wake_fd, 1)
-            self._watcher.start(self._on_eventfd, wake_fd)
-
-    def _wake_others(self, queues: set[str]) -> None:
-        """What this worker gave back is not announced by a push: the others of the group must look."""
-        for queue in queues:
-            self._bell.ring(queue)
-        wake_fd = self.child.wakes.get(self.child.group)
-        if wake_fd is not None:
-            try:
-                os.eventfd_write(wake_fd, 1)
-            except OSError:
-                pass  # so full that they are awake
-
-    def _on_eventfd(self, wake_fd: int) -> None:
-        try:
-            os.eventfd_read(wake_fd)
-        except BlockingIOError:
-            pass  # another worker of the group was quicker; the jobs may still be more than it takes
-        for queue in self._ear.rung():
-            for pump in self._by_queue.get(queue, ()):
-                pump.pushed()
-
-    def _on_wake(self, name: str) -> None:
-        """A storage's word: a push to topic `name` on another node; "" when one may have gone unheard (every second)."""
-        if name:
-            for pump in self._by_queue.get(split_topic(name)[0], ()):
-                if pump.name == name:
-                    pump.pushed()
-            return
-        for _ in range(min(_LOOK_MOST, len(self._pumps))):
-            self._next_look = (self._next_look + 1) % len(self._pumps)
-            self._pumps[self._next_look].pushed()
+    # -- looking after -----------------------------------------------------------------------------------------------
 
     def _turn_all(self) -> None:
         for pump in self._pumps:
@@ -295,7 +208,7 @@ class Worker:
     def _sweep(self) -> None:
         if self._turns % 2 == 0:
             for lane in self._lanes.values():
-                gevent.spawn(self._see_paused, lane)  # one storage that hangs must not hold up the others' topics
+                gevent.spawn(self._pauses.look, lane)  # one storage that hangs must not hold up the others' topics
         slices = max(_DUE_SLICE, len(self._pumps) // _DUE_MOST)
         for number, pump in enumerate(self._pumps):
             due = number % slices == self._turns % slices
@@ -304,29 +217,6 @@ class Worker:
             if due:
                 pump.pushed()
         self._places.cool()
-
-    def _see_paused(self, lane: Lane) -> None:
-        if lane.storage.name in self._asking_paused:
-            return
-        self._asking_paused.add(lane.storage.name)
-        try:
-            self._ask_paused(lane)
-        finally:
-            self._asking_paused.discard(lane.storage.name)
-
-    def _ask_paused(self, lane: Lane) -> None:
-        try:
-            paused = lane.storage.paused()
-        except StorageError:
-            return  # what was known stays true until the storage says otherwise
-        files = {pump.name for pump in self._pumps if self._rests(pump.topic)}
-        resumed = lane.paused - paused - files
-        lane.paused = paused | files
-        for pump in self._pumps:
-            if pump.name in resumed:
-                pump.wake()
-            elif pump.name in lane.paused:
-                pump.return_ahead()
 
     # -- asked and leaving -------------------------------------------------------------------------------------------
 
@@ -337,7 +227,7 @@ class Worker:
                 "topics": {
                     pump.name: {
                         "closed": "quiet"
-                        if pump.topic.quiet and self._rests(pump.topic)
+                        if pump.topic.quiet and self._pauses.rests(pump.topic)
                         else pump.target.closed().name.lower(),
                         "why": pump.target.why or (f"quiet hours {pump.topic.quiet}" if pump.topic.quiet else ""),
                         "in_flight": pump.under_way,
@@ -350,13 +240,13 @@ class Worker:
             }
         if command.get("op") == "wake":  # an operator paused, resumed or replayed
             for lane in self._lanes.values():
-                self._ask_paused(lane)
-            self._on_wake(command["topic"])
+                self._pauses.see(lane)
+            self._wakes.heard(command["topic"])
             return {"ok": True}
         return {"error": f"a worker does not know {command.get('op')!r}"}
 
     def _title(self) -> str:
-        topics = " ".join(pump.topic.name for pump in self._pumps[:8])
+        topics = " ".join(pump.topic.name for pump in islice(self._pumps, 8))
         return f"[{topics}] {sum(pump.under_way for pump in self._pumps)} in flight"
 
     def _on_drain(self, grace: float) -> None:
@@ -364,8 +254,7 @@ class Worker:
         self._leaving.set()
 
     def _leave(self) -> None:
-        if self._watcher is not None:
-            self._watcher.stop()  # the next push is for the others to hear
+        self._wakes.stop()
         for pump in self._pumps:
             pump.drain()
         self._staffs.leave()
@@ -373,15 +262,13 @@ class Worker:
             while not pump.idle.is_set() and (left := self._leave_by - self.clock.monotonic()) > 0:
                 pump.idle.wait(min(left, 0.2))  # meanwhile the bus may be told to stop at once
         self._staffs.end(lambda: self._leave_by)
-        for consumer in self._consumers:
-            consumer.close()  # what still runs is cut now, judged "may have run" and settled as such
+        self._pumps.cut()
         for pump in self._pumps:
             pump.idle.wait(1.0)
         for lane in self._lanes.values():
             lane.flush(2.0)
         self._staffs.gone()
-        for keeping in self._keeping.values():
-            keeping.close()
+        self._pumps.close()
         self.journal.close()
         for storage in self._storages.values():
             storage.close()
