@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.benchmarks import http_echo, lag, push, scale, work
+from scripts.benchmarks import floor, http_echo, lag, push, scale, work
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.peers import contest
 from scripts.benchmarks.servers import Redis
@@ -22,7 +22,17 @@ def _always(bench: Bench) -> Redis:
 
 def all_rows() -> list[Row]:
     """Every row, in the order of the table."""
-    return [*_pushing(), *_feeding(), *_against_a_loop(), *_waiting(), *_costs(), *_many(), *_http(), *_steering()]
+    return [
+        *_pushing(),
+        *_feeding(),
+        *_against_a_loop(),
+        *_waiting(),
+        *_costs(),
+        *_many(),
+        *_http(),
+        *_steering(),
+        *_floor(),
+    ]
 
 
 def _pushing() -> list[Row]:
@@ -54,6 +64,25 @@ def _pushing() -> list[Row]:
             )
             for engine, server, name in (("redis", _everysec, everysec), ("embedded", _always, always))
         ],
+    ]  # fmt: skip
+
+
+def _floor() -> list[Row]:
+    """What nobody can go below who is made of gevent; no goals."""
+    return [
+        Row(
+            "F1", "gevent that only answers", "redis", _LPUSH.format(1, "that same Redis (everysec)"), "/s", None,
+            sides(floor.push_rate(60_000), push.theirs(_everysec, 60_000, "-P", "1")), quick=False,
+        ),
+        Row(
+            "F10", "its CPU for one LPUSH", "redis", "CPU clock of that process", "us", None,
+            sides(floor.push_cpu_us(60_000)), quick=False,
+        ),
+        Row(
+            "F4", "gevent that only sends and receives", "redis",
+            f"callbacks / bare FastCGI loop, {CHILDREN} children, connections kept", "/s", None,
+            sides(floor.fastcgi_rate(20_000), work.bare_rate(20_000, keep=True)), quick=False,
+        ),
     ]  # fmt: skip
 
 
