@@ -154,7 +154,7 @@ def _check(session: Session, args: resp.Command, target: Target) -> bytes | None
                 return _refused(session, args, "NOQUEUE", f"queue or Topic not exist {target.queue}", target)
             return _refused(session, args, "NOPERM", f"this login may not push to {target.queue}", target)
         return _refused(session, args, "NOAUTH", NOAUTH, target)
-    if target.route is None:
+    if target.route is None or not target.route.queue.topics:
         return _refused(session, args, "NOQUEUE", f"queue or Topic not exist {target.queue}", target)
     session.granted = target.route
     return None
