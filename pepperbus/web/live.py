@@ -24,7 +24,7 @@ MOST = 200
 _STREAM_S = 600.0
 _QUIET_S = 14.0
 _LIVE_SHARE = 0.1  # of a core, for all live pages together
-_LONGEST_S = 0.5
+_FIRST_S, _LONGEST_S = 0.1, 0.5  # that a rendering is taken to cost at most: before it is known, and ever
 _KEPT_S = 60.0
 
 _places = gevent.lock.BoundedSemaphore(MOST)
@@ -108,6 +108,7 @@ class _Pace:
 
     def __init__(self) -> None:
         self._free_at = 0.0
+        self._cost: dict[str, float] = {}  # seconds of CPU, by template
 
     def render(self, template: str, build: Build, gone: Event) -> _Event | None:
         """None for a reader who left before it was their turn."""
@@ -117,8 +118,9 @@ class _Pace:
                 return None
         began = time.thread_time()
         data = _render(template, build)
-        # What others did while we waited counts too: so it is bounded.
-        busy = min(time.thread_time() - began, _LONGEST_S)
+        # What others did while we waited counts too (200 who connect at once, say): so it may only double at a time.
+        bound = min(2 * self._cost.get(template, _FIRST_S / 2), _LONGEST_S)
+        busy = self._cost[template] = min(time.thread_time() - began, bound)
         self._free_at = max(self._free_at, time.monotonic()) + busy * (1 / _LIVE_SHARE - 1)
         return _Event(hashlib.blake2b(data, digest_size=16).digest(), data)
 
