@@ -21,7 +21,7 @@ from scripts.benchmarks.stage import Stage
 
 LIVE = 200
 _PATIENCE_S = 30.0
-_ALONE_S, _BESIDE_S = 0.5, 2.5  # before a slice; right after its first event a page rests
+_ALONE_S, _BESIDE_S = 0.5, 5.0  # before a slice; right after their first events the pages rest
 _FEWEST = 2000  # pushes of a slice
 
 
