@@ -90,6 +90,11 @@ def _status(status: Status) -> None:
             for s in status.storages
         ],
     )
+    if status.nodes:
+        nodes = [
+            (n.name, "yes" if n.alive else "NO", words.span(n.silent_s), ", ".join(n.storages)) for n in status.nodes
+        ]
+        words.table(("other node", "alive", "last sign", "storages"), nodes)
 
 
 def _commands(status: Status) -> None:

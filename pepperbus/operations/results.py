@@ -144,9 +144,18 @@ class StorageStatus(Result):
     latency_ms: float = 0.0
 
 
+class NodeStatus(Result):
+    """Another node, as the storages know it that it shares with this one. `silent_s`: since it last said that it lives."""
+
+    name: str
+    alive: bool
+    silent_s: float
+    storages: list[str]
+
+
 class Status(Result):
     """A node at one moment. `running`: its master answered; `processes` as the master tells. `problems`: first things
-    first, empty when all is well. `detached`: topics with jobs that no queue file names."""
+    first, empty when all is well. `detached`: topics with jobs that no queue file names. `nodes`: the others."""
 
     node: str
     at_ms: int
@@ -157,6 +166,7 @@ class Status(Result):
     queues: list[QueueStatus] = msgspec.field(default_factory=list)
     storages: list[StorageStatus] = msgspec.field(default_factory=list)
     detached: list[TopicStatus] = msgspec.field(default_factory=list)
+    nodes: list[NodeStatus] = msgspec.field(default_factory=list)
 
 
 class JobView(Result):

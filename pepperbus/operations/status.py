@@ -23,6 +23,7 @@ from pepperbus.operations.queues import target
 from pepperbus.operations.results import (
     CanaryStatus,
     IntakeStatus,
+    NodeStatus,
     Percentiles,
     QueueStatus,
     Status,
@@ -35,6 +36,7 @@ from pepperbus.storage.contract import Depth, Storage
 from pepperbus.worker.canary import counted_as
 
 _AT_ONCE = 50
+_SILENT_MS = 30_000  # signs of life come every five seconds
 _LEVELS = ("memory", "process", "power")  # each survives what those before it survive
 Totals = dict[str, stats.Totals]
 
@@ -69,6 +71,7 @@ class StatusReader:
         status.storages = view.health()
         self._count_operations(status.storages)
         status.detached = view.detached()
+        status.nodes = view.nodes()
         self._before, self._at = self._totals, now
         status.problems += problems(status)
         return status
@@ -217,6 +220,21 @@ class _StorageView:
             self._errors[name] = str(error)
             return StorageStatus(name, kind, alive=False, detail=str(error))
 
+    def nodes(self) -> list[NodeStatus]:
+        """The others that share a storage, until they leave or have been silent for a day; alive if one storage says so."""
+        heard: dict[str, dict[str, int]] = {}
+        for name in self._office.config.storages.keys() - self._errors.keys():
+            try:
+                for node, age_ms in self._office.storage(name).nodes().items():
+                    heard.setdefault(node, {})[name] = age_ms
+            except PepperbusError:
+                continue  # said in `storages` already
+        heard.pop(self._office.config.bus.node, None)
+        return [
+            NodeStatus(node, min(ages.values()) < _SILENT_MS, min(ages.values()) / 1000, sorted(ages))
+            for node, ages in sorted(heard.items())
+        ]
+
     def detached(self) -> list[TopicStatus]:
         """Topics with jobs that the configuration does not put where they lie."""
         placed = {(topic.storage, topic.full_name) for topic in self._office.topics()}
@@ -253,6 +271,7 @@ def visible(office: Office, status: Status) -> Status:
         problems=problems,
         processes=[],
         detached=[],
+        nodes=[],
         master={"ready": status.master.get("ready")},
     )
 
