@@ -1,6 +1,7 @@
 """One master a run directory: `run_dir/lock` is flock'd, and every process of the family inherits the descriptor.
 
-So who holds the lock knows that no orphan of an earlier master lives, whatever number stands in the file.
+So who holds the lock knows that no orphan of an earlier master lives, whatever number stands in the file. Nor may two buses
+with run directories of their own share a data directory: each would take the other's workers for dead, and their jobs.
 """
 
 from __future__ import annotations
@@ -42,6 +43,26 @@ def take_lock(run_dir: Path) -> int:
     os.ftruncate(fd, 0)
     os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     return fd
+
+
+def check_alone(data_dir: Path) -> None:
+    """Raises BootError while another bus lives on `data_dir`, even one in another container that shares the volume.
+
+    Its gateways lock the marks of their ids for as long as they live; of our own family nobody lives yet.
+    """
+    for path in sorted((data_dir / "ids").glob("*.mark")):
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            if not _try(fd):
+                raise BootError(
+                    f"[bus] data_dir {data_dir} is in use by another bus ({path.name} is locked; pids here: {holders(path)}): "
+                    "each needs a data_dir of its own"
+                )
+        finally:
+            os.close(fd)
 
 
 def _try(fd: int) -> bool:

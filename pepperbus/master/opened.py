@@ -13,7 +13,7 @@ from pepperbus.config.model import Bus, Config
 from pepperbus.errors import BootError
 from pepperbus.master import control
 from pepperbus.master.listeners import open_listener
-from pepperbus.master.lock import take_lock
+from pepperbus.master.lock import check_alone, take_lock
 from pepperbus.master.mounts import unmounted
 
 _DIRECTORY_MODE = 0o750
@@ -55,6 +55,7 @@ def open_all(config: Config) -> Opened:
     if not becomes:
         _check_writable(bus)
     lock_fd = take_lock(bus.run_dir)
+    check_alone(bus.data_dir)
     _empty(bus.run_dir / "stats")
     listeners = {
         "gateway": {a: open_listener(a, "[gateway] listen") for a in config.gateway.listen},

@@ -1,12 +1,14 @@
-"""A data_dir whose disk is not mounted: said at start, not papered over with an empty directory."""
+"""A data_dir whose disk is not mounted, or that another bus has: said at start, not papered over."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pepperbus.errors import BootError
+from pepperbus.family.highwater import HighWater
 from pepperbus.master import mounts, opened
 from pepperbus.master.mounts import unmounted
 from tests.fixtures.fpm import fastcgi_config
@@ -55,3 +57,19 @@ def test_the_bus_does_not_start_and_makes_nothing(tmp_path: Path, monkeypatch: p
     with pytest.raises(BootError, match=f"mount {tmp_path}/disk"):
         opened.open_all(config)
     assert not (tmp_path / "disk").exists()
+
+
+def test_two_buses_do_not_share_their_data(tmp_path: Path) -> None:
+    """A copied configuration, or a second container: it would give back, and run, what the first one is running."""
+    _, config = fastcgi_config("unix:/x", "/x.php", tmp_path / "data")
+    config = replace(config, gateway=replace(config.gateway, listen=()), web=replace(config.web, listen=()))
+    first, second, third = (
+        replace(config, bus=replace(config.bus, run_dir=tmp_path / name)) for name in ("run", "other", "third")
+    )
+    running = opened.open_all(first)
+    gateway = HighWater(first.bus.data_dir / "ids", "gateway.0")
+    with pytest.raises(BootError, match=r"in use by another bus .gateway.0.mark is locked.*a data_dir of its own"):
+        opened.open_all(second)
+    gateway.close()
+    running.close()
+    opened.open_all(third).close()
