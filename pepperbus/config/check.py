@@ -18,6 +18,19 @@ from pepperbus.config.values import later as refuse
 
 Values = dict[str, Any]
 
+#: What people of other systems type. Spelling alone would send them astray: `retry` is near to `entry`.
+_ELSEWHERE = {
+    **dict.fromkeys(
+        ("retry", "retries", "tries", "max_tries", "max_retries", "retry_times", "max_attempts"), "attempts"
+    ),
+    **dict.fromkeys(("retry_delay", "retry_time", "retry_after", "delay", "wait"), "backoff"),
+    **dict.fromkeys(("num_of_workers", "processes", "threads", "numprocs", "parallel"), "concurrency"),
+    **dict.fromkeys(("file", "path", "script_filename", "script_entry"), "script"),
+    **dict.fromkeys(("socket", "host", "listen"), "address"),
+    **dict.fromkeys(("cgi_config_key", "fpm"), "pool"),
+    **dict.fromkeys(("secret", "auth", "token"), "password"),
+}
+
 
 def given(document: Document, spec: Spec, path: KeyPath = ()) -> Values:
     """The values that stand in the section at `path` (and below it) and are valid; all others are mistakes noted."""
@@ -74,6 +87,10 @@ def _unknown_key(spec: Spec, key: str) -> str:
     if spec.any_section is not None and not spec.options:
         return "a key cannot stand here; a section [[NAME]] is wanted"
     known = [name for name, option in spec.options.items() if not option.later]
+    if (meant := _ELSEWHERE.get(key.lower(), "")) in known:
+        return f"unknown key; did you mean {meant}?"
+    if homes := [name for name, section in spec.sections.items() if key in section.options]:
+        return f"unknown key here; it stands below [{homes[0]}]"
     return f"unknown key{did_you_mean(key, known) or '; known here: ' + ', '.join(known)}"
 
 
@@ -86,4 +103,6 @@ def _unknown_section(spec: Spec, inner: Spec | None, key: str) -> str:
     if key in spec.options:
         return f"{key} is a key, not a section: write {key} = …"
     known = [name for name, section in spec.sections.items() if not section.later]
+    if "topics" in known and not did_you_mean(key, known):
+        return f"unknown section; a topic is written [[{key}]], below [topics]"
     return f"unknown section{did_you_mean(key, known) or ('; known here: ' + ', '.join(known) if known else '')}"

@@ -99,11 +99,7 @@ class Document:
         except ConfigObjError as error:
             parsed = error.config
             for mistake in getattr(error, "errors", None) or [error]:
-                key, equals, _ = (mistake.line or "").partition("=")
-                shown = (
-                    f"{key.strip()[:80]} = ***" if equals else key.strip()[:80]
-                )  # whatever it is, it may be a secret
-                self._syntax(mistake.line_number or 1, shown, _in_words(mistake))
+                self._syntax(mistake.line_number or 1, _line_shown(mistake.line or ""), _in_words(mistake))
         self.tree = parsed.dict()
         for path in self._repeated:
             around = self.value(path[:-1])
@@ -243,9 +239,22 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def _line_shown(line: str) -> str:
+    """A line that is no setting: its key. Whatever follows may be a secret, behind a colon as well."""
+    if found := re.match(r"\s*([\w.-]{1,80})\s*([:=])", line):
+        return f"{found[1]}{':' if found[2] == ':' else ' ='} ***"
+    key, equals, _ = line.partition("=")
+    return f"{key.strip()[:80]} = ***" if equals else key.strip()[:80]
+
+
 def _in_words(error: ConfigObjError) -> str:
     if isinstance(error, NestingError):
         return "brackets of this section do not fit: [section], [[one inside it]], [[[one inside that]]]"
     if isinstance(error, DuplicateError):
         return "this name is used twice here, as a key or as a section; keep one of them"
+    line = (error.line or "").strip()
+    if line.startswith((";", "//", "--")):
+        return "neither `key = value` nor `[section]`; a comment begins with #"
+    if re.match(r"[\w.-]+\s*:", line):
+        return "neither `key = value` nor `[section]`; = is wanted, not a colon"
     return "neither `key = value` nor `[section]`"

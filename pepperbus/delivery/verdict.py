@@ -20,6 +20,8 @@ from pepperbus.delivery.contract import Act, Answer, Request, TargetEffect, Tran
 
 DONE = Verdict(Act.DONE, TargetEffect.FINE, True, 200)
 NO_CODE = "this script does not answer Code: set contract = status"
+ENDED_EARLY = "did it exit before its header('Code: 200')?"
+NOT_SEEN = "php-fpm sees no such file, or its user may not read it"
 _NAMES = re.compile(r"[,\s<>]+")
 
 
@@ -241,6 +243,7 @@ def sdk(case: Case) -> Verdict | None:
     if code is None:
         said = case.answer.headers.get("code")
         lack = "no Code in the answer" if said is None else f"Code: {said} is not a number"
+        text = text or (ENDED_EARLY if said is None and case.answer.status == 200 else "")
         return _failed(500, error_code, php.one_line(f"{lack} (HTTP status {case.answer.status}): {text}".rstrip(": ")))
     return _failed(code, error_code, text or f"Code: {code}")
 
@@ -337,7 +340,8 @@ def retry_after(case: Case) -> float | None:
 
 def _script_refused(answer: Answer) -> str | None:
     """Only with php-fpm's own 403 or 404: a script may log these words too."""
-    return php.script_refused(answer.stderr) if answer.status in (403, 404) else None
+    trouble = php.script_refused(answer.stderr) if answer.status in (403, 404) else None
+    return f"{trouble}: {NOT_SEEN}" if trouble == "Primary script unknown" else trouble
 
 
 def _code(answer: Answer) -> int | None:

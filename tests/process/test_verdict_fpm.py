@@ -11,7 +11,7 @@ import pytest
 
 from pepperbus.delivery import make_consumer
 from pepperbus.delivery.contract import Act, Delivered, Request, TargetEffect, Verdict
-from pepperbus.delivery.verdict import NO_CODE, judge, judge_ping
+from pepperbus.delivery.verdict import ENDED_EARLY, NO_CODE, judge, judge_ping
 from pepperbus.job import Job
 from tests.fixtures.fpm import Fpm, fastcgi_config
 
@@ -97,7 +97,7 @@ def test_exits_are_seen_by_sdk_topics_only(fpm: MakeFpm) -> None:
     path = server.script("exit.php", "<?php exit(255);")
     assert run(server, path, contract="status").act is Act.DONE
     verdict = run(server, path, contract="sdk")
-    assert (verdict.act, verdict.reason) == (Act.RETRY, "no Code in the answer (HTTP status 200)")
+    assert (verdict.act, verdict.reason) == (Act.RETRY, f"no Code in the answer (HTTP status 200): {ENDED_EARLY}")
 
 
 def test_pings(fpm: MakeFpm, tmp_path: Path) -> None:

@@ -125,6 +125,13 @@ NODE_CASES = {
     ],
     "[log]\nfile = #b": ["2: [log] file = #b: everything from # on would be a comment; put the whole value in quotes"],
     "[log]\nnonsense": ["2: nonsense: neither `key = value` nor `[section]`"],
+    "[log]\n; level": ["2: ; level: neither `key = value` nor `[section]`; a comment begins with #"],
+    "[log]\nlevel: a secret": ["2: level: ***: neither `key = value` nor `[section]`; = is wanted, not a colon"],
+    "data_dir = x\n[bus]": ["1: data_dir: unknown key here; it stands below [bus]"],
+    "[fastcgi]\n[[php]]\nsocket = /x": [
+        "2: [fastcgi] [[php]]: address is missing: unix:/path or host:port, where php-fpm listens",
+        "3: [fastcgi] [[php]] socket: unknown key; did you mean address?",
+    ],
     "[log\n": ["1: [log: neither `key = value` nor `[section]`"],
     "[[log]]\n": [
         "1: [[log]]: brackets of this section do not fit: [section], [[one inside it]], [[[one inside that]]]"
@@ -297,6 +304,9 @@ QUEUE_CASES = {
     QUEUE + "[[[environment]]]\nA = b": [
         "7: [topics] [[mail]] [[[environment]]]: environment is for run = command; this topic has run = fastcgi"
     ],
+    QUEUE + "retry = 3": ["7: [topics] [[mail]] retry: unknown key; did you mean attempts?"],
+    QUEUE + "num_of_workers = 3": ["7: [topics] [[mail]] num_of_workers: unknown key; did you mean concurrency?"],
+    QUEUE + "[audit]": ["7: [audit]: unknown section; a topic is written [[audit]], below [topics]"],
     QUEUE + "colour = red": [f"7: [topics] [[mail]] colour: unknown key; known here: {UNKNOWN_TOPIC_KEYS}"],
     QUEUE + "[[[params]]]\nSCRIPT_FILENAME = /etc/passwd": [
         "8: [topics] [[mail]] [[[params]]] SCRIPT_FILENAME = ***: the bus sets this param itself; choose another name"

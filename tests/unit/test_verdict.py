@@ -15,7 +15,7 @@ from pepperbus.config.backoff import Backoff
 from pepperbus.config.model import Topic
 from pepperbus.delivery import verdict_php
 from pepperbus.delivery.contract import Act, Answer, Delivered, Request, TargetEffect, Transport
-from pepperbus.delivery.verdict import NO_CODE, RULES, Case, judge, judge_by_rules, judge_ping
+from pepperbus.delivery.verdict import ENDED_EARLY, NO_CODE, NOT_SEEN, RULES, Case, judge, judge_by_rules, judge_ping
 from pepperbus.job import Job
 from pepperbus.operations import life
 
@@ -158,7 +158,7 @@ CASES: list[tuple[str, Answer, tuple[Topic, ...], dict[str, Any]]] = [
         "script missing, traversal, directory",
         answer(404, b"File not found.\n", UNKNOWN),
         (SDK, STATUS),
-        STOPPED | {"reason": "/data/app/consume.php: Primary script unknown"},
+        STOPPED | {"reason": f"/data/app/consume.php: Primary script unknown: {NOT_SEEN}"},
     ),
     (
         "wrong extension",
@@ -229,6 +229,12 @@ CASES: list[tuple[str, Answer, tuple[Topic, ...], dict[str, Any]]] = [
         answer(200, b"hello"),
         (SDK,),
         RETRY | {"code": 500, "reason": "no Code in the answer (HTTP status 200): hello"},
+    ),
+    (
+        "no Code, empty",
+        answer(200),
+        (SDK,),
+        RETRY | {"reason": f"no Code in the answer (HTTP status 200): {ENDED_EARLY}"},
     ),
     ("no Code, 204", answer(204), (SDK,), RETRY | {"reason": "no Code in the answer (HTTP status 204)"}),
     ("Code garbage", answer(200, code="2x0"), (SDK,), RETRY | {"code": 500}),
