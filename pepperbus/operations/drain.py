@@ -135,7 +135,7 @@ def _check_still(office: Office, topics: list[Topic]) -> None:
     known = store.read(office.config.bus.data_dir)
     for topic in topics:
         one = known.get(topic.full_name)
-        if one is not None and one.state == "moving":
+        if one is not None and one.state == "moving" and one.target == topic.storage:  # else it never began
             raise PepperbusError(
                 f"{topic.full_name} is still on its way from {one.source} to {one.target}; wait for its end"
             )

@@ -23,7 +23,10 @@ _PATIENCE_S, _LOOK_S = 20.0, 0.02  # for another editor
 @contextmanager
 def editing(file: Path) -> Iterator[None]:
     """One editor at a time in a directory of configuration files. Raises PepperbusError when the file cannot be changed."""
-    fd = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise PepperbusError(f"{file.parent}: {error.strerror or error}") from error
     try:
         _lock(fd, file)
         yield

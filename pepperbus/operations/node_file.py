@@ -41,8 +41,8 @@ def edit(
         made = tried(file, after)
         if check:
             check(made)
-        versions.keep(office, KEPT_AS, file)
-        put_text(file, after, office.config.bus)
+        with versions.keeping(office, KEPT_AS, file):
+            put_text(file, after, office.config.bus)
     done = QueueFile(name, str(file), what)
     try:
         answer = office.ask({"op": "reload"})

@@ -135,6 +135,18 @@ def _value(path: str, key: str, text: str) -> str | list[str]:
     return text
 
 
+def staying(text: str, now: str) -> str:
+    """`text` in which nothing goes by itself (`closed = remove`) that does not go by itself in `now`."""
+    tree = parsed_or_empty(text)
+    goes = {path for path, value in _values(parsed_or_empty(now)) if _is_leaving(path, value)}
+    unset = [path for path, value in _values(tree) if _is_leaving(path, value) and path not in goes]
+    return edited(text, {}, [path.removeprefix("topics/") for path in unset]) if unset else text
+
+
+def _is_leaving(path: str, value: object) -> bool:
+    return value == "remove" and (path == "closed" or (path.startswith("topics/") and path.endswith("/closed")))
+
+
 def is_secret(name: str) -> bool:
     """Whether a header, param or variable of that name holds a login, whose value is shown to nobody."""
     return _SECRET.search(name) is not None

@@ -33,6 +33,7 @@ from pepperbus.operations.queue_text import (
     is_secret,
     parsed,
     parsed_or_empty,
+    staying,
     system_in,
     text_of,
 )
@@ -160,8 +161,8 @@ def remove(office: Office, name: str, *, keep_jobs: bool = False) -> QueueFile:
             del tree["topics"][topic]
             _write(office, queue, file, as_text(tree, text))
         else:
-            versions.keep(office, queue, file)
-            file.unlink()
+            with versions.keeping(office, queue, file):
+                file.unlink()
     return _told(office, QueueFile(name, str(file), "removed"))
 
 
@@ -169,11 +170,13 @@ def remove(office: Office, name: str, *, keep_jobs: bool = False) -> QueueFile:
 def rollback(office: Office, name: str, at_ms: int) -> QueueFile:
     """The queue's file as it was until `at_ms` (see `versions`), also of a queue that was removed since.
 
-    Raises NotFound, and ConfigError when that text would no longer be right.
+    What was to go then (`closed = remove`) stays, unless it is to go now too: it is brought back to be there. Raises
+    NotFound, and ConfigError when that text would no longer be right.
     """
     file = queue_file(name, office.config)
     with editing(file):
-        _write(office, name, file, versions.text_of(office, name, at_ms))
+        now = file.read_text() if file.exists() else ""
+        _write(office, name, file, staying(versions.text_of(office, name, at_ms), now))
     return _told(office, QueueFile(name, str(file), "changed"))
 
 
@@ -202,8 +205,8 @@ def _write(office: Office, name: str, file: Path, text: str) -> None:
     elif removed_ms := versions.newest(office, name):  # jobs and history of a queue that was removed are under its name
         require_standing(office, name, versions.text_of(office, name, removed_ms))
     _note(before, after)
-    versions.keep(office, name, file)
-    put_text(file, text, office.config.bus)
+    with versions.keeping(office, name, file):
+        put_text(file, text, office.config.bus)
 
 
 def require_standing(office: Office, name: str, before: str) -> None:

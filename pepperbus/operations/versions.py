@@ -10,6 +10,8 @@ import hashlib
 import itertools
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -37,25 +39,45 @@ class Version(Result):
     diff: list[str] = msgspec.field(default_factory=list)
 
 
-def keep(office: Office, name: str, file: Path) -> None:
-    """Before a change: remember the text that is about to go."""
+@contextmanager
+def keeping(office: Office, name: str, file: Path) -> Iterator[None]:
+    """Around a change: the text that is about to go is remembered, unless the change fails. Raises OSError."""
     if not file.exists():
+        yield
         return
-    directory = _directory(office, name)
-    office.config.bus.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-    for made in (directory.parent, directory):
-        made.mkdir(mode=0o700, exist_ok=True)
+    directory = _made(office, name)
     who = re.sub(r"[^\w.@-]", "_", office.actor.name)[:64]
     kept = directory / f"{office.clock.now_ms()}-{who}.conf"
-    fd = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w") as out:
-        out.write(file.read_text())
-    if os.geteuid() == 0:  # root changes the file, the daemon reads its versions
-        owner = office.config.bus.data_dir.stat()
-        for made in (directory.parent, directory, kept):
-            os.chown(made, owner.st_uid, owner.st_gid)
+    new = kept.with_suffix(".new")  # half of it, on a full disk, must not look like a version
+    try:
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w") as out:
+            out.write(file.read_text())
+        os.replace(new, kept)
+        _give(office, directory.parent, directory, kept)
+        yield
+    except BaseException:
+        new.unlink(missing_ok=True)
+        kept.unlink(missing_ok=True)
+        raise
     for old in sorted(directory.glob("*.conf"))[:-KEPT]:
         old.unlink(missing_ok=True)
+
+
+def _made(office: Office, name: str) -> Path:
+    directory = _directory(office, name)
+    office.config.bus.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    for one in (directory.parent, directory):
+        one.mkdir(mode=0o700, exist_ok=True)
+    return directory
+
+
+def _give(office: Office, *made: Path) -> None:
+    """Root changes the file, the daemon reads its versions."""
+    if os.geteuid() == 0:
+        owner = office.config.bus.data_dir.stat()
+        for one in made:
+            os.chown(one, owner.st_uid, owner.st_gid)
 
 
 @operation(Right.ADMIN, "name", audited=False)

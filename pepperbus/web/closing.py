@@ -17,37 +17,51 @@ from pepperbus.web.desk import Desk
 _EVERY_S = 1.0
 #: Until every gateway has taken a new configuration.
 _TAKEN_S = 2.0
+#: After a try that failed.
+_FIRST_WAIT_S, _LAST_WAIT_S = 5.0, 600.0
 
 
 class Leaving:
     """What waits to be empty. What a gateway had taken in just before it was closed must be stored by the time it goes."""
 
-    def __init__(self, office: Office, log: Log) -> None:
-        self._office, self._log = office, log
+    def __init__(self, office: Office, log: Log, stuck: dict[str, str]) -> None:
+        """`stuck`: name -> why it could not be removed, for the pages."""
+        self._office, self._log, self._stuck = office, log, stuck
         self._empty: dict[str, float] = {}  # name -> since when it is empty (monotonic s)
-        self._said: dict[str, str] = {}  # name -> why it could not be removed
+        self._again: dict[str, tuple[float, float]] = {}  # name -> when to try again, and how long that wait is
 
     def look(self) -> list[str]:
         """One look; which queues and topics went."""
         wanted = closing.leaving(self._office.config)
         self._empty = {name: since for name, since in self._empty.items() if name in wanted}
-        self._said = {name: why for name, why in self._said.items() if name in wanted}
+        for name in [name for name in self._stuck if name not in wanted]:
+            self._forget(name)
         return [name for name in wanted if self._tried(name)]
 
     def _tried(self, name: str) -> bool:
         """Whatever goes wrong with one must not keep the others."""
+        at, wait = self._again.get(name, (0.0, _FIRST_WAIT_S))
+        if time.monotonic() < at:
+            return False
         try:
-            went = self._is_empty(name) and closing.finish(self._office, name)
+            if not self._is_empty(name):
+                return False
+            self._again[name] = time.monotonic() + wait, min(wait * 3, _LAST_WAIT_S)  # each is in the audit log
+            went = closing.finish(self._office, name)
         except Exception as error:
             text = str(error) if isinstance(error, PepperbusError) else repr(error)
-            if self._said.get(name) != text:
-                self._said[name] = text
+            if self._stuck.get(name) != text:
+                self._stuck[name] = text
                 self._log.warning("closed_not_removed", text, name=name)
             return False
-        self._said.pop(name, None)
+        self._forget(name)
         if went:
             self._log.info("closed_removed", f"{name} was closed and is empty", name=name)
         return went
+
+    def _forget(self, name: str) -> None:
+        self._stuck.pop(name, None)
+        self._again.pop(name, None)
 
     def _is_empty(self, name: str) -> bool:
         """For as long as a push may be under way."""
@@ -66,7 +80,7 @@ def _patience_s(config: Config, name: str) -> float:
 def run(desk: Desk, log: Log) -> None:
     """For ever."""
     office = desk.base.acting(Actor("the bus", Via.CLI, roles=HOST_ROLES))
-    leaving = Leaving(office, log)
+    leaving = Leaving(office, log, desk.stuck)
     while True:
         gevent.sleep(_EVERY_S)
         office.config = desk.base.config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flask import g, has_request_context
@@ -46,6 +46,9 @@ class Desk:
 
     base: SharedOffice
     monitor: Monitor
+    stuck: dict[str, str] = field(
+        default_factory=dict
+    )  # queue or topic that should go once it is empty -> why it cannot
 
     @property
     def office(self) -> SharedOffice:

@@ -283,7 +283,7 @@ def test_a_topic_is_closed_opened_again_and_removed_once(shop: Place, monkeypatc
 
     closing.close(office, "orders/log", remove=True)
     take(shop)
-    looks = leaving.Leaving(office, Log("web", str(shop.directory / "log")))
+    looks = leaving.Leaving(office, Log("web", str(shop.directory / "log")), shop.desk.stuck)
     now = time.monotonic()
     monkeypatch.setattr(leaving.time, "monotonic", lambda: now)
     assert looks.look() == [], "a push may still be under way"
@@ -293,7 +293,7 @@ def test_a_topic_is_closed_opened_again_and_removed_once(shop: Place, monkeypatc
     office.storage("local").remove("orders/log", [one.job_id for one in lying(office)])
     assert looks.look() == []
     now += 20
-    assert (looks.look(), looks._said) == (["orders/log"], {})
+    assert (looks.look(), shop.desk.stuck) == (["orders/log"], {})
     assert (looks.look(), "[[log]]" in file.read_text()) == ([], False)
     take_without_log(shop)
     assert looks.look() == []

@@ -411,7 +411,7 @@ INSIDE = {
     "replays.take": "the same",
     "queues.require_standing": "a check",
     "queues.set_keys": "part of changing a queue or a schedule",
-    "versions.keep": "part of every change of a queue",
+    "versions.keeping": "part of every change of a queue",
     "versions.kept": "part of showing what was changed",
     "node_file.edit": "part of changing storages and rules",
     "versions.newest": "a date, for those who may see the removed",

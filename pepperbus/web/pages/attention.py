@@ -6,7 +6,7 @@ that were forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pepperbus.operations.results import QueueStatus, Status, TopicStatus
@@ -33,14 +33,14 @@ class Matter:
     topic: str = ""
 
 
-def matters(status: Status, monitor: Monitor) -> list[Matter]:
+def matters(status: Status, monitor: Monitor, stuck: Mapping[str, str]) -> list[Matter]:
     """Everything, worst first."""
     found = [*_node(status), *_storages(status)]
     given = {storage.name: storage.durability for storage in status.storages if storage.alive and storage.durability}
     failed = monitor.minute.rates("failed", 60)
     for queue in status.queues:
         found += _durability(queue, given)
-        found += _closed(queue)
+        found += _closed(queue, stuck)
         for topic in queue.topics:
             if topic.ready or topic.dead or topic.name in failed or topic.state in _CLOSED:
                 found += _topic(topic, status, failed.get(topic.name, 0.0), monitor)
@@ -85,7 +85,8 @@ def _durability(queue: QueueStatus, given: dict[str, str]) -> Iterator[Matter]:
             yield Matter("loss", text, "/storage", "", queue.name)
 
 
-def _closed(queue: QueueStatus) -> Iterator[Matter]:
+def _closed(queue: QueueStatus, stuck: Mapping[str, str]) -> Iterator[Matter]:
+    """`stuck`: queue or topic -> why it could not be removed."""
     if queue.closed:
         left = count(sum(topic.ready + topic.delayed + topic.leased + topic.dead for topic in queue.topics))
         facts = {"queue": queue.name, "n": left}
@@ -94,7 +95,7 @@ def _closed(queue: QueueStatus) -> Iterator[Matter]:
             if queue.closed == "remove"
             else _("{queue} is closed: it takes no jobs; left: {n}", **facts)
         )
-        yield Matter("slow", text, f"/queues/{queue.name}/edit", "", queue.name)
+        yield Matter("slow", text, f"/queues/{queue.name}/edit", stuck.get(queue.name, ""), queue.name)
     for topic in queue.topics if not queue.closed else ():
         if topic.closed:
             left = count(topic.ready + topic.delayed + topic.leased + topic.dead)
@@ -104,7 +105,7 @@ def _closed(queue: QueueStatus) -> Iterator[Matter]:
                 if topic.closed == "remove"
                 else _("{topic} is closed: it takes no new jobs; left: {n}, of them dead: {dead}", **facts)
             )
-            yield Matter("slow", text, f"/topics/{topic.name}", "", topic.name)
+            yield Matter("slow", text, f"/topics/{topic.name}", stuck.get(topic.name, ""), topic.name)
 
 
 def _topic(topic: TopicStatus, status: Status, failed: float, monitor: Monitor) -> Iterator[Matter]:

@@ -236,9 +236,10 @@ def _reopen(desk: Desk, name: str) -> Response:
 
 
 def _rollback(desk: Desk, name: str) -> Response:
-    queues.rollback(desk.office, name, request.form.get("at_ms", 0, int))
+    done = queues.rollback(desk.office, name, request.form.get("at_ms", 0, int))
     desk.monitor.forget()
-    return did(_("{name} is as it was before that change", name=name), f"/queues/{name}/edit", go=True)
+    text = said(done.reload) if done.refused else _("{name} is as it was before that change", name=name)
+    return did(text, f"/queues/{name}/edit", good=not done.refused, go=True)
 
 
 def register(pages: Blueprint, desk: Desk) -> None:
