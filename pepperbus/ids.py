@@ -57,11 +57,6 @@ def id_time_ms(job_id: int) -> int:
     return ((job_id & (_TOP - 1)) >> 24) + EPOCH_MS
 
 
-def floor_id(ms: int) -> int:
-    """The smallest id of that millisecond: ids made later compare greater. Used as a rank in time order."""
-    return _TOP | max(ms - EPOCH_MS, 0) << 24
-
-
 def parse_id(text: str) -> int:
     """A job id as people type it. Raises ValueError with the reason."""
     if not text.isascii() or not text.isdigit() or len(text) != 20 or int(text) >= 1 << 64 or int(text) < _TOP:

@@ -77,11 +77,6 @@ def end(store: Store, secret: str) -> None:
     store.run(lambda c: c.execute("DELETE FROM sessions WHERE hash = ?", (_hash(secret),)).fetchall())
 
 
-def end_all(store: Store, account: str) -> None:
-    """Every session of the account."""
-    store.run(lambda c: c.execute("DELETE FROM sessions WHERE account = ?", (account,)).fetchall())
-
-
 def sessions(store: Store, account: Account, idle_s: float, longest_s: float) -> list[Session]:
     """Those of the account that are not over, latest first; without what their forms carry."""
     now = store.clock.now_ms()

@@ -139,9 +139,6 @@ class Store:
         """A new password ends every session of the account."""
         self._change(name, "changed = ?, hash = ?", self.clock.now_ms(), kept, end_sessions=True)
 
-    def set_seen(self, name: str) -> None:
-        self._change(name, "seen = ?", self.clock.now_ms())
-
     def remove(self, name: str) -> None:
         def work(c: apsw.Connection) -> None:
             _existing(c, name)

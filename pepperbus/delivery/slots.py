@@ -26,8 +26,6 @@ WANTED, WINDOW, CLOSED_UNTIL, CLOSED_KIND, TRIES, REGISTERED, OK, BAD, SPAN_STAR
 _WANTED_NS = 100_000_000
 _YIELD_NS = 20_000_000
 _CONTENT_NS = 1_000_000_000
-#: An unused place is kept locked this long: taking it again costs nothing.
-WARM_S = 0.05
 
 
 class Slots:
@@ -111,7 +109,7 @@ class Slots:
         return False
 
     def cool(self) -> None:
-        """Unlock the places that are kept warm; call it when the process has had nothing to send for WARM_S."""
+        """Unlock the places that are kept warm: unused, and locked until now because taking them again costs nothing."""
         while self._warm:
             self._lock(fcntl.F_UNLCK, self._warm.pop())
 

@@ -6,7 +6,6 @@ into the journal database. Losing the tail of a row at a power cut is allowed; b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -57,26 +56,3 @@ class JournalWriter(Protocol):
 
     def close(self) -> None:
         """Write out what is left."""
-
-
-class JournalReader(Protocol):
-    """The operators' end: read only, bounded."""
-
-    def life(self, job_id: int) -> list[Row]:
-        """Every row of one job, oldest first, all topics."""
-
-    def search(
-        self,
-        *,
-        topic: str = "",
-        outcome: str = "",
-        since_ms: int = 0,
-        error: str = "",
-        text: str = "",
-        field: str = "",
-        limit: int = 100,
-    ) -> Sequence[Row]:
-        """Newest first. `error` matches reason/error_code, `text` the kept content, `field` one of `fields`.
-
-        Stops after 2 s of looking.
-        """

@@ -42,7 +42,7 @@ class Found(list[Row]):
 
 
 class Reader:
-    """The operators' end, a `JournalReader`: read only; a database that is not there yet is an empty one."""
+    """The operators' end: read only, bounded; a database that is not there yet is an empty one."""
 
     def __init__(self, database: Path, directory: Path) -> None:
         self._database = database

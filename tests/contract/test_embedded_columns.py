@@ -8,11 +8,11 @@ import pytest
 
 from pepperbus.clock import ManualClock
 from pepperbus.config.model import StorageConfig
-from pepperbus.ids import floor_id
 from pepperbus.storage.contract import Outcome, Push, Settle
 from pepperbus.storage.embedded import EmbeddedStorage
 from pepperbus.storage.embedded_layout import TABLES
 from pepperbus.storage.embedded_work import Work
+from tests.fixtures.ids import floor_id
 
 ME = "n1/w/1"
 TOPICS = (("q/a",), ("q/a", "q/b"), ("q/b", "q/a", "q/c"))

@@ -14,9 +14,9 @@ import pytest
 
 from pepperbus.clock import SystemClock
 from pepperbus.failpoints import STEPS, VARIABLE
-from pepperbus.ids import floor_id
 from tests.fixtures.bus import NODE, Bus, Buses
 from tests.fixtures.http import answering, raw_server
+from tests.fixtures.ids import floor_id
 from tests.fixtures.redis import ALWAYS, Redis, pika_commands, running
 
 GO_ID = floor_id(1_600_000_000_000)

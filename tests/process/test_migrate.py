@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from pepperbus.ids import floor_id
 from tests.fixtures.bus import ROOT, Bus, Buses
 from tests.fixtures.http import answering, raw_server
+from tests.fixtures.ids import floor_id
 from tests.fixtures.redis import Redis
 from tests.process.bus_rig import until
 

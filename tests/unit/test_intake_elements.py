@@ -8,8 +8,8 @@ import json
 import pytest
 
 from pepperbus.config.model import Intake, Queue, Secret
-from pepperbus.ids import floor_id
 from pepperbus.ticker.intake_elements import Element, lists_of, read_failed, read_raw, read_timeout, read_waiting
+from tests.fixtures.ids import floor_id
 
 ID = floor_id(1_600_000_000_000)
 

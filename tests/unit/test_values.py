@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from pepperbus import stats
 from pepperbus.clock import ManualClock
 from pepperbus.counted import Reader
-from pepperbus.ids import EPOCH_MS, IdGenerator, floor_id, id_time_ms, parse_id
+from pepperbus.ids import EPOCH_MS, IdGenerator, id_time_ms, parse_id
 from pepperbus.job import Job, job_json
 from pepperbus.log import Log
 from pepperbus.names import is_name, split_topic
+from tests.fixtures.ids import floor_id
 
 # -- ids ---------------------------------------------------------------------------------------------------------------
 

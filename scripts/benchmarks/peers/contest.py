@@ -262,15 +262,5 @@ def text(scores: list[Score], skipped: list[str]) -> str:
     return "\n".join([*lines, *[f"skipped: {one}" for one in skipped]])
 
 
-def markdown(scores: list[Score], skipped: list[str]) -> str:
-    lines = ["| | workers | enqueue/s, one producer | done/s | CPU µs a job | memory MB |", "|" + " --- |" * 6]
-    lines += [
-        f"| {score.name} | {score.workers} | {number(score.enqueue)} | {number(score.done)} | {number(score.cpu_us)}"
-        f" | {number(score.memory_mb)} |"
-        for score in scores
-    ]
-    return "\n".join([*lines, *[f"\nNot run: {one}" for one in skipped]])
-
-
 def as_dicts(scores: list[Score]) -> list[dict[str, object]]:
     return [asdict(score) for score in scores]
