@@ -18,6 +18,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from pepperbus.accounts.model import EVERYWHERE, Account, Actor, Right, Session
 from pepperbus.accounts.patience import Patience
+from pepperbus.config.model import Web
 from pepperbus.errors import Forbidden, PepperbusError, TooManyTries
 from pepperbus.log import Log
 from pepperbus.operations import logins
@@ -133,6 +134,12 @@ def local_path(wanted: str) -> str:
     )
 
 
+def _own_address(web: Web) -> str:
+    """What a browser on this machine opens; "" when the sidecar listens on unix sockets only."""
+    hosts = [address for address in web.listen if not address.startswith("unix:")]
+    return f"{'https' if web.cert else 'http'}://{hosts[0]}" if hosts else ""
+
+
 # -- the forms -----------------------------------------------------------------------------------------------------
 
 
@@ -150,7 +157,8 @@ class _Door:
             self._code = secrets.token_urlsafe(9)
             log.warning(
                 "web_setup",
-                "no account yet: open /setup on this machine, or from elsewhere with the code",
+                f"no account yet: open {_own_address(desk.base.config.web)}/setup on this machine, "
+                "or /setup from elsewhere with the code",
                 code=self._code,
             )
 

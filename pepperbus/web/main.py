@@ -76,6 +76,7 @@ def main(child: Child) -> None:
     for server in servers:
         server.start()
     child.start()
+    child.log.info("web_serving", listeners=" ".join(child.listeners))
     gevent.get_hub().threadpool.spawn(frame.pack)
     chores: list[Any] = [
         gevent.spawn(desk.monitor.run),

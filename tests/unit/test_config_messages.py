@@ -29,7 +29,7 @@ script = /app/job.php
 """
 UNKNOWN_TOPIC_KEYS = (
     "run, pool, script, url, body, contract, ping, host, sign, concurrency, timeout, attempts, backoff, max_age, "
-    "zombie_grace, chunk, max_length, password, tags, storage, paused, consumer, dead_on, command, feed, "
+    "zombie_grace, chunk, max_length, password, tags, storage, paused, closed, consumer, dead_on, command, feed, "
     "children, max_task, max_memory, entry, directory, user, rate, quiet, canary, unique, order_by, halt, pop, lease"
 )
 

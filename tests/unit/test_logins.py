@@ -85,6 +85,7 @@ def test_through_a_proxy_the_first_page_wants_the_code_from_the_log(place: Place
     assert place.office.accounts.is_empty()
     found = re.search(r"action=web_setup code=(\S+)", (place.directory / "log").read_text())
     assert found
+    assert "no account yet: open http://127.0.0.1:19840/setup on this machine" in (place.directory / "log").read_text()
     answer = fresh.post("/setup", data={**form, "code": found[1]}, headers=OURS | FORWARDED)
     assert answer.status_code == 303
 
