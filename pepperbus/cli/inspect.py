@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -13,12 +13,13 @@ from pepperbus.cli import completion, words
 from pepperbus.cli.session import act_as_daemon, epoch_ms, office, show, wants_json
 from pepperbus.errors import NotReachable, UsageError
 from pepperbus.job import State
+from pepperbus.journal.failures import uncounted
 from pepperbus.operations import alarms
 from pepperbus.operations import jobs as listing
 from pepperbus.operations import life as lives
 from pepperbus.operations import tail as tails
 from pepperbus.operations.office import Office
-from pepperbus.operations.results import Event, JobPage, Status, to_json
+from pepperbus.operations.results import Event, JobPage, Status, TopicStatus, to_json
 from pepperbus.operations.status import StatusReader
 
 
@@ -49,10 +50,11 @@ def status(ctx: click.Context, seconds: float) -> int:
 def _status(status: Status) -> None:
     for problem in status.problems:
         click.echo(click.style("! ", fg="red") + words.printable(problem))
+    closed = {topic.name: queue.closed or topic.closed for queue in status.queues for topic in queue.topics}
     head = ("topic", "state", "ready", "delayed", "leased", "dead", "in/s", "out/s", "wait p50/p99", "run p50/p99")
     rows = [
         (
-            t.name, "no answer" if t.error else t.state, t.ready, t.delayed, t.leased, t.dead, f"{t.in_rate:.1f}",
+            t.name, _state(t, closed), t.ready, t.delayed, t.leased, t.dead, f"{t.in_rate:.1f}",
             f"{t.out_rate:.1f}", words.pair(t.wait), words.pair(t.run_time),
         )
         for t in [*(topic for queue in status.queues for topic in queue.topics), *status.detached]
@@ -95,6 +97,12 @@ def _status(status: Status) -> None:
             (n.name, "yes" if n.alive else "NO", words.span(n.silent_s), ", ".join(n.storages)) for n in status.nodes
         ]
         words.table(("other node", "alive", "last sign", "storages"), nodes)
+
+
+def _state(topic: TopicStatus, closed: Mapping[str, str]) -> str:
+    """In a word, and whether it gets no new jobs any more."""
+    told = {"yes": ", closed", "remove": ", closing"}
+    return ("no answer" if topic.error else topic.state) + told.get(closed.get(topic.name, ""), "")
 
 
 def _commands(status: Status) -> None:
@@ -149,6 +157,8 @@ def jobs(ctx: click.Context, topic: str, state: str, error: str, since: str, num
     with office(ctx) as opened:
         act_as_daemon(opened.config.bus)
         since_ms = epoch_ms(since, opened.clock.now_ms()) if since else 0
+        if "/" not in topic:
+            opened.topic(topic)  # says which topics there are; a detached one has its slash
         page = listing.jobs(opened, listing.select(topic, (), state, error, since_ms), cursor, number)
     show(ctx, page, _jobs)
 
@@ -160,7 +170,7 @@ def _jobs(page: JobPage) -> None:
             words.when(j.accepted_ms),
             j.attempts,
             words.when(j.dead_ms or j.due_ms),
-            words.short(j.reason, 60),
+            words.short(uncounted(j.reason), 90),
             words.short(j.content, 40),
         )
         for j in page.jobs

@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from pepperbus.config.source import Document
 from pepperbus.errors import ConfigError, NotFound, PepperbusError, UsageError
 from pepperbus.moving import crontab, go, supervisor
 from pepperbus.moving.draft import Draft, text
-from pepperbus.operations.editing import put_text
+from pepperbus.operations.editing import editing, put_text
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Result
 from pepperbus.operations.rights import operation
@@ -88,7 +89,7 @@ def bring(
         made.names += [] if there else [name]
     config = _tried(config, made)
     if not dry_run:
-        _write(config, after if added else "", made)
+        _write(config, before, after if added else "", made)
     return made
 
 
@@ -177,11 +178,24 @@ def _tried(config: Config, made: Imported) -> Config:
     return config
 
 
-def _write(config: Config, after: str, made: Imported) -> None:
-    """The node's file first: queues' files that name a pool it does not have would keep the bus from starting."""
-    if after:
-        put_text(config.file, after, config.bus)
-    for one in made.files:
-        if one.what == "new":
-            put_text(Path(one.file), one.text, config.bus)
+def _write(config: Config, before: str, after: str, made: Imported) -> None:
+    """All or nothing, and only over what was looked at. The node's file first: queues' files that name a pool it does not
+    have would keep the bus from starting.
+    """
+    new = {Path(one.file): one.text for one in made.files if one.what == "new"}
+    with ExitStack() as locks:
+        for place in {file.parent.resolve(): file for file in (config.file, *new)}.values():  # each directory once
+            locks.enter_context(editing(place))
+        if config.file.read_text() != before or any(file.exists() for file in new):
+            raise PepperbusError(
+                f"{config.file.parent}: somebody changed the files meanwhile; nothing is written, try again"
+            )
+        undo = locks.enter_context(ExitStack())
+        if after:
+            undo.callback(put_text, config.file, before, config.bus)
+            put_text(config.file, after, config.bus)
+        for file, text in new.items():
+            undo.callback(file.unlink, missing_ok=True)
+            put_text(file, text, config.bus)
+        undo.pop_all()
     made.written = True

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pepperbus.accounts.model import HOST_ROLES, Actor, Via
+from pepperbus.cli.inspect import _status
 from pepperbus.config.joboptions import unique
 from pepperbus.config.load import load_queue_text
 from pepperbus.config.model import Config, Intake, Queue, Secret
@@ -20,6 +21,7 @@ from pepperbus.job import State
 from pepperbus.log import Log
 from pepperbus.master.changes import compare
 from pepperbus.operations import closing, queues
+from pepperbus.operations.status import StatusReader
 from pepperbus.schedule import state as record
 from pepperbus.storage import drains
 from pepperbus.storage.contract import Push
@@ -382,3 +384,11 @@ def test_the_api_drains_a_topic_and_says_so(shop: Place) -> None:
     shop.desk.monitor.forget()
     assert shop.get("/api/v1/topics/orders/log").get_json()["closed"] == "remove"
     assert shop.get("/api/v1/topics/orders/mail").get_json()["closed"] == ""
+
+
+def test_the_command_line_shows_it(shop: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    closing.close(shop.office, "orders/log", remove=True)
+    take(shop)
+    _status(StatusReader(shop.office).read())
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("orders/")}
+    assert ("idle, closing" in lines["orders/log"], "closing" in lines["orders/mail"]) == (True, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -242,6 +243,27 @@ def test_several_storages_need_a_word(office: Office, tmp_path: Path) -> None:
         imports.bring(office, "crontab", files(tmp_path, crontab=CRONTAB))
     imports.bring(office, "crontab", files(tmp_path, crontab=CRONTAB), storage="two")
     assert load(config).queues["backup"].topics["run"].storage == "two"
+
+
+def test_all_is_written_or_nothing(office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fills after the first file; somebody who makes one of the queues at the same moment."""
+    paths = files(tmp_path, all__json=GO)
+    made = imports.bring(office, "go", paths, dry_run=True)
+    before = office.config.file.read_text()
+    last = Path(made.files[-1].file)
+    blocks = last.with_name(f".{last.name}.new")
+    blocks.mkdir()
+    with pytest.raises(PepperbusError, match=re.escape(blocks.name)):
+        imports.bring(office, "go", paths)
+    assert (office.config.file.read_text(), list(last.parent.glob("*.conf"))) == (before, [])
+    blocks.rmdir()
+
+    tried = imports._tried
+    monkeypatch.setattr(imports, "_tried", lambda *words: (tried(*words), last.write_text("of somebody else"))[0])
+    with pytest.raises(PepperbusError, match="somebody changed the files meanwhile; nothing is written"):
+        imports.bring(office, "go", paths)
+    assert (office.config.file.read_text(), list(last.parent.glob("*.conf"))) == (before, [last])
+    assert last.read_text() == "of somebody else"
 
 
 def test_what_would_not_load_is_not_written(office: Office, tmp_path: Path) -> None:
