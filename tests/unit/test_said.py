@@ -27,6 +27,7 @@ ELSEWHERE = (
     *("accounts/audit.py", "accounts/directory.py", "accounts/model.py", "accounts/passwords.py"),
     *("accounts/sessions.py", "accounts/store.py", "alarms/store.py", "replay/store.py", "replay/tables.py"),
     *("names.py", "ids.py", "web/pages/schedule_edit.py", "web/oidc.py", "web/replays.py", "web/errands.py"),
+    *("web/live.py", "web/logins.py"),
     *("master/control.py", "master/listeners.py", "nodes/errands.py", "storage/__init__.py", "storage/embedded.py"),
     *("storage/embedded_compact.py", "storage/embedded_engine.py", "storage/embedded_file.py"),
     *("storage/redis_facts.py", "storage/redis_push.py", "storage/redis_url.py", "storage/redis_wire.py"),
@@ -40,7 +41,9 @@ SOURCES = (
     *(ROOT / one for one in ELSEWHERE),
 )
 #: Sentences that are returned, yielded or gathered: how the node is, what a storage says of itself, who must not be reached.
-TOLD = (ROOT / "config" / "reach.py", ROOT / "operations" / "status.py", ROOT / "storage" / "redis_facts.py")
+TOLD = tuple(
+    ROOT / one for one in ("config/reach.py", "operations/status.py", "storage/redis_facts.py", "web/guard.py")
+)
 #: Where reasons are given: `reason=` and `detail=`, what those names become, and what a transport fails with.
 REASONS = (
     *("verdict.py", "paced.py", "fastcgi_exchange.py", "fastcgi_pool.py", "fpm_status.py", "http.py"),
@@ -81,6 +84,10 @@ def _sentence(node: ast.expr) -> str:
     return "".join(parts)
 
 
+def _called(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+
+
 def raised(file: Path) -> Iterator[str]:
     """What it raises, or notes as a mistake, itself or by a name that its function gave it."""
     tree = ast.parse(file.read_text())
@@ -92,7 +99,7 @@ def raised(file: Path) -> Iterator[str]:
         given: list[ast.expr] = []
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             given = node.exc.args
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "mistake":
+        elif isinstance(node, ast.Call) and _called(node) in ("mistake", "abort"):
             given = node.args[1:]
         for one in (
             meant for arg in given for meant in (named.get(arg.id, []) if isinstance(arg, ast.Name) else [arg])
@@ -109,8 +116,9 @@ def given(file: Path) -> Iterator[str]:
         elif isinstance(node, ast.keyword):
             found = [node.value] if node.arg in ("reason", "detail") else []
         elif isinstance(node, ast.Call):
-            called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-            found = node.args if called in ("Failed", "dismiss", "one_line", "_refused", "_lost", "_answer") else []
+            found = (
+                node.args if _called(node) in ("Failed", "dismiss", "one_line", "_refused", "_lost", "_answer") else []
+            )
         for one in found:
             for part in one.values if isinstance(one, ast.BoolOp) else [one]:
                 if " " in (text := _sentence(part).removeprefix("{1}: ")):

@@ -90,7 +90,7 @@ def http_error(failure: HTTPException) -> Response:
         text = _("Perhaps the queue or the job is gone, or the address is not quite right.")
         return error_page(status, _("There is no such page"), text)
     title = _("This is too large") if status == 413 else _("This did not work")
-    return error_page(status, title, failure.description or "")
+    return error_page(status, title, said(failure.description or ""))
 
 
 def register(pages: Blueprint) -> None:
