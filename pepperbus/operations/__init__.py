@@ -6,8 +6,8 @@ or raises one of `pepperbus.errors`.
 
     status.py     StatusReader(office).read(): queues, rates, percentiles, processes, storages, what is wrong
     queues.py     show, listing, add, change, remove: the files of queues.d
-    closing.py    close, reopen, finish: a queue that takes no jobs any more
-    queue_files.py  those files as wholes: export, trial, removed; queue_text.py their text
+    closing.py    close, reopen, finish: a queue or a topic that takes no new jobs any more
+    queue_files.py  those files as wholes: export, trial, removed; queue_text.py their text; editing.py writes them
     imports.py    bring: queues' files from the Go system, supervisord, crontabs (moving/ reads them); exports.py the way back
     drafts.py     draft: a change tried without being made; versions.py what the files were before
     history.py    course: what a topic did over time

@@ -65,7 +65,9 @@ def _build(desk: Desk) -> dict[str, Any]:
     wanted = request.args.get("system")
     shown = [one for one in systems(status, monitor) if wanted is None or one.name == wanted]
     mine = {queue.name for queue in status.queues if queue.system == wanted}
-    all_matters = [m for m in matters(status, monitor, desk.stuck) if wanted is None or m.topic.partition("/")[0] in mine]
+    all_matters = [
+        m for m in matters(status, monitor, desk.stuck) if wanted is None or m.topic.partition("/")[0] in mine
+    ]
     return {
         "status": status,
         "systems": shown,
