@@ -21,6 +21,8 @@ from pepperbus.storage.memory import MemoryStorage
 from pepperbus.web import frame
 from tests.unit.test_web import Place, log_in, place  # noqa: F401
 
+HTMX = {"HX-Request": "true", "Accept": "text/html", "Origin": "http://localhost"}
+
 PATHS = (
     *(
         "/",
@@ -231,3 +233,25 @@ def test_a_rate_that_is_none_replays_nothing(place: Place) -> None:  # noqa: F81
     answer = place.client.post("/topics/orders/mail/replay", headers=headers, data={"state": "dead", "rate": "50/s"})
     assert answer.status_code == 303, answer.get_data(as_text=True)
     assert replays.listing(office)[0].rate == 50.0
+
+
+def test_how_many_run_and_how_many_start_is_changed_on_the_topics_page(place: Place) -> None:  # noqa: F811
+    def change(**form: str) -> tuple[int, str]:
+        answer = place.client.post("/topics/orders/mail/concurrency", data=form, headers=HTMX)
+        place.office.take(load(place.directory / "node.conf", {}))
+        return answer.status_code, (place.directory / "queues.d" / "orders.conf").read_text()
+
+    assert 'name="rate" value=""' in place.text("/topics/orders/mail")
+    status, text = change(concurrency="3", rate=" 50/s ")
+    assert status < 300
+    assert "concurrency = 3" in text
+    assert "rate = 50/s" in text
+    assert 'name="rate" value="50/s"' in place.text("/topics/orders/mail")
+    assert "rate = 50/s" in change(concurrency="4")[1], "a form without it leaves it"
+    status, text = change(concurrency="5", rate="fast")
+    assert status == 409
+    assert "rate = 50/s" in text
+    status, text = change(concurrency="5", rate="")
+    assert "concurrency = 5" in text
+    assert "rate" not in text
+    assert change(concurrency="5", rate="")[0] < 300

@@ -173,6 +173,23 @@ def told(mark: deploys.DeployMark) -> str:
             return _("the bus started: {version}", version=mark.text)
 
 
+def _limit(desk: Desk, queue: str, topic: str) -> Response:
+    """How many attempts at once and, where the form says, how many may start; an empty rate is none."""
+    name, wanted, rate = f"{queue}/{topic}", request.form.get("concurrency", ""), request.form.get("rate")
+    key = "children" if desk.office.topic(name).run == "command" else "concurrency"
+    settings = {f"{topic}/{key}": wanted} | ({f"{topic}/rate": rate.strip()} if rate and rate.strip() else {})
+    unset = [f"{topic}/rate"] if rate is not None and not rate.strip() and desk.office.topic(name).rate else []
+    done = queues.change(desk.office, queue, settings, unset)
+    facts = {"name": name, "n": wanted, "why": said(done.reload), "rate": (rate or "").strip()}
+    if done.refused:
+        text = _("{name}: not in force: {why}", **facts)
+    elif facts["rate"]:
+        text = _("{name} may run {n} attempts at once and start {rate}", **facts)
+    else:
+        text = _("{name} may run {n} attempts at once", **facts)
+    return did(text, f"/topics/{name}", good=not done.refused)
+
+
 def register(pages: Blueprint, desk: Desk) -> None:
     courses = Courses(desk)
 
@@ -209,16 +226,7 @@ def register(pages: Blueprint, desk: Desk) -> None:
 
     @pages.post("/topics/<queue>/<topic>/concurrency")
     def topic_concurrency(queue: str, topic: str) -> Response:
-        wanted = request.form.get("concurrency", "")
-        key = "children" if desk.office.topic(f"{queue}/{topic}").run == "command" else "concurrency"
-        done = queues.change(desk.office, queue, {f"{topic}/{key}": wanted})
-        facts = {"name": f"{queue}/{topic}", "n": wanted, "why": said(done.reload)}
-        text = (
-            _("{name} may run {n} attempts at once", **facts)
-            if not done.refused
-            else _("{name}: not in force: {why}", **facts)
-        )
-        return did(text, f"/topics/{queue}/{topic}", good=not done.refused)
+        return _limit(desk, queue, topic)
 
     @pages.post("/topics/<queue>/<topic>/ping")
     def topic_ping(queue: str, topic: str) -> Response:
