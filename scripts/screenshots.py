@@ -105,15 +105,17 @@ class Camera:
         page.wait_for_url(f"{base}/")
         self.state = page.context.storage_state()
 
-    def page(self, path: str, height: int = HEIGHT, theme: str = "light", language: str = "en") -> Any:
-        context = self.browser.new_context(viewport={"width": WIDTH, "height": height}, storage_state=self.state)
+    def page(
+        self, path: str, height: int = HEIGHT, theme: str = "light", language: str = "en", width: int = WIDTH
+    ) -> Any:
+        context = self.browser.new_context(viewport={"width": width, "height": height}, storage_state=self.state)
         for name, value in (("theme", theme), ("language", language)):
             context.add_cookies([{"name": f"pepperbus_{name}", "value": value, "url": self.base}])
         page = context.new_page()
         page.goto(self.base + path)
         return page
 
-    def take(self, name: str, path: str, height: int = HEIGHT, **look: str) -> None:
+    def take(self, name: str, path: str, height: int = HEIGHT, **look: Any) -> None:
         page = self.page(path, height, **look)
         page.wait_for_timeout(2500)  # a turn of the live stream, the charts
         (SHOWN / f"{name}.png").write_bytes(small_png(self.blank, page.screenshot()))
@@ -209,6 +211,7 @@ def shoot(camera: Camera, port: int, only: set[str]) -> None:
         camera.take("overview", "/")
         camera.take("overview-dark", "/", theme="dark")
         camera.take("overview-zh", "/", language="zh")
+        camera.take("phone", "/queues", 844, theme="dark", language="zh", width=390)
     finally:
         ended.set()
         pusher.join()
