@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from pepperbus import __version__
 from pepperbus.config.model import Topic
 from pepperbus.delivery.contract import Request
+from pepperbus.delivery.form import FORM_TYPE, RAW_TYPE
 from pepperbus.errors import ConfigError
 from pepperbus.job import is_traceparent
 from pepperbus.wire import fastcgi
@@ -19,8 +20,6 @@ from pepperbus.wire import fastcgi
 #: child that saw them, so a pool that serves others must never get them.
 PINS = "display_errors=0\nlog_errors=1\nhtml_errors=0\noutput_buffering=65536"
 
-_FORM = "application/x-www-form-urlencoded"
-_RAW = "application/octet-stream"
 _OURS = ("REQUEST_METHOD", "CONTENT_LENGTH", "CONTENT_TYPE", "SCRIPT_FILENAME", "PHP_VALUE", "PHP_ADMIN_VALUE")
 _OF_AN_ATTEMPT = ("TRACE_ID", "DEADLINE", "LENGTH", "SHA256", "JOB_ID", "ATTEMPT")
 _TWINS = ("PEPPERBUS_", "HTTP_X_PEPPERBUS_")
@@ -101,7 +100,7 @@ def _constants(topic: Topic, dedicated: bool, raw: bool) -> dict[str, str]:
     constants = {
         "SCRIPT_FILENAME": topic.script,
         "REQUEST_METHOD": "POST",
-        "CONTENT_TYPE": _RAW if raw else _FORM,
+        "CONTENT_TYPE": RAW_TYPE if raw else FORM_TYPE,
         "SCRIPT_NAME": name,
         "REQUEST_URI": name,
         "DOCUMENT_ROOT": str(script.parent),

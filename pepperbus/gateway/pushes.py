@@ -69,12 +69,12 @@ def _due_ms(word: bytes, now_ms: int) -> int | str:
 
 
 def _push(
-    session: Session, args: resp.Command, values: list[bytes], times: list[int] | tuple[()], front: bool
+    session: Session, args: resp.Command, values: list[bytes], times: list[int] | tuple[()], rpush: bool
 ) -> Answer:
-    bus = session.front
+    routes = session.front.routes
     if len(args) < 2:
         return _refused(session, args, "ERR", "Invalid Args")
-    target = bus.routes.target(args[1])
+    target = routes.target(args[1])
     route = target.route
     if route is None or route is not session.granted or target.old_error:
         refusal = _check(session, args, target)
@@ -85,7 +85,7 @@ def _push(
         return _refused(session, args, "ERR", "empty jobs", target)
     if trouble := route.trouble:
         return _unavailable(session, target, trouble)
-    ahead = front and route.queue.rpush == "front"
+    ahead = rpush and route.queue.rpush == "front"
     if (
         len(values) == 1
         and not (times or ahead)
@@ -93,7 +93,7 @@ def _push(
         and route.simple
         and not session.traceparent
     ):
-        return bus.routes.express(args[0], args[1], target).bring(session, values, len(values[0]))
+        return routes.express(args[0], args[1], target).bring(session, values, len(values[0]))
     return _push_any(session, target, route, values, times, ahead)
 
 

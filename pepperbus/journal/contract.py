@@ -16,7 +16,8 @@ class Row(msgspec.Struct, array_like=True, omit_defaults=False):
 
     `event`: `attempt` (a delivery; `outcome` done, retry, dead, back), `popped`, `released` (its worker died),
     `replayed`, `removed`. `body` and `stderr` are capped by the writer; `content` is its first `[journal] content`
-    bytes. `fields`: `path=value`, what the queue's `index` found in the whole content.
+    bytes. `fields`: `path=value`, what the queue's `index` found in the whole content. `process`: who did it, by its name
+    (`gateway.0`, a person), with the node before it, or as an owner (`names.owner_name`).
     """
 
     event: str
