@@ -1,7 +1,7 @@
 """The job: what is stored of it, and the JSON its consumer gets.
 
-Words for its bytes on their way: the *value* of a command is the job's *content*; content with id, trace, client and time is the
-stored form, which storages call its *body*; what a consumer is sent is made of the content again (`delivery.form`).
+Words for its bytes on their way: the *value* of a command is the job's *content*; content with id, trace, client and time is
+its stored form, which storages call its *body*; what a consumer is sent is made of the content again (`delivery.form`).
 
 Floor 0. Storages see only `Job.encode()`'s bytes; how often a job was tried is the storage's own record,
 because it changes while the bytes never do ("a body is never written over another").
