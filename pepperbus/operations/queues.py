@@ -167,14 +167,17 @@ def remove(office: Office, name: str, *, keep_jobs: bool = False) -> QueueFile:
 
 
 @operation(Right.ADMIN, "name", details=("at_ms",), tells=("what", "reload"))
-def rollback(office: Office, name: str, at_ms: int) -> QueueFile:
+def rollback(office: Office, name: str, at_ms: int, seen: int = 0) -> QueueFile:
     """The queue's file as it was until `at_ms` (see `versions`), also of a queue that was removed since.
 
-    What was to go then (`closed = remove`) stays, unless it is to go now too: it is brought back to be there. Raises
-    NotFound, and ConfigError when that text would no longer be right.
+    What was to go then (`closed = remove`) stays, unless it is to go now too: it is brought back to be there. `seen`: the
+    latest change that whoever asks has seen. Raises NotFound, ConfigError when that text would no longer be right, and
+    PepperbusError when there was a later change.
     """
     file = queue_file(name, office.config)
     with editing(file):
+        if seen and versions.newest(office, name) != seen:
+            raise PepperbusError(f"{name} was changed since this list was opened: look at it again")
         now = file.read_text() if file.exists() else ""
         _write(office, name, file, staying(versions.text_of(office, name, at_ms), now))
     return _told(office, QueueFile(name, str(file), "changed"))

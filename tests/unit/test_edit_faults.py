@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pepperbus.accounts.model import HOST_ROLES, Actor, Via
+from pepperbus.clock import ManualClock
 from pepperbus.errors import PepperbusError
 from pepperbus.log import Log
 from pepperbus.operations import closing, drain, queues, versions
@@ -108,6 +109,22 @@ def test_what_is_brought_back_does_not_go_again_by_itself(shop: Place) -> None:
     queues.remove(office, "orders")
     queues.rollback(office, "orders", versions.newest(office, "orders"))
     assert "closed" not in file_of(shop).read_text()
+
+
+def test_a_change_that_nobody_saw_is_not_taken_back_along(shop: Place) -> None:
+    """The list of changes lay open while somebody else saved: going back would undo his as well."""
+    office = shop.office
+    queues.change(office, "orders", {"mail/attempts": "3"})
+    seen = versions.newest(office, "orders")
+    shop.office.clock = ManualClock(seen + 1000)
+    queues.change(office, "orders", {"mail/timeout": "30s"})
+    with pytest.raises(PepperbusError, match="orders was changed since this list was opened: look at it again"):
+        queues.rollback(office, "orders", seen, seen=seen)
+    assert "timeout = 30s" in file_of(shop).read_text()
+    text = shop.text("/queues/orders/edit")
+    assert f'name="seen" value="{versions.newest(office, "orders")}"' in text
+    queues.rollback(office, "orders", seen, seen=versions.newest(office, "orders"))
+    assert "timeout" not in file_of(shop).read_text()
 
 
 def test_what_cannot_be_removed_is_not_tried_each_second(shop: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,7 +236,8 @@ def _reopen(desk: Desk, name: str) -> Response:
 
 
 def _rollback(desk: Desk, name: str) -> Response:
-    done = queues.rollback(desk.office, name, request.form.get("at_ms", 0, int))
+    at_ms, seen = (request.form.get(key, 0, int) for key in ("at_ms", "seen"))
+    done = queues.rollback(desk.office, name, at_ms, seen)
     desk.monitor.forget()
     text = said(done.reload) if done.refused else _("{name} is as it was before that change", name=name)
     return did(text, f"/queues/{name}/edit", good=not done.refused, go=True)
