@@ -12,6 +12,7 @@ Pika killed in the middle of a transaction leaves is never a lost job; at worst 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 
 from pepperbus import names
 from pepperbus.clock import Clock, SystemClock
@@ -30,6 +31,14 @@ from pepperbus.storage.redis_push import Pushes
 from pepperbus.storage.redis_settle import Settlements
 from pepperbus.storage.redis_url import parse_url
 from pepperbus.storage.redis_watch import Watch
+from pepperbus.storage.redis_wire import Connection
+
+#: New at each start of a machine, and so never the same on two.
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+#: Under a node's name: that it ended on purpose; and what says nothing of its machine.
+_LEFT = b"0"
+_NO_MACHINE = (_LEFT, b"1")
+_ALIVE_MS = 15_000  # a living node beats every 5 s
 
 
 class RedisStorage:
@@ -45,6 +54,7 @@ class RedisStorage:
         self._claims = Claims(self._link)
         self._settlements = Settlements(self._link, self._claims)
         self._facts: Facts | None = None
+        self._machine = _BOOT_ID.read_bytes().strip()
         self._claimed: Command | None = None  # how this node's shard was claimed
         self._going: dict[str, set[int]] = {}  # topic -> jobs that were being removed at the last upkeep
         self._watch: Watch | None = None
@@ -137,7 +147,7 @@ class RedisStorage:
 
     def heartbeat(self, node: str) -> None:
         """And claim the shard again, should somebody have emptied this Redis: its ids are still this node's."""
-        sign: Command = (b"SET", names.redis_node(node), b"1", b"PX", NODE_PX)
+        sign: Command = (b"SET", names.redis_node(node), self._machine, b"PX", NODE_PX)
         self._link.tell(sign, *([self._claimed] if self._claimed else []))
 
     def lost_nodes(self, older_ms: int) -> list[str]:
@@ -149,23 +159,46 @@ class RedisStorage:
         return [node for node, ms in zip(nodes, left, strict=True) if ms < 0 or NODE_PX - ms > older_ms]
 
     def leave(self, node: str) -> None:
-        self._link.tell((b"SET", names.redis_node(node), b"0", b"PX", NODE_PX))
+        self._link.tell((b"SET", names.redis_node(node), _LEFT, b"PX", NODE_PX))
 
     def nodes(self) -> dict[str, int]:
-        """Whoever claimed a shard; what stands under a node's name is 1, or 0 when it left."""
+        """Whoever claimed a shard; what stands under a node's name is its machine, or that it left."""
         known = sorted({node.decode(errors="replace") for node in self._link.ask((b"HVALS", names.REDIS_SHARDS))[0]})
         if not known:
             return {}
         keys = [names.redis_node(node) for node in known]
         found = self._link.ask(*[(word, key) for key in keys for word in (b"GET", b"PTTL")])
         signs = zip(known, found[::2], found[1::2], strict=True)
-        return {node: NODE_PX - left for node, said, left in signs if said == b"1" and left > 0}
+        return {node: NODE_PX - left for node, said, left in signs if said not in (None, _LEFT) and left > 0}
 
     def claim_shard(self, shard: int, node: str) -> None:
-        _, holder = self._link.tell((b"HSETNX", names.REDIS_SHARDS, shard, node), (b"HGET", names.REDIS_SHARDS, shard))
-        if holder.decode() != node:
+        """Two machines of one name (clones of one) would make the same ids and release each other's leases: the later one
+        is refused while the other is heard of.
+        """
+        key = names.redis_node(node)
+
+        def act(connection: Connection) -> bytes:
+            _, holder, said, left = connection.ask(
+                (b"WATCH", names.REDIS_SHARDS, key), (b"HGET", names.REDIS_SHARDS, shard), (b"GET", key), (b"PTTL", key)
+            )
+            silent_ms = NODE_PX - left
+            if said not in (None, *_NO_MACHINE, self._machine) and 0 <= silent_ms < _ALIVE_MS:
+                connection.ask((b"UNWATCH",))
+                raise StorageRefused(
+                    f"storage {self.name}: a node {node} runs on another machine, heard of {silent_ms / 1000:.0f} s ago; "
+                    "give this one a `node` and a `shard` of its own"
+                )
+            if (holder or node.encode()) == node.encode():
+                sign: Command = (b"SET", key, self._machine, b"PX", NODE_PX)
+                connection.together([(b"HSET", names.REDIS_SHARDS, shard, node), sign])
+                return node.encode()
+            connection.ask((b"UNWATCH",))
+            return holder
+
+        holder = self._link.guarded(act).decode(errors="replace")
+        if holder != node:
             raise StorageRefused(
-                f"storage {self.name}: shard {shard} belongs to node {holder.decode()}; give node {node} another `shard`"
+                f"storage {self.name}: shard {shard} belongs to node {holder}; give node {node} another `shard`"
             )
         self._claimed = (b"HSETNX", names.REDIS_SHARDS, shard, node)
 

@@ -110,6 +110,8 @@ class Worker:
         while not self._leaving.is_set():
             try:
                 storage.open()
+                bus = self.child.config.bus
+                storage.claim_shard(bus.shard, bus.node)  # another machine's leases, under our name, are not ours
                 self._take_back_own(storage)
                 break
             except Exception as error:  # refused, away, or a bug of an engine: all may be better next time

@@ -14,7 +14,8 @@ import gevent
 import pytest
 
 from pepperbus.clock import SystemClock
-from pepperbus.config.model import Secret, StorageConfig
+from pepperbus.config.model import StorageConfig
+from pepperbus.config.secret import Secret
 from pepperbus.errors import StorageError, StorageRefused, StorageUnavailable, StorageUnknown
 from pepperbus.ids import IdGenerator
 from pepperbus.job import State
@@ -567,4 +568,24 @@ def test_an_emptied_redis_is_told_again_whose_the_shard_is(redis_server: Redis) 
         with pytest.raises(StorageRefused, match="shard 5 belongs to node n1"):
             one.claim_shard(5, "n2")
         one.heartbeat("n1")
+        assert set(one.nodes()) == {"n1"}
+
+
+def test_a_clone_of_a_machine_is_refused_while_the_other_lives(redis_server: Redis) -> None:
+    """The same host name and the same shard, the default one: both would make the same ids."""
+    redis_server.ask("FLUSHALL")
+    with storage(redis_server.url) as one, storage(redis_server.url) as again, storage(redis_server.url) as clone:
+        clone._machine = b"another"
+        one.claim_shard(2, "n1")
+        for _ in range(2):
+            with pytest.raises(StorageRefused, match="a node n1 runs on another machine, heard of 0 s ago"):
+                clone.claim_shard(2, "n1")
+        again.claim_shard(2, "n1")  # another process, or a restart after a crash
+        one.heartbeat("n1")
+        one.leave("n1")
+        clone.claim_shard(2, "n1")
+        with pytest.raises(StorageRefused, match="runs on another machine"):
+            one.claim_shard(2, "n1")
+        redis_server.ask("PEXPIRE", "pb:node:n1", 86_400_000 - 20_000)
+        one.claim_shard(2, "n1")
         assert set(one.nodes()) == {"n1"}
