@@ -30,7 +30,25 @@ def rpop(session: Session, args: resp.Command) -> Answer:
     """`RPOP queue/topic`: leased, or for good where the topic says `pop = once`."""
     if len(args) >= 2 and (place := leased_place(session, session.front.routes.target(args[1]))) is not None:
         return _pop_now(session, args, place)
-    return reads.rpop(session, args)
+    answer = reads.rpop(session, args)
+    if session.holding and isinstance(answer, Later):
+        return Later(lambda: _done_before(session) or answer.run(), answer.after)
+    return answer
+
+
+def _done_before(session: Session) -> bytes:
+    """The topic was `pop = leased` when this connection popped from it last: its next pop says what it always said."""
+    had = [one for one in session.holding if not one.kept]
+    if not had:
+        return b""
+    try:
+        with let_go(session, had):
+            had[0].lane.storage.settle(session.process.owner, [one.done() for one in had])
+    except StorageUnavailable:
+        return resp.error("TRYAGAIN storage unavailable")
+    except StorageError as error:
+        return resp.error(f"UNKNOWN {error}")
+    return b""
 
 
 def lpop(session: Session, args: resp.Command) -> Answer:

@@ -228,6 +228,17 @@ def test_reload_and_leaving(tmp_path: Path) -> None:
         has.ask("LPUSH", "q", "x", "y")
         assert waits.reply() == popped("q", "x"), "a reload disturbs nobody else"
         assert has.ask("RPOP", "q") == bulk("y")
+        changed = one.connect()
+        changed.ask("LPUSH", "q", "z")
+        assert b'"content":"z"' in changed.ask("RPOP", "q/t")
+        leased = what["queues"]["q"]
+        one.tell({"config": {**what, "queues": {"q": {**leased, "topics": {"t": {"run": "pull"}}}}}})
+        assert changed.ask("RPOP", "q/t") == b"$-1\r\n"
+        changed.close()
+        one.tell({"config": {**what, "queues": {"q": leased}}})
+        until(lambda: b"connected_clients:3\r\n" in has.ask("INFO"))
+        lie = [facts(has, "q/t")[state] for state in ("ready", "delayed", "leased")]
+        assert lie == ["0", "0", "2"], "what it had popped before is done; the others have theirs"
         waits.send(pack("BRPOP", "q", "0"))
         until(lambda: b"blocked_clients:1\r\n" in has.ask("INFO"))
         one.tell({"drain": 60.0})
@@ -239,7 +250,7 @@ def test_reload_and_leaving(tmp_path: Path) -> None:
         assert has.ask("RPOP", "q") == b"$-1\r\n"
         assert has.rest() == b"", "and is then sent home"
         assert one.process.wait(20) == 0
-        assert counted(one, "q/t")["done"] == 2
+        assert counted(one, "q/t")["done"] == 3
 
 
 def test_pushes_of_another_node_wake(tmp_path: Path, start_redis: Callable[..., Redis]) -> None:
