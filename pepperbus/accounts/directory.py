@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pepperbus.config.model import Ldap
+from pepperbus.config.signon_settings import Ldap
 from pepperbus.errors import NotReachable
 
 _TIMEOUT_S = 5  # ldap3 packs it as an integer

@@ -9,7 +9,7 @@ import msgspec
 
 from pepperbus.alarms.rules import RULES
 from pepperbus.alarms.track import QUIET, Track, step
-from pepperbus.config.model import Limit
+from pepperbus.config.alarm_settings import Limit
 
 Key = tuple[str, str]  # rule, subject
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pepperbus.alarms import mail, service, webhook
 from pepperbus.alarms.message import Message
-from pepperbus.config.model import Channel, Http
+from pepperbus.config.alarm_settings import Channel
+from pepperbus.config.model import Http
 from pepperbus.errors import PepperbusError
 
 #: A message that nobody takes for so long is given up: by then it is old news, and the next ones wait behind it.

@@ -8,7 +8,7 @@ from email.message import EmailMessage
 from email.utils import formatdate
 
 from pepperbus.alarms.message import Message
-from pepperbus.config.model import Channel
+from pepperbus.config.alarm_settings import Channel
 from pepperbus.errors import PepperbusError
 
 TIMEOUT_S = 20.0

@@ -10,7 +10,7 @@ import msgspec
 from pepperbus.alarms.board import Incident
 from pepperbus.alarms.rules import RULES, About
 from pepperbus.alarms.words import line, moment, name, say, span
-from pepperbus.config.model import Alarms, Channel
+from pepperbus.config.alarm_settings import Alarms, Channel
 
 #: Lines of a message; chats cut longer ones.
 MOST_LINES = 20

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pepperbus.config.model import Channel, Config, Limit, Topic
+from pepperbus.config.alarm_settings import Channel, Limit
+from pepperbus.config.model import Config, Topic
 
 
 class About(StrEnum):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from pepperbus.alarms.message import Message
-from pepperbus.config.model import Alarms, Channel
+from pepperbus.config.alarm_settings import Alarms, Channel
 from pepperbus.errors import PepperbusError
 
 _KINDS = {"begin": "failure", "end": "success", "test": "info"}

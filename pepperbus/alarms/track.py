@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pepperbus.config.model import Limit
+from pepperbus.config.alarm_settings import Limit
 
 
 class Track(NamedTuple):

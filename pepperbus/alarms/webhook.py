@@ -9,7 +9,8 @@ import msgspec
 
 from pepperbus import __version__
 from pepperbus.alarms.message import Message
-from pepperbus.config.model import Channel, Http
+from pepperbus.config.alarm_settings import Channel
+from pepperbus.config.model import Http
 from pepperbus.delivery.contract import Transport
 from pepperbus.delivery.http_connection import Failed, connect
 from pepperbus.delivery.http_request import Url

@@ -9,8 +9,9 @@ from dataclasses import fields
 from typing import Any
 from urllib.parse import urlsplit
 
+from pepperbus.config.alarm_settings import Alarms, Channel, Limits
 from pepperbus.config.check import Values, complete, did_you_mean
-from pepperbus.config.model import Alarms, Channel, Http, Limits
+from pepperbus.config.model import Http
 from pepperbus.config.reach import refusal
 from pepperbus.config.source import Document, KeyPath
 from pepperbus.config.spec import Spec, schema

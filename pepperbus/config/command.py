@@ -9,7 +9,8 @@ import os
 import re
 
 from pepperbus.config.check import Values
-from pepperbus.config.model import Config, Secret, Topic
+from pepperbus.config.model import Config, Topic
+from pepperbus.config.secret import Secret
 from pepperbus.config.source import Document, KeyPath
 from pepperbus.config.values import HASH
 

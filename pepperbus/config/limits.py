@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 
-from pepperbus.config.model import Limit
+from pepperbus.config.alarm_settings import Limit
 from pepperbus.config.values import Raw, duration, integer, text
 
 #: Without `end` it is over at this share of the threshold, so that what swings around it is one incident.

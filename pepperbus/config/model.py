@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pepperbus.config.alarm_settings import Alarms, Limits
 from pepperbus.config.backoff import DEFAULT, Backoff
 from pepperbus.config.canary import Canary
 from pepperbus.config.joboptions import Halt, Quiet, Rate, Unique
+from pepperbus.config.secret import Secret
+from pepperbus.config.signon_settings import Ldap, Oidc
 from pepperbus.config.timing import Schedule
 from pepperbus.names import topic_name
 
@@ -21,24 +24,6 @@ MOST_GATEWAYS = 16  # gateway processes of one node; as many as ids have slots
 def gateway_wake(index: int) -> str:
     """How the eventfd of a gateway is called among those of worker sets."""
     return f"@gateway.{index}"
-
-
-@dataclass(frozen=True)
-class Secret:
-    """A value that never prints. Compare and read it through `reveal()`."""
-
-    _value: str = field(default="", repr=False)
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __repr__(self) -> str:
-        return "***"
-
-    __str__ = __repr__
 
 
 @dataclass(frozen=True)
@@ -80,84 +65,6 @@ class Web:
     session_idle: float = 12 * 3600.0
     session_longest: float = 7 * 86400.0
     legacy_loopback: bool = False  # the Go system's admin addresses without a login, from loopback
-
-
-@dataclass(frozen=True)
-class Limit:
-    """When an alarm begins and when it is over: the measure holds beyond a threshold for so many seconds."""
-
-    begin: float = 1.0
-    begin_for: float = 0.0
-    end: float = 1.0
-    end_for: float = 0.0
-    off: bool = False
-
-
-Limits = tuple[tuple[str, Limit], ...]  # rule -> its limit
-
-
-@dataclass(frozen=True)
-class Channel:
-    """Who is told of alarms, and how."""
-
-    name: str
-    type: str = "webhook"  # webhook | mail | apprise
-    url: Secret = Secret()
-    sign: Secret = Secret()
-    server: str = ""
-    security: str = "starttls"  # starttls | tls | none
-    user: str = ""
-    password: Secret = Secret()
-    sender: str = ""
-    to: tuple[str, ...] = ()
-    systems: tuple[str, ...] = ()  # () = everything
-    rules: tuple[str, ...] = ()  # () = all
-    language: str = "en"
-
-
-@dataclass(frozen=True)
-class Alarms:
-    """`rules`: every rule's limit; `systems`: what is different for a system's queues."""
-
-    language: str = "en"
-    dashboard: str = ""
-    every: float = 10.0
-    gather: float = 15.0
-    window: float = 300.0
-    least: int = 10
-    keep: float = 90 * 86400.0
-    channels: tuple[Channel, ...] = ()
-    rules: Limits = ()
-    systems: tuple[tuple[str, Limits], ...] = ()
-
-
-GroupRoles = tuple[str, tuple[str, ...]]  # a group of a sign-on service; ROLE or SYSTEM=ROLE, each
-
-
-@dataclass(frozen=True)
-class Oidc:
-    issuer: str = ""  # "" = none
-    client_id: str = ""
-    client_secret: Secret = Secret()
-    scopes: tuple[str, ...] = ("openid", "profile", "email")
-    name_claim: str = "preferred_username"
-    groups_claim: str = "groups"
-    label: str = "Single sign-on"
-    ca: Path | None = None
-    roles: tuple[GroupRoles, ...] = ()
-
-
-@dataclass(frozen=True)
-class Ldap:
-    url: str = ""  # "" = none
-    starttls: bool = True
-    ca: Path | None = None
-    bind_dn: str = ""
-    bind_password: Secret = Secret()
-    base: str = ""
-    filter: str = "(uid={name})"
-    groups: str = "memberOf"
-    roles: tuple[GroupRoles, ...] = ()
 
 
 @dataclass(frozen=True)

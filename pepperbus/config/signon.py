@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pepperbus.config.check import Values, complete
-from pepperbus.config.model import GroupRoles, Ldap, Oidc
+from pepperbus.config.signon_settings import GroupRoles, Ldap, Oidc
 from pepperbus.config.source import Document
 from pepperbus.config.spec import Spec
 from pepperbus.config.values import is_loopback

@@ -14,8 +14,9 @@ from importlib.metadata import entry_points
 from urllib.parse import parse_qs, urlsplit
 
 from pepperbus.config.backoff import Backoff
-from pepperbus.config.model import Login, Secret, Span
+from pepperbus.config.model import Login, Span
 from pepperbus.config.reach import place
+from pepperbus.config.secret import Secret
 from pepperbus.names import NAME_RULE, is_name
 
 Raw = str | list[str]

@@ -16,7 +16,8 @@ from fnmatch import fnmatchcase
 import gevent.lock
 
 from pepperbus.accounts.passwords import matches
-from pepperbus.config.model import Config, Secret
+from pepperbus.config.model import Config
+from pepperbus.config.secret import Secret
 from pepperbus.config.values import HASH
 
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0  # seconds before a failed login is answered; doubles with each failure

@@ -18,8 +18,8 @@ from pepperbus.alarms.board import Incident
 from pepperbus.alarms.rules import RULES, About, limit
 from pepperbus.alarms.store import Silence, Store
 from pepperbus.alarms.words import LANGUAGES, line, name
+from pepperbus.config.alarm_settings import Channel
 from pepperbus.config.limits import spell
-from pepperbus.config.model import Channel
 from pepperbus.errors import NotFound, PepperbusError, UsageError
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Result

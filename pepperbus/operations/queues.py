@@ -19,7 +19,8 @@ from pepperbus.config.canary import Canary
 from pepperbus.config.joboptions import Halt, Quiet, Rate, Unique
 from pepperbus.config.limits import spell
 from pepperbus.config.load import load_queue_text, queue_file
-from pepperbus.config.model import Intake, Queue, Secret, Topic
+from pepperbus.config.model import Intake, Queue, Topic
+from pepperbus.config.secret import Secret
 from pepperbus.config.timing import Schedule
 from pepperbus.errors import NotFound, NotReachable, PepperbusError, UsageError
 from pepperbus.names import NAME_RULE, is_name

@@ -22,7 +22,8 @@ from pepperbus.alarms.rules import concerns
 from pepperbus.alarms.store import Silence, Store, Waiting
 from pepperbus.child import Child
 from pepperbus.clock import Clock
-from pepperbus.config.model import Channel, Config
+from pepperbus.config.alarm_settings import Channel
+from pepperbus.config.model import Config
 from pepperbus.errors import NotFound, PepperbusError, StorageError
 from pepperbus.storage.contract import Storage
 from pepperbus.ticker.watch import SILENT_MS, Watch

@@ -18,7 +18,8 @@ from pepperbus.accounts.aside import aside
 from pepperbus.alarms.board import Key, Measure
 from pepperbus.alarms.rules import RULES, About, limit
 from pepperbus.alarms.window import Window
-from pepperbus.config.model import Config, Limit, Topic
+from pepperbus.config.alarm_settings import Limit
+from pepperbus.config.model import Config, Topic
 from pepperbus.errors import NotReachable, StorageError
 from pepperbus.journal import growth
 from pepperbus.storage.contract import Depth, Storage

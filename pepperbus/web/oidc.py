@@ -15,7 +15,7 @@ from typing import Any
 
 from flask import Response, g, redirect, request
 
-from pepperbus.config.model import Oidc
+from pepperbus.config.signon_settings import Oidc
 from pepperbus.errors import Forbidden, PepperbusError
 from pepperbus.log import Log
 from pepperbus.operations import logins

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pepperbus.clock import ManualClock
-from pepperbus.config.model import Secret, StorageConfig
+from pepperbus.config.model import StorageConfig
+from pepperbus.config.secret import Secret
 from pepperbus.storage import open_storage
 from tests.contract.rig import Engine, Rig
 from tests.fixtures.redis import ALWAYS, running

@@ -14,7 +14,8 @@ import hiredis
 import pytest
 
 from pepperbus.clock import ManualClock
-from pepperbus.config.model import Secret, StorageConfig
+from pepperbus.config.model import StorageConfig
+from pepperbus.config.secret import Secret
 from pepperbus.job import State
 from pepperbus.storage.contract import Outcome, Push, Settle
 from pepperbus.storage.redis import RedisStorage

@@ -13,7 +13,8 @@ import gevent
 import pytest
 
 from pepperbus.clock import SystemClock
-from pepperbus.config.model import Secret, StorageConfig, Topic
+from pepperbus.config.model import StorageConfig, Topic
+from pepperbus.config.secret import Secret
 from pepperbus.delivery.contract import TargetEffect
 from pepperbus.delivery.target import Target
 from pepperbus.errors import StorageError, StorageUnknown

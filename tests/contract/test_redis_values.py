@@ -10,7 +10,8 @@ from pathlib import Path
 import hiredis
 import pytest
 
-from pepperbus.config.model import Secret, StorageConfig
+from pepperbus.config.model import StorageConfig
+from pepperbus.config.secret import Secret
 from pepperbus.errors import ConfigError, StorageRefused, StorageUnavailable
 from pepperbus.storage.contract import Push
 from pepperbus.storage.redis import RedisStorage

@@ -20,6 +20,7 @@ from gevent.fileobject import FileObjectPosix  # noqa: E402
 
 from pepperbus.child import Child  # noqa: E402
 from pepperbus.config import model  # noqa: E402
+from pepperbus.config.secret import Secret  # noqa: E402
 from pepperbus.gateway.main import main  # noqa: E402
 from pepperbus.log import Log  # noqa: E402
 from pepperbus.names import owner_name  # noqa: E402
@@ -31,12 +32,12 @@ def make_queue(name: str, spec: dict) -> model.Queue:
     topics = {}
     for topic_name, topic_spec in spec.pop("topics", {}).items():
         words = {"storage": spec.get("storage", "local"), "run": "fastcgi", **topic_spec}
-        words["password"] = model.Secret(words.get("password", ""))
+        words["password"] = Secret(words.get("password", ""))
         if "backoff" in words:  # seconds
             words["backoff"] = model.Backoff("fixed", (words["backoff"],), False)
         topics[topic_name] = model.Topic(name, topic_name, **words)
     words = {"storage": "local", **spec}
-    words["password"] = model.Secret(words.get("password", ""))
+    words["password"] = Secret(words.get("password", ""))
     words["keys"] = tuple(words.get("keys", ()))
     return model.Queue(name, topics=topics, **words)
 
@@ -50,7 +51,7 @@ def make_config(spec: dict) -> model.Config:
             gateway[word] = Path(gateway[word])
     storages = spec.get("storages") or {"local": {"type": "memory"}}
     logins = {
-        name: model.Login(name, model.Secret(s["password"]), s["push"], s["pop"], tuple(s["queues"]))
+        name: model.Login(name, Secret(s["password"]), s["push"], s["pop"], tuple(s["queues"]))
         for name, s in spec.get("logins", {}).items()
     }
     return model.Config(
@@ -64,7 +65,7 @@ def make_config(spec: dict) -> model.Config:
         storages={
             name: model.StorageConfig(
                 name,
-                **{**s, "url": model.Secret(s.get("url", "")), "path": where / "data" / name},
+                **{**s, "url": Secret(s.get("url", "")), "path": where / "data" / name},
             )
             for name, s in storages.items()
         },

@@ -13,7 +13,8 @@ from pathlib import Path
 import gevent
 import pytest
 
-from pepperbus.config.model import Config, Secret, StorageConfig
+from pepperbus.config.model import Config, StorageConfig
+from pepperbus.config.secret import Secret
 from pepperbus.delivery import make_consumer
 from pepperbus.delivery.contract import Delivered, Request, Transport
 from pepperbus.delivery.fpm_pool import pool_file

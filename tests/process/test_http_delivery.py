@@ -22,7 +22,8 @@ from urllib.parse import parse_qsl
 import gevent
 import pytest
 
-from pepperbus.config.model import Config, Http, Secret, Topic
+from pepperbus.config.model import Config, Http, Topic
+from pepperbus.config.secret import Secret
 from pepperbus.delivery.contract import Act, Answer, Delivered, Request, Transport
 from pepperbus.delivery.http import HttpConsumer
 from pepperbus.delivery.http_connection import KEEP_BODY, trust

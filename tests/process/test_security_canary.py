@@ -21,7 +21,7 @@ import psutil
 import pytest
 import redis
 
-from pepperbus.config.model import Secret
+from pepperbus.config.secret import Secret
 from pepperbus.master.lock import holders
 from tests.fixtures.bus import NODE, ROOT, Bus, Buses
 from tests.fixtures.fpm import Fpm

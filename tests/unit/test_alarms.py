@@ -16,9 +16,11 @@ from pepperbus.alarms.message import MOST_LINES, Message
 from pepperbus.alarms.store import Silence, Store, Waiting
 from pepperbus.child import Child
 from pepperbus.clock import ManualClock
+from pepperbus.config.alarm_settings import Alarms as Settings
+from pepperbus.config.alarm_settings import Channel
 from pepperbus.config.load import load
-from pepperbus.config.model import Alarms as Settings
-from pepperbus.config.model import Channel, Config, Http, Secret
+from pepperbus.config.model import Config, Http
+from pepperbus.config.secret import Secret
 from pepperbus.errors import ConfigError, PepperbusError, StorageUnavailable
 from pepperbus.job import Job
 from pepperbus.journal import growth

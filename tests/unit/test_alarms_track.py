@@ -14,8 +14,8 @@ from pepperbus.alarms.board import Board, Measure
 from pepperbus.alarms.rules import RULES
 from pepperbus.alarms.track import QUIET, Track, step
 from pepperbus.alarms.window import Window
+from pepperbus.config.alarm_settings import Limit
 from pepperbus.config.limits import alarm, spell
-from pepperbus.config.model import Limit
 from pepperbus.config.spec import schema
 from pepperbus.stats import BUCKETS, COUNTERS, Histogram, Totals
 

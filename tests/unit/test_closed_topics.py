@@ -14,7 +14,8 @@ from pepperbus.accounts.model import HOST_ROLES, Actor, Via
 from pepperbus.cli.inspect import _status
 from pepperbus.config.joboptions import unique
 from pepperbus.config.load import load_queue_text
-from pepperbus.config.model import Config, Intake, Queue, Secret
+from pepperbus.config.model import Config, Intake, Queue
+from pepperbus.config.secret import Secret
 from pepperbus.config.values import seconds
 from pepperbus.errors import ConfigError, NotFound, PepperbusError, UsageError
 from pepperbus.job import State

@@ -65,6 +65,7 @@ def test_what_stands_for_itself_when_nothing_is_said(place: Path) -> None:
 
 def test_the_defaults_of_the_schema_are_those_of_the_model(place: Path) -> None:
     from pepperbus.config import model
+    from pepperbus.config.secret import Secret
 
     config = loaded(
         place,
@@ -80,7 +81,7 @@ def test_the_defaults_of_the_schema_are_those_of_the_model(place: Path) -> None:
     topic = config.queues["orders"].topics["t"]
     assert topic == model.Topic("orders", "t", "local", "fastcgi", "php", "/a")
     assert config.queues["orders"] == model.Queue(
-        "orders", model.Secret("x"), {"t": topic}, "local", file=place / "queues.d/orders.conf"
+        "orders", Secret("x"), {"t": topic}, "local", file=place / "queues.d/orders.conf"
     )
 
 

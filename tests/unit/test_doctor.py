@@ -12,7 +12,8 @@ import pytest
 
 from pepperbus.cli.top import view
 from pepperbus.config.load import load
-from pepperbus.config.model import Config, FastcgiPool, Journal, Secret, StorageConfig
+from pepperbus.config.model import Config, FastcgiPool, Journal, StorageConfig
+from pepperbus.config.secret import Secret
 from pepperbus.errors import NotFound
 from pepperbus.operations import doctor, doctor_fpm, doctor_machine, fpm_files
 from pepperbus.operations.findings import HARMS, Diagnosis, Finding

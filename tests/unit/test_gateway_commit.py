@@ -10,7 +10,8 @@ import pytest
 from gevent.event import Event
 
 from pepperbus.clock import SystemClock
-from pepperbus.config.model import Queue, Secret, StorageConfig, Topic
+from pepperbus.config.model import Queue, StorageConfig, Topic
+from pepperbus.config.secret import Secret
 from pepperbus.errors import StorageUnknown
 from pepperbus.gateway import commit
 from pepperbus.gateway.commit import Lane

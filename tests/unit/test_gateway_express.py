@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pepperbus.clock import ManualClock, SystemClock
-from pepperbus.config.model import Bus, Config, Gateway, Journal, Login, Queue, Secret, StorageConfig, Topic, Web
+from pepperbus.config.model import Bus, Config, Gateway, Journal, Login, Queue, StorageConfig, Topic, Web
 from pepperbus.config.model import Log as LogConfig
+from pepperbus.config.secret import Secret
 from pepperbus.errors import StorageUnavailable, StorageUnknown
 from pepperbus.gateway.commit import Lane
 from pepperbus.gateway.connection import Connection

@@ -7,7 +7,8 @@ import gevent
 import pytest
 
 from pepperbus.clock import SystemClock
-from pepperbus.config.model import Queue, Secret, StorageConfig, Topic
+from pepperbus.config.model import Queue, StorageConfig, Topic
+from pepperbus.config.secret import Secret
 from pepperbus.gateway.commit import Lane
 from pepperbus.gateway.pushes import _submit
 from pepperbus.gateway.route import QueueRoute

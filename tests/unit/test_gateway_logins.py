@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pepperbus.config.load import load
-from pepperbus.config.model import Config, Secret
+from pepperbus.config.model import Config
+from pepperbus.config.secret import Secret
 from pepperbus.gateway import logins
 from pepperbus.gateway.logins import (
     FIRST_DELAY,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pepperbus.config.joboptions import unique
-from pepperbus.config.model import Queue, Secret, Topic
+from pepperbus.config.model import Queue, Topic
+from pepperbus.config.secret import Secret
 from pepperbus.config.values import seconds
 from pepperbus.gateway import unique as once
 from pepperbus.gateway.route import QueueRoute

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from pepperbus.config.model import Intake, Queue, Secret
+from pepperbus.config.model import Intake, Queue
+from pepperbus.config.secret import Secret
 from pepperbus.ticker.intake_elements import Element, lists_of, read_failed, read_raw, read_timeout, read_waiting
 from tests.fixtures.ids import floor_id
 

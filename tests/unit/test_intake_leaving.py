@@ -10,7 +10,8 @@ import pytest
 import redis
 from gevent.event import Event
 
-from pepperbus.config.model import Intake, Secret
+from pepperbus.config.model import Intake
+from pepperbus.config.secret import Secret
 from pepperbus.ticker import intakes
 from pepperbus.ticker.intake_elements import read_raw
 

@@ -15,7 +15,8 @@ import pytest
 from pepperbus.accounts import directory
 from pepperbus.accounts.model import HOST_ROLES, Role
 from pepperbus.config.load import load
-from pepperbus.config.model import Ldap, Secret
+from pepperbus.config.secret import Secret
+from pepperbus.config.signon_settings import Ldap
 from pepperbus.errors import NotReachable
 from tests.fixtures.ports import free_port
 from tests.unit.test_web import Place

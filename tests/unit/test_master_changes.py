@@ -14,11 +14,11 @@ from pepperbus.config.model import (
     Log,
     Queue,
     Schedule,
-    Secret,
     StorageConfig,
     Topic,
     Web,
 )
+from pepperbus.config.secret import Secret
 from pepperbus.config.timing import Timing
 from pepperbus.master.changes import compare, longest_timeout_s, wanted
 
