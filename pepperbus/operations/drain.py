@@ -5,7 +5,7 @@ The file names the new storage first, so pushes go there at once; what lies in t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -14,11 +14,14 @@ from pepperbus.config.model import Topic
 from pepperbus.errors import NotFound, PepperbusError, UsageError
 from pepperbus.operations import queues
 from pepperbus.operations.office import Office
-from pepperbus.operations.queue_text import parsed, text_of
+from pepperbus.operations.queue_text import parsed, parsed_or_empty, text_of
 from pepperbus.operations.results import QueueFile, Result
 from pepperbus.operations.rights import Right, may, note, operation
 from pepperbus.storage import drains as store
 from pepperbus.storage.contract import LEVELS
+
+#: So long the file may take to name the new storage after the record was made.
+_BEGINS_MS = 60_000
 
 
 class DrainStatus(Result):
@@ -66,7 +69,7 @@ def drain(office: Office, name: str, to: str, *, alone: bool = False) -> QueueFi
         )
     if not alone:
         _check_alone(office, {topic.storage for topic in topics} | {to})
-    _check_still(office, topics)
+    _check_still(office, topics, store.read(office.config.bus.data_dir))
     for topic in topics:
         if topic.full_name in office.storage(topic.storage).paused():
             target.set_paused(topic.full_name, True)
@@ -84,6 +87,7 @@ def _begun(office: Office, name: str, topics: list[Topic], to: str) -> QueueFile
     before = store.read(data_dir)
 
     def put(known: dict[str, store.Drain]) -> None:
+        _check_still(office, topics, known)  # somebody else may have begun one this moment
         known.update({one.topic: one for one in made})
 
     def put_back(known: dict[str, store.Drain]) -> None:
@@ -131,11 +135,19 @@ def _check_alone(office: Office, names: set[str]) -> None:
             )
 
 
-def _check_still(office: Office, topics: list[Topic]) -> None:
-    known = store.read(office.config.bus.data_dir)
+def _check_still(office: Office, topics: list[Topic], known: Mapping[str, store.Drain]) -> None:
     for topic in topics:
         one = known.get(topic.full_name)
-        if one is not None and one.state == "moving" and one.target == topic.storage:  # else it never began
+        if one is not None and one.state == "moving" and _has_begun(office, topic, one):
             raise PepperbusError(
                 f"{topic.full_name} is still on its way from {one.source} to {one.target}; wait for its end"
             )
+
+
+def _has_begun(office: Office, topic: Topic, one: store.Drain) -> bool:
+    """Not when whoever began it was killed before the file named the new storage: then nothing moves, and never will."""
+    if topic.storage == one.target or office.clock.now_ms() - one.since_ms < _BEGINS_MS:
+        return True
+    tree = parsed_or_empty(text_of(queue_file(topic.queue, office.config), topic.queue))
+    named = tree.get("topics", {}).get(topic.name, {}).get("storage") or tree.get("storage")
+    return bool(named == one.target)

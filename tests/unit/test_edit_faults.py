@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pepperbus.accounts.model import HOST_ROLES, Actor, Via
@@ -159,6 +160,34 @@ def test_a_drain_that_never_began_can_be_begun_again(shop: Place) -> None:
     config.bus.data_dir.mkdir(exist_ok=True)
     drains.update(config.bus.data_dir, lambda known: known.update({"orders/log": one}))
     file_of(shop).write_text("storage = local\n" + file_of(shop).read_text())
+    other = msgspec.structs.replace(one, since_ms=shop.office.clock.now_ms())
+    drains.update(config.bus.data_dir, lambda known: known.update({"orders/log": other}))
+    with pytest.raises(PepperbusError, match="still on its way from local to far"):  # somebody is at it
+        drain.drain(shop.office, "orders/log", "far", alone=True)
+    drains.update(config.bus.data_dir, lambda known: known.update({"orders/log": one}))
     drain.drain(shop.office, "orders/log", "far", alone=True)
     assert "storage = far" in file_of(shop).read_text()
     assert drains.read(config.bus.data_dir)["orders/log"].since_ms > 1
+
+
+def test_of_two_who_begin_a_drain_one_is_refused(shop: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have looked, then both write: jobs that went to the first one's storage would be left there."""
+    config = shop.office.config
+    storages = {name: replace(config.storages["local"], name=name) for name in ("local", "far", "near")}
+    shop.office.take(replace(config, storages=storages))
+    for name in ("far", "near"):
+        shop.office._storages[name] = shop.office.storage("local")
+    config.bus.data_dir.mkdir(exist_ok=True)
+    file_of(shop).write_text("storage = local\n" + file_of(shop).read_text())
+    update = drains.update
+
+    def first(data_dir: Path, change: object) -> None:
+        monkeypatch.setattr(drains, "update", update)
+        drain.drain(shop.office, "orders/log", "near", alone=True)
+        update(data_dir, change)
+
+    monkeypatch.setattr(drains, "update", first)
+    with pytest.raises(PepperbusError, match="still on its way from local to near"):
+        drain.drain(shop.office, "orders/log", "far", alone=True)
+    assert "storage = near" in file_of(shop).read_text()
+    assert drains.read(config.bus.data_dir)["orders/log"].target == "near"
