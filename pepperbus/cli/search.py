@@ -7,6 +7,7 @@ import click
 from pepperbus.cli import completion, words
 from pepperbus.cli.session import act_as_daemon, epoch_ms, office, show
 from pepperbus.errors import UsageError
+from pepperbus.journal.failures import uncounted
 from pepperbus.operations import find as finding
 from pepperbus.operations import tail
 from pepperbus.operations.results import EventPage
@@ -46,7 +47,10 @@ def find(ctx: click.Context, word: str, outcome: str | None, since: str, number:
 
 def _page(page: EventPage) -> None:
     rows = [
-        (words.when(e.at_ms), e.id, e.topic, e.outcome or e.event, e.attempt or "", words.short(e.reason or e.content, 70))
+        (
+            words.when(e.at_ms), e.id, e.topic, e.outcome or e.event, e.attempt or "",
+            words.short(uncounted(e.reason) or e.content, 90),
+        )
         for e in page.events
     ]  # fmt: skip
     words.table(("when", "id", "topic", "what", "attempt", "reason or content"), rows)

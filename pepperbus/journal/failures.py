@@ -76,9 +76,14 @@ class Counted(NamedTuple):
     width_ms: int
 
 
-def words(row: Row) -> str:
+def uncounted(reason: str) -> str:
     """Why, without which of how many attempts it was."""
-    return _COUNTED.sub("", row.reason) or row.error_code or f"Code {row.code}"
+    return _COUNTED.sub("", reason)
+
+
+def words(row: Row) -> str:
+    """Why, whatever there is to say."""
+    return uncounted(row.reason) or row.error_code or f"Code {row.code}"
 
 
 @lru_cache(4096)

@@ -9,10 +9,12 @@ import re
 from typing import Any
 
 from pepperbus.accounts.model import Right
+from pepperbus.counted import Reader
 from pepperbus.errors import NotFound, PepperbusError, UsageError
 from pepperbus.ids import id_time_ms, parse_id
 from pepperbus.job import Job
 from pepperbus.journal.contract import Row
+from pepperbus.journal.failures import uncounted
 from pepperbus.operations.jobs import preview_text, view
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Event, Life, TopicLife, to_text
@@ -40,7 +42,9 @@ def life(office: Office, job_id: str) -> Life:
     stored = [one for one in stored if may(office, Right.VIEW, one.topic)]
     if not rows and not stored:
         raise NotFound(f"no job {job_id}" + (f" (not asked: {'; '.join(errors)})" if errors else ""))
-    return _told(job_id, rows, stored, errors)
+    told = _told(job_id, rows, stored, errors)
+    _say_who_waits(office, told)
+    return told
 
 
 def _find(office: Office, job_id: int, journalled: set[str], errors: list[str]) -> list[Stored]:
@@ -66,6 +70,27 @@ def _told(job_id: str, rows: list[Row], stored: list[Stored], errors: list[str])
         events = [event(row) for row in rows if row.topic == topic]
         told.topics.append(_in_topic(topic, events, here.get(topic)))
     return told
+
+
+def _say_who_waits(office: Office, told: Life) -> None:
+    """A job that is next in line and does not run: because of its topic, whose trouble stands elsewhere."""
+    waiting = [one for one in told.topics if one.state == "ready"]
+    if not waiting:
+        return
+    states = Reader(office.config.bus.run_dir / "stats").worker_states()
+    for one in waiting:
+        if _is_paused(office, one.topic):
+            one.now += f"; {one.topic} is paused: `pepperbus resume {one.topic}`"
+        elif states.get(one.topic) in ("down", "stopped"):
+            one.now += f"; its consumer is {states[one.topic]}: `pepperbus status` says why"
+
+
+def _is_paused(office: Office, topic: str) -> bool:
+    known = office.config.topic(topic)
+    try:
+        return (known is not None and known.paused) or topic in office.holder(topic).paused()
+    except PepperbusError:
+        return False  # its storage is away: that is said elsewhere
 
 
 def _origin(told: Life, rows: list[Row], stored: list[Stored]) -> None:
@@ -107,7 +132,7 @@ def _in_topic(topic: str, events: list[Event], stored: Stored | None) -> TopicLi
 def _now_stored(stored: Stored) -> str:
     match str(stored.state):
         case "dead":
-            return f"dead after {_times(stored.attempts)}: {stored.reason or 'no reason kept'}"
+            return f"dead after {_times(stored.attempts)}: {uncounted(stored.reason) or 'no reason kept'}"
         case "leased":
             return f"with {stored.owner or 'a worker'}"
         case "delayed":

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, abort, current_app, g, make_response, redirect, render_template, request
 
 from pepperbus import __version__
+from pepperbus.journal.failures import uncounted
 from pepperbus.web import formats, live
 from pepperbus.web.live import Build
 from pepperbus.web.said import reason, said
@@ -52,6 +53,7 @@ def install(app: Flask) -> None:
         _=_,
         said=said,
         reason=reason,
+        cause=lambda text: reason(uncounted(text)),
         navigation=NAVIGATION,
         languages=LANGUAGES,
         themes=THEMES,

@@ -120,7 +120,7 @@ WRONG = {
     "job": (2, "Missing argument 'ID'"),
     "job 17": (2, "'17' is not a job id (20 decimal digits)"),
     "job 10000000000000000001": (1, "no job 10000000000000000001"),
-    "jobs orders": (2, "'orders' is not QUEUE/TOPIC"),
+    "jobs orders": (1, "no topic 'orders' (did you mean 'orders/mail'?)"),
     "jobs orders/nix": (1, "no topic 'orders/nix'"),
     "jobs orders/mail --state gone": (2, "'gone' is not one of"),
     "jobs orders/mail --since yesterday": (2, "'yesterday' is no time: say 30m"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 import apsw
@@ -16,7 +17,8 @@ from pepperbus.journal import reader, store
 from pepperbus.journal.contract import Row
 from pepperbus.journal.fields import Fields, Indexing
 from pepperbus.journal.log import LogWriter
-from pepperbus.operations import find
+from pepperbus.operations import find, life
+from pepperbus.stats import STATES
 from pepperbus.storage.contract import Push
 from tests.unit.test_web import QUEUE, Place, log_in
 
@@ -142,6 +144,46 @@ def test_what_only_the_error_says_is_found_by_its_text_and_by_its_code(place: Pl
         assert "by its error" in place.text(f"/search?q={word}")
     otto = Actor("otto", roles={"bank": Role.VIEWER})
     assert find.find(place.office.acting(otto), "SMTP").events == []
+
+
+def test_the_life_of_a_job_is_text_for_a_ticket(place: Place) -> None:
+    """Each attempt with its error and PHP's words, and nothing of the content; what PHP wrote is no markup."""
+    (job_id,) = place.push(1)
+    place.kill(1, "attempt 2 of 2 failed: mail server said <no>")
+    writer = LogWriter(place.office.config.bus.data_dir / "journal", "worker.orders.0", 64)
+    reasons = {1: "attempt 1 of 2 failed: mail server said <no>", 2: "attempt 2 of 2 failed: mail server said <no>"}
+    for attempt, reason in reasons.items():
+        writer.add(Row("attempt", job_id, "orders/mail", NOW + attempt, attempt, outcome="retry" if attempt == 1 else "dead",
+                       code=500, error_code="SMTP", reason=reason, stderr=b"PHP message: one\nthrown in /x.php:3",
+                       content=b"secret"))  # fmt: skip
+    writer.flush()
+    page = place.text(f"/jobs/{job_id}")
+    text = unescape(page.partition('<pre id="ticket" hidden>')[2].partition("</pre>")[0])
+    lines = text.splitlines()
+    assert lines[:2] == [f"Job {job_id}", f"http://localhost/jobs/{job_id}"], text
+    assert "orders/mail · dead" in lines
+    assert [line.partition(" · ")[2].partition(" · waited")[0] for line in lines if "Attempt" in line] == [
+        "Attempt 1 · retry",
+        "Attempt 2 · dead",
+    ]
+    assert lines.count("    mail server said <no>") == 2
+    assert text.count("    PHP message: one\n    thrown in /x.php:3\n") == 2
+    assert "secret" not in text
+    assert (
+        "dead after 1 attempt: mail server said <no>"
+        in life.life(place.office.acting(VIOLA), str(job_id)).topics[0].now
+    )
+
+
+def test_a_job_in_line_says_that_nobody_takes_it(place: Place) -> None:
+    (job_id,) = place.push(1)
+    record = place.writer.record("orders/mail")
+    office = place.office.acting(VIOLA)
+    for state, said in (("feeding", ""), ("stopped", "; its consumer is stopped: `pepperbus status` says why")):
+        record.set("state", STATES.index(state))
+        assert life.life(office, str(job_id)).topics[0].now == f"waits in line{said}"
+    place.office.storage("local").set_paused("orders/mail", True)
+    assert life.life(office, str(job_id)).topics[0].now.endswith("is paused: `pepperbus resume orders/mail`")
 
 
 def test_others_find_nothing(place: Place) -> None:

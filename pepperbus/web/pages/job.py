@@ -57,6 +57,7 @@ def _build(desk: Desk, job_id: str) -> dict[str, Any]:
         "queue": queue,
         "system": systems.get(queue, ""),
         "curl": as_curl(told, queue),
+        "address": f"{request.host_url}jobs/{told.id}",
         "whole": bool(told.size),
         "history": bool((known := desk.office.config.queues.get(queue)) and known.history),
     }
