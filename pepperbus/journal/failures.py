@@ -35,7 +35,7 @@ INSERT INTO failures VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET count 
     dead = dead + excluded.dead, first = min(first, excluded.first), last = max(last, excluded.last),
     line = max(line, excluded.line)
 """
-_VARYING = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8,}(?:-[0-9a-f]{4,})*\b|'[^']*'|\"[^\"]*\"|\d+", re.IGNORECASE)
+_VARYING = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8,}(?:-[0-9a-f]{4,})*\b|'[^']*'|\"[^\"]*\"|\d+(?:\.\d+)*", re.IGNORECASE)
 _COUNTED = re.compile(r"^(attempt \d+ of \d+ failed: |sendToCGI fail: )+")
 _decode = msgspec.msgpack.Decoder(Row).decode
 

@@ -241,3 +241,9 @@ def test_reading_does_not_need_to_write(tmp_path: Path, database: Path) -> None:
     before = database.read_bytes()
     assert ids(reader.Reader(database, tmp_path).search()) == [1]
     assert database.read_bytes() == before
+
+
+def test_numbers_that_differ_are_one_error() -> None:
+    """`within 3 s` and `within 3.01 s` stood as two lines on the page of errors."""
+    shapes = {failures.shape(f"10.0.0.{n}:9000: no complete answer within {s} s") for n, s in ((7, "3"), (8, "3.01"))}
+    assert shapes == {"…:…: no complete answer within … s"}
