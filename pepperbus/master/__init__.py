@@ -1,6 +1,7 @@
 """The master: one plain process that keeps all others alive. `run` is `pepperbus serve`.
 
-Reading order: children.py (who should live), loop.py (one turn), births.py, reload.py, upgrade.py, requests.py.
+Reading order: children.py (who should live), bus.py (what can be done to them), loop.py (one turn), births.py, reload.py,
+upgrade.py, requests.py.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pepperbus.config.load import load
 from pepperbus.errors import PepperbusError
 from pepperbus.log import Log
 from pepperbus.master import handover
+from pepperbus.master.bus import Bus
 from pepperbus.master.loop import Master
 from pepperbus.master.mold import ROLES
 from pepperbus.master.opened import open_all
@@ -53,7 +55,7 @@ def run(config_path: Path | None, roles: Mapping[str, str] = ROLES, chaos: bool 
             log.warning("failpoints_armed", armed)
             failpoints.arm(armed, "master", config.bus.run_dir)
         try:
-            return Master(config, opened, log, dict(roles), handed, armed).run()
+            return Master(Bus(config, opened, log, dict(roles), handed, armed), handed).run()
         finally:
             opened.close()
     except PepperbusError as error:

@@ -13,17 +13,14 @@ import signal
 import time
 from typing import Any
 
-from pepperbus.config.model import Config
 from pepperbus.errors import BootError
 from pepperbus.family import beats
-from pepperbus.log import Log
 from pepperbus.master import memory
 from pepperbus.master.births import describe
 from pepperbus.master.bus import Bus
 from pepperbus.master.children import Phase, Place
 from pepperbus.master.events import Event, MoldTold, Requested, Told
 from pepperbus.master.handed import Handed
-from pepperbus.master.opened import Opened
 from pepperbus.master.reload import Reload
 from pepperbus.master.requests import Requests
 from pepperbus.master.starved import LOOK_AHEAD_S, Waits
@@ -43,19 +40,11 @@ _FAT_EVERY_S = 2.0
 class Master:
     """What runs one bus. `handed`: what the code before this one left, after an upgrade."""
 
-    def __init__(
-        self,
-        config: Config,
-        opened: Opened,
-        log: Log,
-        roles: dict[str, str],
-        handed: Handed | None = None,
-        failpoints: str = "",
-    ) -> None:
-        self.bus = Bus(config, opened, log, roles, handed, failpoints)
-        self.reload = Reload(self.bus)
-        self.upgrade = Upgrade(self.bus, self.reload)
-        self._requests = Requests(self.bus, self.reload, self.upgrade)
+    def __init__(self, bus: Bus, handed: Handed | None = None) -> None:
+        self.bus = bus
+        self.reload = Reload(bus)
+        self.upgrade = Upgrade(bus, self.reload)
+        self._requests = Requests(bus, self.reload, self.upgrade)
         self._unclaimed: dict[int, tuple[int, float]] = {}  # pid nobody has announced yet -> exit status, when
         self._strangers: set[int] = set()  # pids whose ends mean nothing here
         self._waits = Waits()
