@@ -6,14 +6,14 @@ before the names: a Pika killed in the middle may leave a job whose name is free
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pepperbus import names
 from pepperbus.storage.contract import Claim, Once, Push
 from pepperbus.storage.redis_keys import field
 from pepperbus.storage.redis_link import Link
 from pepperbus.storage.redis_pack import Command
-from pepperbus.storage.redis_push import Batch, Pushes, over_limit, undo_repeated
+from pepperbus.storage.redis_push import Batch, Pushes, over_limit, stored, undo_repeated
 from pepperbus.storage.redis_wire import Connection
 
 
@@ -37,7 +37,8 @@ def push_once(link: Link, pushes: Pushes, batch: Sequence[Once], limits: Mapping
             connection.ask((b"UNWATCH",))
             return holders
         claims: list[Command] = [(b"SET", keys[i], b"%d" % batch[i].push.job_id, b"PX", batch[i].ttl_ms) for i in fresh]
-        _store(link, connection, [batch[i].push for i in fresh], claims)
+        names_free: list[Command] = [(b"DEL", keys[i]) for i in fresh]
+        _store(link, connection, [batch[i].push for i in fresh], claims, lambda whole: names_free if whole else ())
         return holders
 
     return link.guarded(act)
@@ -92,17 +93,24 @@ def swap(
             return found
         texts: list[Command] = [(b"SET", key, new) if new else (b"DEL", key)]
         texts += [(b"SET", names.redis_once(one.name), b"%d" % one.job_id, b"PX", one.ttl_ms) for one in claims]
-        _store(link, connection, batch, texts)
+        before: Command = (b"SET", key, old) if old else (b"DEL", key)
+        _store(link, connection, batch, texts, lambda whole: [before])
         return new
 
     return link.guarded(act)
 
 
-def _store(link: Link, connection: Connection, batch: Sequence[Push], claims: Sequence[Command]) -> None:
+def _store(
+    link: Link,
+    connection: Connection,
+    batch: Sequence[Push],
+    claims: Sequence[Command],
+    undo: Callable[[bool], Sequence[Command]],
+) -> None:
     commands = Batch()
     for one in batch:
         for topic in one.topics:
             commands.add(link.keys(topic), one)
     stores = commands.commands() if commands.bodies else []
-    results = connection.together([*stores, *claims])
+    results = stored(connection, [*stores, *claims], lambda: commands.stores, undo)
     undo_repeated(link, connection, commands.stores, results)

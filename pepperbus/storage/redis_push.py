@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 from pepperbus import names
 from pepperbus.errors import StorageError, StorageUnavailable
@@ -19,7 +20,7 @@ from pepperbus.storage.redis_facts import parse_info
 from pepperbus.storage.redis_keys import ID, NONCE, Keys, Record, field, pointer, pointer_of
 from pepperbus.storage.redis_link import Link
 from pepperbus.storage.redis_pack import Command, Packed, Part, many, pack
-from pepperbus.storage.redis_wire import Connection
+from pepperbus.storage.redis_wire import Connection, InPart
 
 FULL = 0.85  # of maxmemory: above it Redis takes no new jobs
 CHECK_S = 0.25  # how long a look at the memory is good for
@@ -123,7 +124,7 @@ class Pushes:
             self.check_memory(connection)
             if not limits and (lines := as_lines(batch)):
                 columns = _Columns(link, lines)
-                results = connection.together(columns.commands())
+                results = stored(connection, columns.commands(), columns.stores)
                 if not all(results[: columns.jobs]):
                     undo_repeated(link, connection, columns.stores(), results)
                 return []
@@ -134,7 +135,7 @@ class Pushes:
                     for topic in one.topics:
                         commands.add(link.keys(topic), one)
             if commands.bodies:
-                results = connection.together(commands.commands())
+                results = stored(connection, commands.commands(), lambda: commands.stores)
                 undo_repeated(link, connection, commands.stores, results)
         return refused
 
@@ -170,6 +171,39 @@ def over_limit(link: Link, connection: Connection, batch: Sequence[Push], limits
         for topic in needs:
             room[topic] -= 1
     return refused
+
+
+Stores = Sequence[tuple[Keys, bytes, Command]]
+
+
+def stored(
+    connection: Connection,
+    commands: Sequence[Part],
+    stores: Callable[[], Stores],
+    undo: Callable[[bool], Sequence[Command]] = lambda whole: (),
+) -> list[Any]:
+    """The results of a push. Where a key of another type kept part of it out, it takes back what it can of the rest: a body
+    without a pointer would be counted and never run. Raises StorageUnavailable when nothing is left of it.
+
+    `undo(whole)`: what takes back the other commands; `whole`: all of the push is.
+    """
+    try:
+        return connection.together(commands)
+    except InPart as error:
+        every = list(stores())
+        replies = connection.exchange(*pack([removal for _, _, removal in every]))
+        gone = [reply != 0 for reply in replies]  # by us, or it never got there; else somebody has claimed it
+        bodies = [
+            (keys, job_field)
+            for (keys, job_field, _), result, is_gone in zip(every, error.results, gone, strict=False)
+            if result == 1 and is_gone
+        ]
+        is_whole = all(gone) and 0 not in error.results[: len(every)]
+        drops: list[Part] = [(b"HDEL", key, name) for keys, name in bodies for key in (keys.job, keys.att, keys.why)]
+        connection.exchange(*pack([*drops, *undo(is_whole)]))
+        if is_whole:
+            raise StorageUnavailable(str(error)) from error
+        raise
 
 
 def undo_repeated(

@@ -43,6 +43,14 @@ class Interrupted(Exception):
     """EXEC was refused because a watched key changed: nothing happened, look again and repeat."""
 
 
+class InPart(StorageUnknown):
+    """A transaction ran and some of its commands failed; `results` are those of all."""
+
+    def __init__(self, text: str, results: Sequence[Any]) -> None:
+        super().__init__(text)
+        self.results = results
+
+
 class Connection:
     """One connection, used by one greenlet at a time. `deadline` (monotonic s) bounds every wait on it.
 
@@ -152,7 +160,7 @@ class Connection:
             raise self._definite(next(reply for reply in replies if isinstance(reply, ReplyError)))
         if ReplyError in map(type, results):
             error = self._first_error(results, -1 - len(results))
-            raise StorageUnknown(f"{self._address}: done in part: {error}")
+            raise InPart(f"{self._address}: done in part: {error}", results)
         self.changed = True
         return list(results)
 

@@ -557,6 +557,30 @@ def test_a_key_of_another_type_is_named_and_all_is_well_once_it_is_gone(redis_se
         found = [leased.job_id for _ in range(3) for leased in one.lease(T, 5, ME)]
         assert found[-1] == job.job_id
         assert one.settle(ME, [Settle(T, job_id, Outcome.DONE) for job_id in found]) == len(found)
+        assert one.topics() == [], "no body is left that nothing leads to"
+
+
+@pytest.mark.parametrize("kind", ["plain", "front", "later", "once"])
+def test_a_push_into_a_line_of_another_type_leaves_nothing_there(redis_server: Redis, kind: str) -> None:
+    redis_server.ask("FLUSHALL")
+    key = f"pb:{{{T}}}:{'delay' if kind == 'later' else 'ready'}"
+    with storage(redis_server.url) as one:
+        redis_server.ask("SET", key, "mine")
+        job = push()._replace(front=kind == "front", due_ms=1 if kind == "later" else 0)
+        with pytest.raises(StorageUnavailable, match=re.escape(f"the key {key} is somebody else's")):
+            one.push_once([Once(job, "name", 60_000)]) if kind == "once" else one.push([job])
+        with pytest.raises(StorageError):
+            one.swap("moved", "", "these", [job])
+        assert one.recall("moved") == "", "or whoever moves jobs here would take them for moved"
+        redis_server.ask("DEL", key)
+        other = push()
+        assert one.push_once([Once(other, "name", 60_000)]) == [other.job_id]
+        assert one.remove(T, [other.job_id]) == 1
+        assert one.find(job.job_id, [T]) == []
+        assert one.topics() == []
+        one.push([job])
+        assert one.promote(T, 2)[0] == int(kind == "later")
+        assert [leased.job_id for leased in one.lease(T, 5, ME)] == [job.job_id]
 
 
 def test_an_emptied_redis_is_told_again_whose_the_shard_is(redis_server: Redis) -> None:
