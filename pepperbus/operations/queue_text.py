@@ -144,7 +144,10 @@ def staying(text: str, now: str) -> str:
 
 
 def _is_leaving(path: str, value: object) -> bool:
-    return value == "remove" and (path == "closed" or (path.startswith("topics/") and path.endswith("/closed")))
+    words = path.split("/")  # a topic's section may hold params and headers of any name
+    return (
+        value == "remove" and words[-1] == "closed" and (len(words) == 1 or (words[0] == "topics" and len(words) == 3))
+    )
 
 
 def is_secret(name: str) -> bool:

@@ -17,6 +17,7 @@ from pepperbus.clock import ManualClock
 from pepperbus.errors import PepperbusError
 from pepperbus.log import Log
 from pepperbus.operations import closing, drain, queues, versions
+from pepperbus.operations.queue_text import staying
 from pepperbus.storage import drains
 from pepperbus.web import closing as leaving
 from tests.unit.test_closed_topics import WITHOUT, take, take_without_log
@@ -110,6 +111,13 @@ def test_what_is_brought_back_does_not_go_again_by_itself(shop: Place) -> None:
     queues.remove(office, "orders")
     queues.rollback(office, "orders", versions.newest(office, "orders"))
     assert "closed" not in file_of(shop).read_text()
+
+
+def test_only_what_closes_is_left_out_of_what_is_brought_back() -> None:
+    text = "closed = remove\n[topics]\n[[a]]\nclosed = remove\n[[[params]]]\nclosed = remove\n[[b]]\nclosed = yes\n"
+    assert staying(text, "") == "[topics]\n[[a]]\n[[[params]]]\nclosed = remove\n[[b]]\nclosed = yes\n"
+    assert staying(text, text) == text
+    assert staying(text, "closed = remove\n") == text.replace("[[a]]\nclosed = remove\n", "[[a]]\n")
 
 
 def test_a_change_that_nobody_saw_is_not_taken_back_along(shop: Place) -> None:
