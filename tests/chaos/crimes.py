@@ -66,7 +66,8 @@ def bend_consumer(bent: type[Bent]) -> None:
 
 
 def _bend(module: str, factory: str, bent: type[Bent]) -> None:
-    early = {"pepperbus.gateway.main", "pepperbus.worker.app", "pepperbus.ticker.main"} & sys.modules.keys()
+    took = {"pepperbus.gateway.main", "pepperbus.worker.app", "pepperbus.worker.pumps", "pepperbus.ticker.main"}
+    early = took & sys.modules.keys()
     assert not early, f"{early} took {factory} before it could be bent"
     made: Callable[..., Any] = getattr(sys.modules[module], factory)
     replace(sys.modules[module], factory, lambda *args, **more: bent(made(*args, **more)))
