@@ -213,6 +213,8 @@ def test_a_mistake_of_a_whole_topic_is_no_less_chinese() -> None:
             "已停住：最近 40 次尝试中失败了 20 次，最后一次是：no",
         ),
         ("anna may not purge.purge: that needs the role operator", "anna 无权执行 purge.purge：需要角色 operator"),
+        ("orders/mail is paused: `pepperbus resume orders/mail`", "orders/mail 已暂停：`pepperbus resume orders/mail`"),
+        ("its consumer is down: `pepperbus status` says why", "它的消费者状态为不可用：原因见 `pepperbus status`"),
     ],
 )
 def test_what_operations_refuse_is_said_whole(text: str, chinese: str) -> None:
