@@ -45,7 +45,7 @@ PAGES: dict[str, tuple[str, int]] = {
     "audit": ("/audit", 820),
     "me": ("/me", 900),
 }
-#: The 255 commonest colours of the picture; every other takes the nearest of them.
+#: The 255 commonest colours of the picture, a small green dot before many greys; every other takes the nearest of them.
 _TO_PALETTE = """async (data) => {
   const image = await createImageBitmap(await (await fetch('data:image/png;base64,' + data)).blob());
   const canvas = new OffscreenCanvas(image.width, image.height), context = canvas.getContext('2d');
@@ -53,7 +53,9 @@ _TO_PALETTE = """async (data) => {
   const pixels = new Uint32Array(context.getImageData(0, 0, image.width, image.height).data.buffer);
   const counts = new Map();
   for (const one of pixels) counts.set(one, (counts.get(one) || 0) + 1);
-  const palette = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 255).map(([colour]) => colour);
+  const bytes = (colour) => [colour & 255, colour >> 8 & 255, colour >> 16 & 255];
+  const worth = ([colour, n]) => n * (8 + Math.max(...bytes(colour)) - Math.min(...bytes(colour)));
+  const palette = [...counts].sort((a, b) => worth(b) - worth(a)).slice(0, 255).map(([colour]) => colour);
   const known = new Map(palette.map((colour, i) => [colour, i]));
   const near = (colour) => {
     let best = 0, least = Infinity;
