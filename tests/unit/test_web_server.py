@@ -19,7 +19,7 @@ import pytest
 from flask import Flask
 from jinja2 import DictLoader
 
-from pepperbus.web import live
+from pepperbus.web import api, live
 from pepperbus.web.crowd import Crowd
 from pepperbus.web.server import Bounds, WebServer
 from tests.process.test_web_reach import cert
@@ -261,6 +261,24 @@ def test_who_closes_a_live_page_frees_its_place_at_once(serve: Any, monkeypatch:
             page.close()
         until(lambda: not crowd._here)
         assert live._places.counter == most, how
+
+
+def test_who_ends_a_stream_of_the_api_frees_its_place_at_once(serve: Any) -> None:
+    def nothing_happens() -> Iterator[Any]:
+        gevent.sleep(3600)
+        yield
+
+    streams, app = gevent.lock.BoundedSemaphore(3), Flask(__name__)
+    app.add_url_rule("/", "tail", lambda: api._streamed(nothing_happens(), streams, lambda: True))
+    served = serve(bounds=Bounds(), app=app)
+    for _again in range(2):
+        followers = [served.connect(FOLLOW) for _ in range(3)]
+        for one in followers:
+            assert b"200 OK" in one.recv(4096)
+        until(lambda: streams.counter == 0)
+        for one in followers:
+            one.close()
+        until(lambda: streams.counter == 3)
 
 
 def test_who_leaves_by_tls_frees_the_place_too(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
