@@ -75,7 +75,9 @@ def each_chart_is_of_all_nodes_or_of_one(one: Any, two: Any) -> None:
         assert told["note"] == ""
         return sum(n or 0.0 for n in told["data"][2]) * (1 if back == 300 else back)
 
-    for bus in (one, two):  # what they did is in their histories once its block of ten seconds is over
+    # What they did is in their histories once its block of ten seconds is over; only then they ask each other.
+    until(lambda: done(one, "&node=n1") + done(two, "&node=n2"), lambda n: n == JOBS)
+    for bus in (one, two):
         until(lambda bus=bus: done(bus, ""), lambda n: n == JOBS)
         parts = [done(bus, f"&node={name}") for name in ("n1", "n2")]
         assert sum(parts) == JOBS
