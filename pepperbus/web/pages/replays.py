@@ -14,7 +14,13 @@ from pepperbus.web.pages.answers import did
 from pepperbus.web.words import _
 
 #: What a selection was made by, as the pages call it.
-LABELS = {"ids": "Jobs", "error": "Error text", "text": "Inside the content", "since_ms": "Since", "tried": "Failed ones"}
+LABELS = {
+    "ids": "Jobs",
+    "error": "Error text",
+    "text": "Inside the content",
+    "since_ms": "Since",
+    "tried": "Failed ones",
+}
 
 
 def _systems(desk: Desk) -> dict[str, str]:
