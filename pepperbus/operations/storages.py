@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from pepperbus.errors import NotFound, UsageError
 from pepperbus.journal import growth as store
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Result
 from pepperbus.operations.rights import Right, operation
+from pepperbus.storage import embedded_compact
 
 _POINTS = 60
 
@@ -21,6 +25,30 @@ class Growth(Result):
     per_day: float = 0.0
     days_left: float = 0.0
     course: list[int] = []
+
+
+class Compacted(Result):
+    """Bytes of a storage's file, before and after."""
+
+    name: str
+    before: int
+    after: int
+
+
+@operation(Right.ADMIN, "name")
+def compact(office: Office, name: str) -> Compacted:
+    """Give back the disk space that jobs of the embedded storage `name` once took; its bus must not run.
+
+    Raises NotFound; UsageError for another kind of storage; StorageRefused while it is in use, StorageUnavailable when the disk
+    has no room for the copy.
+    """
+    config = office.config.storages.get(name)
+    if config is None:
+        raise NotFound(f"storage {name!r} does not exist; there are {', '.join(office.config.storages)}")
+    if config.type != "embedded" or config.path is None:
+        raise UsageError(f"storage {name} is of the type {config.type}: only an embedded one has a file to compact")
+    before, after = embedded_compact.compact(Path(config.path))
+    return Compacted(name, before, after)
 
 
 @operation(Right.VIEW)

@@ -218,7 +218,13 @@ def test_straight_to_the_consumer(bus: Bus, consumer: Consumer) -> None:
 def test_stop_waits_until_the_bus_has_ended(bus: Bus) -> None:
     healthy = bus.cli("status")
     assert (healthy.returncode, healthy.stderr) == (0, ""), healthy.stdout
+    refused = bus.cli("storage", "compact", "local")
+    assert (refused.returncode, "is in use; stop the bus first" in refused.stderr) == (3, True), refused
     done = bus.cli("stop")
     assert (done.returncode, done.stdout) == (0, "stopped\n")
     assert bus.wait() == 0
     assert bus.cli("stop").returncode == 3
+    made = ask(bus, "storage", "compact", "local")
+    assert 0 < made["after"] <= made["before"]
+    mistyped = bus.cli("storage", "compact", "locla")
+    assert (mistyped.returncode, "storage 'locla' does not exist; there are local" in mistyped.stderr) == (1, True)
