@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any
 
-LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+LEVELS = {"info": 20, "warning": 30, "error": 40}
 
 
 class Log:
@@ -99,9 +99,6 @@ class Log:
                     os.write(fd, line)
             except OSError:
                 self.dropped += 1
-
-    def debug(self, action: str, message: str = "", **fields: Any) -> None:
-        self.event("debug", action, message, **fields)
 
     def info(self, action: str, message: str = "", **fields: Any) -> None:
         self.event("info", action, message, **fields)

@@ -114,7 +114,7 @@ NODE_CASES = {
         "10.0.0.0/8 is wanted: 10.0.0.1/8 has host bits set"
     ],
     "[log]\nlevel = warn": [
-        "2: [log] level = warn: allowed: debug, info, warning, error; did you mean warning? (default info)"
+        "2: [log] level = warn: allowed: info, warning, error; did you mean warning? (default info)"
     ],
     "[log]\nfile = a\nfile = b": ["3: [log] file: this key stands already in line 2; keep one of them"],
     "[log]\n[bus]\n[log]": ["3: [log]: this section stands already in line 1; make it one"],

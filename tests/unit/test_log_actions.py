@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "pepperbus"
-LEVELS = {"debug", "info", "warning", "error"}
+LEVELS = {"info", "warning", "error"}
 
 
 def actions() -> Iterator[tuple[str, str]]:

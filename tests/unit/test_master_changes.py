@@ -94,7 +94,7 @@ def test_what_hangs_on_opened_things_stays_and_is_named() -> None:
         bus=Bus("renamed", grace=9.0),
         gateway=Gateway(listen=("0.0.0.0:1",), max_clients=7),
         storages={"local": StorageConfig("local", "redis")},
-        log=Log(level="debug"),
+        log=Log(level="warning"),
     )
     change = compare(OLD, new)
     assert change.needs_restart == ["[bus] node", "[gateway] listen", "[log] level", "[storages] [[local]]"]
