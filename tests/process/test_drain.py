@@ -29,6 +29,7 @@ def run_jobs(server: Any) -> collections.Counter[str]:
 
 
 def test_a_queue_moves_while_jobs_come_and_go(buses: Any, redis_server: Redis) -> None:
+    redis_server.ask("FLUSHALL")
     node = NODE + f"    [[far]]\n        type = redis\n        url = {redis_server.url}\n"
     with raw_server(answering(DONE)) as server:
         bus = buses.start(node=node, queues={"orders": QUEUE.format(url=server.url)})

@@ -20,7 +20,17 @@ from pepperbus.accounts.model import HOST_ROLES, Actor, Role, Via
 from pepperbus.cli import replays, words
 from pepperbus.config.load import load
 from pepperbus.errors import Forbidden, PepperbusError, UsageError
-from pepperbus.operations import alarms, closing, marks, queue_files, queue_text, queues, storage_files, versions
+from pepperbus.operations import (
+    alarms,
+    closing,
+    editing,
+    marks,
+    queue_files,
+    queue_text,
+    queues,
+    storage_files,
+    versions,
+)
 from pepperbus.operations.office import Office
 from pepperbus.operations.replays import ReplayView
 from pepperbus.operations.results import Event, Life, TopicLife
@@ -93,7 +103,7 @@ def test_a_text_too_long_for_a_queue_is_not_even_read(place: Place, monkeypatch:
 
 def test_an_editor_who_waits_for_another_gives_up_and_says_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other may be a greenlet of this process: who waited in the kernel would wait for ever."""
-    monkeypatch.setattr(queues, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(editing, "_PATIENCE_S", 0.1)
     told: list[str] = []
 
     def edit() -> None:
