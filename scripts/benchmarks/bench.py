@@ -39,7 +39,7 @@ class Bench:
         self.fpm = new_fpm(directory / "fpm")
         self._made = 0
         self.filled: dict[str, int] = {}
-        self.usual = self.stage(_usual_queues(self.fpm.script("work.php"), self.fpm.script("lag.php")))
+        self.usual = self.stage(_usual_queues(*map(self.fpm.script, ("work.php", "real.php", "lag.php"))))
         self.fpm.start()
         self.closing.callback(self.fpm.stop)
         self.start_s = self.usual.open()
@@ -98,7 +98,7 @@ class Bench:
         }
 
 
-def _usual_queues(work: str, lag: str) -> dict[str, str]:
+def _usual_queues(work: str, real: str, lag: str) -> dict[str, str]:
     """Every queue has one topic `t`. One worker process serves all queues of an engine."""
     queues: dict[str, str] = {}
     for engine in ENGINES:
@@ -109,6 +109,7 @@ def _usual_queues(work: str, lag: str) -> dict[str, str]:
 
         queues[f"push-{engine}"] = fed(consumer="off")
         queues[f"work-{engine}"] = fed()
+        queues[f"real-{engine}"] = fed(script=real)
         queues[f"each-{engine}"] = fed(pool="each")
         queues[f"chunk-{engine}"] = fed(chunk=16)
         queues[f"lag-{engine}"] = fed(pool="each", script=lag)

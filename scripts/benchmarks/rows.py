@@ -97,6 +97,11 @@ def _feeding() -> list[Row]:
                 sides(work.bus_rate(f"work-{engine}", 20_000), work.bare_rate(20_000, keep=True)),
             ),
             Row(
+                "P4b", "the same, PHP works 1 ms", engine,
+                f"bus / bare FastCGI loop, {CHILDREN} children, connections kept, 4,000 md5 a job", "/s", None,
+                sides(work.bus_rate(f"real-{engine}", 5_000), work.bare_rate(5_000, True, "real.php")), quick=False,
+            ),
+            Row(
                 "P5", "the same, a connection each", engine,
                 f"bus / bare FastCGI loop, {CHILDREN} children, a connection each", "/s", Goal(0.60, 0.80),
                 sides(work.bus_rate(f"each-{engine}", 20_000), work.bare_rate(20_000, keep=False)),

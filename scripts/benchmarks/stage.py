@@ -56,6 +56,8 @@ WORK = """<?php
 if (($_POST['type'] ?? '') === 'ping') { header('Consume-Topics: ' . file_get_contents(__DIR__ . '/topics.txt')); }
 header('Code: 200');
 """
+#: Works for about a millisecond, always the same.
+REAL = WORK + "for ($i = 0; $i < 4000; $i++) { $x = md5($x ?? 'x'); }\n"
 #: Writes down how long ago each job was pushed; the content is the time of the push.
 LAG = """<?php
 $now = microtime(true);
@@ -166,5 +168,6 @@ def new_fpm(directory: Path) -> Fpm:
     directory.mkdir(parents=True)
     fpm = Fpm(directory, children=CHILDREN, php={"opcache.enable": 1})
     fpm.script("work.php", WORK)
+    fpm.script("real.php", REAL)
     fpm.script("lag.php", LAG)
     return fpm

@@ -60,11 +60,11 @@ def bus_cpu_us(queue: str, full: int) -> Side:
     return lambda bench: through(bench.usual, queue, bench.n(full, 1000)).cpu_us
 
 
-def bare_rate(full: int, keep: bool) -> Side:
+def bare_rate(full: int, keep: bool, script: str = "work.php") -> Side:
     """The same php-fpm and script without a bus."""
 
     def rate(bench: Bench) -> float:
-        return bare.loop(str(bench.fpm.socket), bench.fpm.script("work.php"), CHILDREN, bench.n(full, 1000), keep)
+        return bare.loop(str(bench.fpm.socket), bench.fpm.script(script), CHILDREN, bench.n(full, 1000), keep)
 
     return rate
 
