@@ -185,7 +185,7 @@ def stage(buses: Buses, fpm: Callable[..., Fpm], start_redis: Callable[..., Redi
 
 
 def _node(facts: dict[str, object], more: str = "") -> str:
-    return NODE + _STORAGES.format(**facts) + "[log]\n    errors = errors.log\n    level = debug\n" + more
+    return NODE + _STORAGES.format(**facts) + "[log]\n    errors = errors.log\n    level = info\n" + more
 
 
 def test_no_canary_ever_sings(stage: Stage) -> None:

@@ -39,6 +39,7 @@ DEED_WORDS = {
     "storage_file.add": "added a storage",
     "storage_file.change": "changed a storage",
     "storage_file.remove": "removed a storage",
+    "storage.compact": "gave back a storage's free space",
     "schedule.add": "made a schedule",
     "schedule.change": "changed a schedule",
     "schedule.remove": "removed a schedule",
