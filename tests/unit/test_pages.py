@@ -86,6 +86,17 @@ def test_a_plain_form_comes_back_and_only_to_us(place: Place) -> None:  # noqa: 
     assert place.office.storage("local").paused() == {"orders/mail"}
 
 
+def test_a_consumer_is_closed_opened_and_limited_where_it_is_seen(place: Place) -> None:  # noqa: F811
+    form = {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin"}
+    for now, offered in (("resume", "pause"), ("pause", "resume")):
+        place.client.post(f"/topics/orders/mail/{now}", headers=form)
+        text = place.text("/consumers")
+        assert f'hx-post="/topics/orders/mail/{offered}"' in text
+        assert f'hx-post="/topics/orders/mail/{now}"' not in text
+    assert 'href="/topics/orders/mail#concurrency"' in text
+    assert 'id="concurrency"' in place.text("/topics/orders/mail")
+
+
 def test_htmx_gets_a_toast(place: Place) -> None:  # noqa: F811
     headers = {
         "HX-Request": "true",

@@ -317,7 +317,7 @@ def test_a_token_cannot_make_accounts_or_tokens(place: Place) -> None:
 def test_a_token_is_shown_once_and_kept_as_a_hash(place: Place) -> None:
     chief = browser(place, "chief")
     made = chief.post("/api/v1/tokens", json={"name": "ci", "role": "viewer", "days": 1}).get_json()
-    secret = made["secret"].rpartition("_")[2]
+    secret = made["secret"].split("_", 2)[2]  # it may hold more of these
     assert secret.encode() not in place.office.accounts.path.read_bytes()
     assert secret not in chief.get("/api/v1/tokens").get_data(as_text=True)
     assert secret.encode() not in b"".join(path.read_bytes() for path in place.office.audit.directory.glob("*"))

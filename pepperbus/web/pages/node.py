@@ -66,7 +66,8 @@ def _consumers(desk: Desk) -> dict[str, Any]:
     found = consumers.consumers(desk.office)
     for consumer in found:
         consumer.targets.sort(key=lambda target: (target.closed in ("open", "busy", "unknown"), -target.in_flight))
-    return {"consumers": found, "rates": desk.monitor, "most": _MOST}
+    paused = {topic.name for queue in desk.status().queues for topic in queue.topics if topic.paused}
+    return {"consumers": found, "rates": desk.monitor, "paused": paused, "most": _MOST}
 
 
 def _nodes(desk: Desk) -> dict[str, Any]:
