@@ -196,14 +196,14 @@ class Claims:
         for found, name, stored, text in zip(pointers, fields, bodies, records, strict=True):
             if not is_good(found, stored):
                 stale.append(found)
-            elif (
-                job_id := int(name)
-            ) in holding.leaving:  # stored before this claim, perhaps: found when that is known
+                continue
+            job_id = int(name)
+            if job_id in holding.leaving:  # stored before this claim, perhaps: to be found when that is known
                 holding.doubt()
-            else:
-                spent, crashes, due_ms = Record.decode(text) if text else VIRGIN
-                mine[job_id] = found
-                leased.append(Leased(topic, job_id, stored[NONCE:], spent + 1, crashes, due_ms))
+                continue
+            spent, crashes, due_ms = Record.decode(text) if text else VIRGIN
+            mine[job_id] = found
+            leased.append(Leased(topic, job_id, stored[NONCE:], spent + 1, crashes, due_ms))
         if stale:
             connection.tell(each((b"LREM", keys.held(owner), 1), stale))
         holding.pointers.update(mine)  # last: what an error kept from the caller must still look missed

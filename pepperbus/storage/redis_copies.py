@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from pepperbus.storage.redis_keys import Keys
@@ -51,13 +52,11 @@ def remove(connection: Connection, keys: Keys, owner: str, seen: list[bytes]) ->
     try:
         for _ in range(_LOOKS):
             _, known = connection.ask((b"WATCH", keys.owners), (b"SISMEMBER", keys.owners, owner))
-            try:
-                return connection.together([each((b"LREM", keys.ready, -1), seen)]) if known else [0] * len(seen)
-            except Interrupted:  # somebody came or went
-                pass
-            finally:
-                if not known:
-                    connection.ask((b"UNWATCH",))
+            if not known:
+                connection.ask((b"UNWATCH",))
+                break
+            with suppress(Interrupted):  # somebody came or went
+                return connection.together([each((b"LREM", keys.ready, -1), seen)])
     except BaseException:
         connection.drop()  # it may still watch keys
         raise
@@ -146,4 +145,4 @@ def left_behind(
 
 
 def _lists_of_others(keys: Keys, owner: str, owners: Collection[bytes]) -> list[bytes]:
-    return [keys.held(name.decode()) for name in owners if name.decode() != owner]
+    return [keys.held(name.decode(errors="replace")) for name in owners if name != owner.encode()]

@@ -158,7 +158,8 @@ class Settlements:
         found.reverse()
         mine, gone, unclear = _one_each(connection, keys, found), found, set[bytes]()
         if self._link.pika and found:
-            begun = {one for one in found if started and (keys.topic, int(one[:ID])) in started}
+            ran = {field(job_id) for topic, job_id in started or () if topic == keys.topic}
+            begun = {one for one in found if one[:ID] in ran}
             won, unclear = left_behind(connection, keys, owner, found, begun, wait)
             mine = [one for one in mine if one in won]
             gone = [one for one in found if one not in unclear]
@@ -169,8 +170,8 @@ class Settlements:
         verdicts, released = _Verdicts(keys, self._link.clock.now_ms()), []
         for one, name, text, exists in zip(mine, fields, records, there, strict=True):
             if exists:
-                ran = started is None or (keys.topic, int(name)) in started
-                released.append(verdicts.take_back(one, name, Record.decode(text), ran))
+                has_run = started is None or (keys.topic, int(name)) in started
+                released.append(verdicts.take_back(one, name, Record.decode(text), has_run))
         removals: list[Part] = [each((b"LREM", held, 0), gone)]
         if not unclear:
             removals.append((b"SREM", keys.owners, owner))

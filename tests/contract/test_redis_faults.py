@@ -21,6 +21,7 @@ from pepperbus.ids import IdGenerator
 from pepperbus.job import State
 from pepperbus.log import Log
 from pepperbus.names import wake_channel
+from pepperbus.storage import redis as redis_module
 from pepperbus.storage.contract import Leased, Once, Outcome, Push, Settle
 from pepperbus.storage.redis import RedisStorage
 from pepperbus.storage.redis_keys import Keys
@@ -613,3 +614,15 @@ def test_a_clone_of_a_machine_is_refused_while_the_other_lives(redis_server: Red
         redis_server.ask("PEXPIRE", "pb:node:n1", 86_400_000 - 20_000)
         one.claim_shard(2, "n1")
         assert set(one.nodes()) == {"n1"}
+
+
+def test_where_the_machine_has_no_name_nobody_is_refused_for_it(
+    redis_server: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis_server.ask("FLUSHALL")
+    monkeypatch.setattr(redis_module, "_BOOT_ID", tmp_path / "hidden")
+    with storage(redis_server.url) as one, storage(redis_server.url) as two:
+        one.claim_shard(2, "n1")
+        one.heartbeat("n1")
+        two.claim_shard(2, "n1")
+        assert two.nodes().keys() == {"n1"}

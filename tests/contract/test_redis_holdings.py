@@ -428,3 +428,18 @@ def test_an_owner_released_in_the_middle_of_its_claim_takes_nothing_out_of_the_l
         found = [job.job_id for job in one.lease(T, 5, ME)]
         found += [job.job_id for job in two.lease(T, 5, OTHER)]
         assert found == [sent.job_id]
+
+
+def test_what_others_wrote_among_the_copies_keeps_nobody_from_taking_them_back(
+    empty: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rubbish among the owners and in a list, while it is not known who has won."""
+    with storage(empty, "pika", 2.0) as one, storage(empty, "pika") as two:
+        sent = push()
+        one.push([sent])
+        lose_the_answer(one, monkeypatch)
+        empty.ask("SADD", f"pb:{{{T}}}:owners", b"\xff\xfe")
+        empty.ask("LPUSH", f"pb:{{{T}}}:in:{ME}", b"\xff rubbish")
+        assert [job.job_id for job in one.lease(T, 5, ME)] == [sent.job_id]
+        assert [job.job_id for job in two.release(ME, {(T, sent.job_id)})] == [sent.job_id]
+        assert [job.attempt for job in two.lease(T, 5, OTHER)] == [2]
