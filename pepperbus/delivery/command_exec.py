@@ -33,8 +33,6 @@ class ExecConsumer:
         self._command = Command(topic, config)
         self.address = self._command.shown
         self._running: dict[Process, str] = {}
-        self._closed = False
-        self._ended = 0
 
     def pack(self, request: Request) -> object:
         return None
@@ -72,7 +70,6 @@ class ExecConsumer:
             return self._attend(process, delivered.job.content, request.deadline_s)
         finally:
             del self._running[process]
-            self._ended += 1
 
     def _attend(self, process: Process, content: bytes, deadline_s: float) -> Answer:
         gevent.spawn(_feed, process, content)

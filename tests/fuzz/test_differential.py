@@ -12,8 +12,6 @@ import contextlib
 import os
 import re
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
 
 import hiredis
@@ -21,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.fixtures.redis import running as running_redis
 from tests.fuzz.grammar import bent, pack
 from tests.fuzz.targets import pieces
 from tests.process.gateway_running import Running, running, spec
@@ -39,20 +38,9 @@ ACCEPTED = {
 
 
 @pytest.fixture(scope="module")
-def redis_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    where = tmp_path_factory.mktemp("redis")
-    path = where / "r.sock"
-    words = ["redis-server", "--port", "0", "--unixsocket", str(path), "--requirepass", "pw", "--save", ""]
-    process = subprocess.Popen([*words, "--dir", str(where)], stdout=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 30
-        while not path.exists():
-            assert time.monotonic() < until, "no redis-server"
-            time.sleep(0.01)
-        yield str(path)
-    finally:
-        process.terminate()
-        process.wait(10)
+def redis_path() -> Iterator[str]:
+    with running_redis({"requirepass": "pw"}) as server:
+        yield str(server.path)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pepperbus import stats
+from tests.fixtures.redis import running as running_redis
 from tests.process.gateway_running import QUEUES, Running, Wire, pack, running, spec
 
 
@@ -47,30 +48,10 @@ def memory_of(pid: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def real() -> Iterator[Path]:
     """A real redis-server with a password, on a unix socket."""
-    where = tmp_path_factory.mktemp("redis")
-    path = where / "r.sock"
-    words = [
-        "redis-server",
-        "--port",
-        "0",
-        "--unixsocket",
-        str(path),
-        "--requirepass",
-        "pw",
-        "--save",
-        "",
-        "--dir",
-        str(where),
-    ]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-    try:
-        wait_for(path.exists)
-        yield path
-    finally:
-        process.terminate()
-        process.wait(10)
+    with running_redis({"requirepass": "pw"}) as server:
+        yield server.path
 
 
 @pytest.fixture(scope="module")
