@@ -68,7 +68,7 @@ def _revealed(document: Document, option: Option, value: str | list[str]) -> str
 
 def complete(values: Values, spec: Spec) -> Values:
     """`values` with the defaults of everything that was not given (or was given wrongly)."""
-    return {**spec.defaults(), **values}
+    return {**spec.defaults, **values}
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -90,14 +91,16 @@ def _rest(own: Values, topics: dict[str, Topic]) -> None:
     own["intakes"] = tuple(one for one in own["intakes"] if takers and one.topic in {"", *takers})
 
 
+@cache
 def _queue_spec() -> Spec:
     queue, topic = schema()["queue"], schema()["topic"]
     return Spec("queue", "", {**topic.options, **queue.options}, {**topic.sections, **queue.sections})
 
 
-def _topic_keys() -> set[str]:
+@cache
+def _topic_keys() -> frozenset[str]:
     topic = schema()["topic"]
-    return {*topic.options, *topic.sections}
+    return frozenset((*topic.options, *topic.sections))
 
 
 def _check_login(document: Document, own: Values) -> None:

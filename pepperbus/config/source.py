@@ -114,14 +114,15 @@ class Document:
             if until:
                 until = "" if until in line else until
                 continue
-            if not line.strip() or line.lstrip().startswith("#"):
+            start = line.lstrip()[:1]
+            if start in ("", "#"):
                 continue
-            if line.lstrip().startswith("[") and (len(line) > MAX_SECTION or line.count("[") > MAX_BRACKETS):
+            if start == "[" and (len(line) > MAX_SECTION or line.count("[") > MAX_BRACKETS):
                 self._syntax(
                     number, "", f"a [section] has {MAX_SECTION} characters and {MAX_BRACKETS} brackets at most"
                 )
                 good[number - 1] = ""
-            elif section := _SECTION.match(line):
+            elif start == "[" and (section := _SECTION.match(line)):
                 path = self._enter(path, section, number, good)
             elif (pair := _KEY.match(line)) and not pair[2].startswith(('"""', "'''")):
                 self._pair((*path, _bare(pair[1])), pair[2], number, good)
@@ -144,12 +145,12 @@ class Document:
         return path
 
     def _pair(self, path: KeyPath, value: str, number: int, good: list[str]) -> None:
-        what = f"{path[-1]} = {_shown(path, value)}"
-        trap = _trap(value)
-        if path in self.lines:
-            what = path[-1]  # it may be any word for a password
+        trap, again = _trap(value), path in self.lines
+        if again:
             trap = f"this key stands already in line {self.lines[path]}; keep one of them"
         if trap:
+            # What stands there again may be any word for a password.
+            what = path[-1] if again else f"{path[-1]} = {_shown(path, value)}"
             self._syntax(number, f"{_brackets(path[:-1])} {what}".strip(), trap)
             good[number - 1] = ""
         self.lines.setdefault(path, number)

@@ -21,6 +21,7 @@ from pepperbus.names import NAME_RULE, is_name
 
 Raw = str | list[str]
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd])){1,5}\Z")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
@@ -37,7 +38,7 @@ OUR_ENGINES = ("embedded", "redis")
 def text(value: Raw) -> str:
     if isinstance(value, list):
         raise ValueError("the comma makes this a list, and a single text is wanted: put the whole value in quotes")
-    if any(ord(c) < 32 or ord(c) == 127 for c in value):
+    if _CONTROL.search(value):
         raise ValueError("holds a control character (line break, tab, NUL …); one line of plain text is allowed")
     return value
 
