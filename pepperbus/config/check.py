@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pepperbus.config.references import KINDS, referred_file, resolve
+from pepperbus.config.references import KINDS, is_reference, referred_file, resolve
 from pepperbus.config.source import Document, KeyPath
 from pepperbus.config.spec import Option, Spec
 from pepperbus.config.values import later as refuse
@@ -63,6 +63,7 @@ def _revealed(document: Document, option: Option, value: str | list[str]) -> str
     base = Path(os.path.abspath(document.file)).parent
     if (file := referred_file(value, base)) is not None:
         document.secret_files.append(file)
+    document.refers |= is_reference(value[0] if isinstance(value, list) and value else value)
     return resolve(value, base, document.environ)
 
 

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pepperbus.config import node, queue
+from pepperbus.config.content import content
+from pepperbus.config.known import Known
 from pepperbus.config.model import Config, Queue
 from pepperbus.config.notes import notes
 from pepperbus.config.source import Document, read
@@ -40,23 +42,42 @@ def find(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> P
     raise ConfigError(f"no configuration found: no -c FILE, $PEPPERBUS_CONF is not set, and none of {looked} exists")
 
 
-def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
-    """The whole configuration. Raises ConfigError with every mistake of every file."""
+def load(path: Path | None = None, environ: Mapping[str, str] = os.environ, known: Known | None = None) -> Config:
+    """The whole configuration. Raises ConfigError with every mistake of every file.
+
+    `known`: what the same caller read before. What it knows is not built again, and afterwards it knows this.
+    """
+    try:
+        return _load(path, environ, Known() if known is None else known)
+    except ConfigError:
+        if not known:
+            raise
+    return _load(path, environ, Known())  # also what is known may have to be named, by its file and line
+
+
+def _load(path: Path | None, environ: Mapping[str, str], known: Known) -> Config:
     main = read(find(path, environ), environ)
     if main.broken and not main.tree:  # all else that seems wrong would follow from it
         raise ConfigError(*main.mistakes)
     config = node.build(main)
-    files = _queue_files(main, config)
+    before, made = known.beside(config), Known(config)
     documents: dict[str, Document] = {}
     queues: dict[str, Queue] = {}
-    for file in files:
-        documents[file.stem] = read(file, environ)
-        queues[file.stem] = queue.build(documents[file.stem], file.stem, config)
+    for file in _queue_files(main, config):
+        found = content(file)
+        same = before.queue(file, found)
+        if same is None:
+            document = documents[file.stem] = read(file, environ, found)
+            same = queue.build(document, file.stem, config)
+        if file.stem not in documents or not documents[file.stem].refers:
+            made.queues[file] = found, same
+        queues[file.stem] = same
     _check_keys(documents, queues)
     _check_logins(main, config, queues)
     mistakes = [mistake for document in (main, *documents.values()) for mistake in document.mistakes]
     if mistakes:
         raise ConfigError(*mistakes)
+    known.node, known.queues = made.node, made.queues
     secret_files = {file: None for document in (main, *documents.values()) for file in document.secret_files}
     return replace(config, queues=queues, secret_files=tuple(secret_files))
 

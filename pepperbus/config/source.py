@@ -16,7 +16,8 @@ from typing import Any
 
 from configobj import ConfigObj, ConfigObjError, DuplicateError, NestingError
 
-MAX_BYTES = 4 << 20
+from pepperbus.config.content import Content, content
+
 MAX_SECTION, MAX_BRACKETS = (
     200,
     16,
@@ -34,6 +35,7 @@ class Document:
     """A file that was read. `tree` holds text, lists of text and dicts; `mistakes` fills while it is looked at.
 
     `broken`: some line could not be read, so something that seems to be missing may only be misspelled.
+    `refers`: a value came from elsewhere, so it may be another one although the text is the same.
     """
 
     def __init__(self, file: Path, text: str, environ: Mapping[str, str] = os.environ) -> None:
@@ -42,7 +44,7 @@ class Document:
         self.secret_files: list[Path] = []  # files that hold a secret for this one
         self._mistakes: list[tuple[int, str]] = []
         self._repeated: list[KeyPath] = []
-        self.broken = False
+        self.broken = self.refers = False
         self.lines: dict[KeyPath, int] = {}
         self.tree: dict[str, Any] = {}
         self._parse(text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n"))
@@ -156,26 +158,12 @@ class Document:
         self.lines.setdefault(path, number)
 
 
-def read(file: Path, environ: Mapping[str, str] = os.environ) -> Document:
-    """The file as a document; one that cannot be read has one mistake and an empty tree."""
-    text, trouble = "", ""
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            trouble = f"the file is larger than {MAX_BYTES >> 20} MiB; this cannot be a configuration"
-        else:
-            text = file.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        trouble = f"byte 0x{error.object[error.start]:02x} in line {line} is not UTF-8; save the file as UTF-8"
-    except OSError as error:
-        trouble = f"cannot be read: {error.strerror}"
-    except ValueError as error:
-        trouble = f"cannot be read: {error}"
-    if not trouble and "\0" in text:
-        text, trouble = "", f"NUL byte in line {text[: text.index(chr(0))].count(chr(10)) + 1}; this is no text file"
-    document = Document(file, text, environ)
-    if trouble:
-        document.unreadable(trouble)
+def read(file: Path, environ: Mapping[str, str] = os.environ, found: Content | None = None) -> Document:
+    """The file as a document; one that cannot be read has one mistake and an empty tree. `found`: what was read of it."""
+    found = found or content(file)
+    document = Document(file, found.text, environ)
+    if found.trouble:
+        document.unreadable(found.trouble)
     return document
 
 

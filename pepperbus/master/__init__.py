@@ -17,6 +17,7 @@ from pathlib import Path
 from setproctitle import setproctitle
 
 from pepperbus import failpoints
+from pepperbus.config.known import Known
 from pepperbus.config.load import load
 from pepperbus.errors import PepperbusError
 from pepperbus.log import Log
@@ -41,7 +42,8 @@ def run(config_path: Path | None, roles: Mapping[str, str] = ROLES, chaos: bool 
     try:
         armed = failpoints.asked(os.environ, chaos)
         handed = handover.take()
-        config = load(config_path)
+        known = Known()
+        config = load(config_path, known=known)
         _adopt_grandchildren()
         if handed:
             config = replace(config, generation=handed.generation + 1)
@@ -55,7 +57,7 @@ def run(config_path: Path | None, roles: Mapping[str, str] = ROLES, chaos: bool 
             log.warning("failpoints_armed", armed)
             failpoints.arm(armed, "master", config.bus.run_dir)
         try:
-            return Master(Bus(config, opened, log, dict(roles), handed, armed), handed).run()
+            return Master(Bus(config, opened, log, dict(roles), handed, armed), handed, known).run()
         finally:
             opened.close()
     except PepperbusError as error:

@@ -46,13 +46,17 @@ def compare(old: Config, new: Config) -> Change:
     config, needs_restart = _keep_fixed(old, new)
     config = replace(config, generation=old.generation + 1)
     both = old.queues.keys() & new.queues.keys()
-    groups = old.groups().keys() | config.groups().keys()
+    before, after = old.groups(), config.groups()
     return Change(
         config,
         sorted(new.queues.keys() - old.queues.keys()),
         sorted(name for name in both if old.queues[name] != new.queues[name]),
         sorted(old.queues.keys() - new.queues.keys()),
-        {group for group in groups if _work(old, group) != _work(config, group)},
+        {
+            group
+            for group in before.keys() | after.keys()
+            if _work(old, before.get(group)) != _work(config, after.get(group))
+        },
         needs_restart,
     )
 
@@ -74,9 +78,8 @@ def _keep_fixed(old: Config, new: Config) -> tuple[Config, list[str]]:
     return replace(new, storages=storages, **sections), differ
 
 
-def _work(config: Config, group: str) -> tuple[object, ...] | None:
-    """Everything the workers of a group work with; equal values mean that they may stay."""
-    queues = config.groups().get(group)
+def _work(config: Config, queues: list[Queue] | None) -> tuple[object, ...] | None:
+    """Everything the workers of a group of queues work with; equal values mean that they may stay."""
     if queues is None:
         return None
     topics = [topic for queue in queues for topic in queue.topics.values()]

@@ -13,6 +13,7 @@ import signal
 import time
 from typing import Any
 
+from pepperbus.config.known import Known
 from pepperbus.errors import BootError
 from pepperbus.family import beats
 from pepperbus.master import memory
@@ -38,11 +39,11 @@ _FAT_EVERY_S = 2.0
 
 
 class Master:
-    """What runs one bus. `handed`: what the code before this one left, after an upgrade."""
+    """What runs one bus. `handed`: what the code before this one left, after an upgrade. `known`: the files as first read."""
 
-    def __init__(self, bus: Bus, handed: Handed | None = None) -> None:
+    def __init__(self, bus: Bus, handed: Handed | None = None, known: Known | None = None) -> None:
         self.bus = bus
-        self.reload = Reload(bus)
+        self.reload = Reload(bus, known)
         self.upgrade = Upgrade(bus, self.reload)
         self._requests = Requests(bus, self.reload, self.upgrade)
         self._unclaimed: dict[int, tuple[int, float]] = {}  # pid nobody has announced yet -> exit status, when

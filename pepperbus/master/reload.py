@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from pepperbus.config.known import Known
 from pepperbus.config.load import load
 from pepperbus.config.model import Config
 from pepperbus.errors import ConfigError
@@ -18,12 +19,13 @@ PATIENCE_S = 15.0
 
 
 class Reload:
-    """The reload under way, who waits for it, and who asked for the next one meanwhile."""
+    """The reload under way, who waits for it, and who asked for the next one meanwhile. `known`: the files, as read before."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, known: Known | None = None) -> None:
         self.change: Change | None = None
         self.last: dict[str, Any] = {}  # for `status`
         self._bus = bus
+        self._known = Known() if known is None else known
         self._until = 0.0
         self._waiting: list[Reply] = []
         self._next: list[Reply] = []
@@ -41,7 +43,7 @@ class Reload:
     def _read(self) -> None:
         self._bus.notifier.reloading()
         try:
-            new = load(self._bus.config.file)
+            new = load(self._bus.config.file, known=self._known)
             change = compare(self._bus.config, new)
             new_wakes = self._bus.births.take_config(change.config)
         except ConfigError as error:
