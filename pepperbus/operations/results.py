@@ -189,6 +189,24 @@ class JobView(Result):
     size: int = 0
 
 
+class TopicPage(Result):
+    """A piece of a list of `found` topics. `cursor`: asks for those behind it, `before`: for those ahead; "": there are none."""
+
+    topics: list[TopicStatus]
+    found: int
+    cursor: str = ""
+    before: str = ""
+
+
+class QueuePage(Result):
+    """A piece of a list of `found` queues, by name. `cursor`: asks for those behind it, `before`: for those ahead."""
+
+    queues: list[QueueInfo]
+    found: int
+    cursor: str = ""
+    before: str = ""
+
+
 class JobPage(Result):
     """A piece of a listing; `cursor` "" means there is no more. `looked_at`: jobs that the filter saw."""
 

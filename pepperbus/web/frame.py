@@ -28,6 +28,7 @@ THEME_COOKIE = "pepperbus_theme"
 STATIC = Path(__file__).with_name("static")
 _YEAR_S = 365 * 86400
 _EVERY_S = 2.0
+_BEGINNING = {"cursor": None, "before": None}
 _KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".json": "application/json"}
 
 
@@ -96,9 +97,12 @@ def here() -> str:
 
 
 def with_query(**changes: Any) -> str:
-    """This page with some words of its query changed; "" or None removes one."""
+    """This page with some words of its query changed, its list from the beginning unless they say from where; "" or None
+    removes one.
+    """
     from urllib.parse import urlencode
 
+    changes = {**_BEGINNING, **changes}
     words = {**request.args.to_dict(), **{name: str(value) for name, value in changes.items() if value is not None}}
     kept = {name: value for name, value in words.items() if value != "" and changes.get(name, "") is not None}
     return request.path + ("?" + urlencode(kept) if kept else "")

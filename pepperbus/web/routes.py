@@ -27,7 +27,8 @@ from pepperbus.operations import find as finding
 from pepperbus.operations import jobs as listing
 from pepperbus.operations import results as r
 from pepperbus.operations import schedule_results as sr
-from pepperbus.web import alarms, people, replays, watch
+from pepperbus.web import alarms, people, replays, topics, watch
+from pepperbus.web.portion import portion
 from pepperbus.web.table import Call, Route
 from pepperbus.web.table import Needs as N
 from pepperbus.web.takes import (
@@ -36,6 +37,7 @@ from pepperbus.web.takes import (
     JobsQuery,
     PingBody,
     PushBody,
+    QueuesQuery,
     RemoveQuery,
     ScaleBody,
     SelectionBody,
@@ -44,6 +46,7 @@ from pepperbus.web.takes import (
     StopBody,
     TailQuery,
     TextBody,
+    TopicsQuery,
 )
 
 
@@ -51,8 +54,11 @@ def get_status(call: Call) -> r.Status:
     return call.desk.status()
 
 
-def list_queues(call: Call) -> list[r.QueueInfo]:
-    return queues.listing(call.desk.office)
+def list_queues(call: Call) -> r.QueuePage:
+    query = call.query
+    placed = [((0.0, one.name, ""), one) for one in queues.listing(call.desk.office)]
+    found = portion(placed, _bounded("n", query.n), query.cursor, query.before)
+    return r.QueuePage(found.rows, found.found, found.cursor, found.before)
 
 
 def get_queue(call: Call) -> r.QueueInfo:
@@ -97,13 +103,15 @@ def push_jobs(call: Call) -> r.Pushed:
     return push.push(call.desk.office, call.names["queue"], contents, front=call.body.front, due_ms=call.body.due_ms)
 
 
-def list_topics(call: Call) -> list[r.TopicStatus]:
-    status = call.desk.status()
-    return [topic for queue in status.queues for topic in queue.topics] + status.detached
+def list_topics(call: Call) -> r.TopicPage:
+    _bounded("n", call.query.n)
+    found = topics.page(call.desk, call.query)
+    return r.TopicPage([topic for topic, _queue in found.rows], found.found, found.cursor, found.before)
 
 
 def get_topic(call: Call) -> r.TopicStatus:
-    for topic in list_topics(call):
+    status = call.desk.status()
+    for topic in [*(one for queue in status.queues for one in queue.topics), *status.detached]:
         if topic.name == call.topic:
             return topic
     queues.show(call.desk.office, call.names["queue"])
@@ -267,7 +275,7 @@ _SCHEDULE = "/schedules/{queue}/{schedule}"
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/status", N.LOGIN, get_status, r.Status, "How the node is; what is wrong first."),
-    Route("GET", "/queues", N.LOGIN, list_queues, list[r.QueueInfo], "Every queue with its settings; secrets never."),
+    Route("GET", "/queues", N.LOGIN, list_queues, r.QueuePage, "Queues with their settings; secrets never.", query=QueuesQuery),
     Route("GET", _QUEUE, N.VIEW, get_queue, r.QueueInfo, "One queue's settings."),
     Route("POST", _QUEUE, N.ADMIN, add_queue, r.QueueFile, "Add a queue; the bus reloads.", body=SettingsBody),
     Route("PUT", _QUEUE, N.ADMIN, change_queue, r.QueueFile, "Set and unset keys of a queue.", body=SettingsBody),
@@ -277,7 +285,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", _QUEUE + "/push", N.OPERATE, push_jobs, r.Pushed, "Push jobs through the gateway.", body=PushBody),
     Route("POST", _QUEUE + "/pause", N.OPERATE, pause_queue, r.Paused, "Feed none of its topics any more."),
     Route("POST", _QUEUE + "/resume", N.OPERATE, resume_queue, r.Paused, "Feed its topics again."),
-    Route("GET", "/topics", N.LOGIN, list_topics, list[r.TopicStatus], "Every topic; detached ones last."),
+    Route("GET", "/topics", N.LOGIN, list_topics, r.TopicPage, "Topics, also detached ones, page by page.", query=TopicsQuery),
     Route("GET", _TOPIC, N.VIEW, get_topic, r.TopicStatus, "One topic."),
     Route("DELETE", _TOPIC, N.ADMIN, remove_topic, r.QueueFile, "Remove a topic that holds no jobs.", query=RemoveQuery),
     Route("GET", _TOPIC + "/jobs", N.VIEW, list_jobs, r.JobPage, "Jobs as they lie there, page by page.", query=JobsQuery),

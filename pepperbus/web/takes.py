@@ -19,6 +19,32 @@ class JobsQuery(msgspec.Struct):
     n: int = 100
 
 
+class TopicsQuery(msgspec.Struct):
+    """`q`: part of the name or the target. `system` "-": without one. `state`: a topic's state, or trouble, waiting, with-dead.
+
+    `sort`: name, state, waiting, delayed, running, dead, in, out, clear, oldest, wait or run; with a - from the highest down.
+    `cursor`: that of the page before, `before`: that of the page after; both with the same `sort`. `n`: so many.
+    """
+
+    q: str = ""
+    system: str = ""
+    state: str = ""
+    storage: str = ""
+    pool: str = ""
+    sort: str = "name"
+    cursor: str = ""
+    before: str = ""
+    n: int = 100
+
+
+class QueuesQuery(msgspec.Struct):
+    """`cursor`: that of the page before, `before`: that of the page after."""
+
+    cursor: str = ""
+    before: str = ""
+    n: int = 100
+
+
 class EventsQuery(msgspec.Struct):
     """What to look for in the journal; `error` is part of the reason, `text` part of the kept content.
 

@@ -165,8 +165,8 @@ def test_lists_hold_what_one_may_see(place: Place) -> None:
     place.push(2, "old/gone")
     for name, seen in (("looker", {"orders"}), ("elsewhere", {"money"}), ("auditor", {"orders", "money"})):
         client = browser(place, name)
-        assert {queue["name"] for queue in client.get("/api/v1/queues").get_json()} == seen
-        topics = {topic["name"] for topic in client.get("/api/v1/topics").get_json()}
+        assert {queue["name"] for queue in client.get("/api/v1/queues").get_json()["queues"]} == seen
+        topics = {topic["name"] for topic in client.get("/api/v1/topics").get_json()["topics"]}
         assert {topic.partition("/")[0] for topic in topics} - {"old"} == seen
         assert ("old/gone" in topics) == (name == "auditor"), "in no queue's file: nobody knows whose it is"
         status = client.get("/api/v1/status").get_json()

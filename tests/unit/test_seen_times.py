@@ -7,7 +7,7 @@ from flask import Flask, g
 
 from pepperbus.operations.results import TopicStatus
 from pepperbus.web import words
-from pepperbus.web.pages.queues import clear_s
+from pepperbus.web.topics import clear_s
 
 NEVER = float("inf")
 

@@ -13,6 +13,7 @@ from pepperbus.web.desk import Desk
 from pepperbus.web.formats import sparkline
 from pepperbus.web.pages.answers import did
 from pepperbus.web.pages.topic import told
+from pepperbus.web.portion import portion
 from pepperbus.web.words import _
 
 SINCE = {3600: "1 h", 86400: "24 h", 7 * 86400: "7 d"}
@@ -36,14 +37,13 @@ def _build(desk: Desk) -> dict[str, Any]:
     new = sum(group.state == "open" and group.first_ms > new_ms for group in page.groups)
     if words.get("new"):
         page.groups = [group for group in page.groups if group.state == "open" and group.first_ms > new_ms]
-    if words.get("sort") == "count":
-        page.groups.sort(key=lambda group: -group.count)
-    number, found = max(1, words.get("page", 1, int)), len(page.groups)
-    page.groups = page.groups[(number - 1) * PAGE : number * PAGE]
+    by = (lambda group: group.count) if words.get("sort") == "count" else (lambda group: group.last_ms)
+    placed = [((-float(by(group)), group.topic, group.key), group) for group in page.groups]
+    found = portion(placed, PAGE, words.get("cursor", ""), words.get("before", ""))
+    page.groups = found.rows
     return {
         "page": page,
-        "number": number,
-        "pages": -(-found // PAGE),
+        "found": found,
         "resolved": resolved,
         "systems": {queue.name: queue.system for queue in status.queues},
         "back": back,

@@ -16,8 +16,8 @@ from pepperbus.web import frame
 from pepperbus.web.courses import Courses
 from pepperbus.web.desk import Desk
 from pepperbus.web.pages.answers import did
-from pepperbus.web.pages.queues import clear_s
 from pepperbus.web.said import said
+from pepperbus.web.topics import clear_s
 from pepperbus.web.words import _, span, spoken
 
 _MOST_MARKS = 40
