@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from struct import Struct
 
 from pepperbus import stats
 
-_N = len(stats.COUNTERS)
+_COUNTERS = Struct(f"{len(stats.COUNTERS)}Q")
+_BYTES = _COUNTERS.size
 
 
 class _Slot:
@@ -29,16 +31,30 @@ class _Slot:
             os.close(fd)
         self._words = self._data[: len(self._data) // 8 * 8].cast("Q")
         self._starts: dict[str, int] = {}  # name -> its first word
+        self._heads: list[memoryview] = []  # the counters of each name
+        self._seen = b""  # what they were at the last look, one behind the other
+        self.counters: dict[str, list[int]] = {}  # as of the last `moved`
 
     def starts(self) -> dict[str, int]:
         """name -> its first word, with the names that came since the last look."""
         for name, start in stats.records(self._data, len(self._starts)):
             self._starts[name] = start // 8
+            self._heads.append(self._data[start : start + _BYTES])
         return self._starts
 
-    def counters(self) -> Iterator[tuple[str, list[int]]]:
-        words = self._words
-        return ((name, words[at : at + _N].tolist()) for name, at in self.starts().items())
+    def moved(self) -> list[str]:
+        """The names whose counters are other ones than at the last look; while all stand still it is one comparison."""
+        names = self.starts()
+        now, before = b"".join(self._heads), self._seen
+        if now == before:
+            return []
+        found = []
+        for name, at in zip(names, range(0, len(now), _BYTES), strict=True):
+            if now[at : at + _BYTES] != before[at : at + _BYTES]:
+                self.counters[name] = list(_COUNTERS.unpack_from(now, at))
+                found.append(name)
+        self._seen = now
+        return found
 
     def records(self) -> Iterator[tuple[str, memoryview]]:
         return ((name, self._words[at:]) for name, at in self.starts().items())
@@ -54,15 +70,27 @@ class Reader:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._slots: dict[Path, _Slot] = {}
+        self._added: list[_Slot] = []  # the slots that `_counters` is the sum of
+        self._counters: dict[str, list[int]] = {}
 
-    def counters(self) -> dict[str, list[int]]:
-        """The counters of every name, as `stats.COUNTERS` has them."""
-        found: dict[str, list[int]] = {}
-        for slot in self._look():
-            for name, mine in slot.counters():
-                known = found.get(name)
-                found[name] = [a + b for a, b in zip(known, mine, strict=True)] if known else mine
-        return found
+    def counters(self) -> Mapping[str, list[int]]:
+        """The counters of every name, as `stats.COUNTERS` has them: not to be changed.
+
+        While nothing moves it is the same object, and the list of a name that stands still is the same list.
+        """
+        slots = self._look()
+        moved = {name for slot in slots for name in slot.moved()}
+        known: dict[str, list[int]] = self._counters
+        if slots != self._added:  # a file came, grew or went
+            known, moved = {}, {name for slot in slots for name in slot.counters}
+        if moved or slots != self._added:
+            self._added = slots
+            self._counters = known | {name: self._sum(name) for name in moved}
+        return self._counters
+
+    def _sum(self, name: str) -> list[int]:
+        mine = [slot.counters[name] for slot in self._added if name in slot.counters]
+        return mine[0] if len(mine) == 1 else [sum(column) for column in zip(*mine, strict=True)]
 
     def totals(self, names: Iterable[str]) -> dict[str, stats.Totals]:
         """Counters and histograms of those of `names` that are counted at all."""

@@ -263,11 +263,6 @@ def read_all(directory: Path, names: Iterable[str] | None = None) -> dict[str, T
     return totals
 
 
-def worker_states(directory: Path) -> dict[str, str]:
-    """topic -> the state to show, over all workers' slots."""
-    return worst_states(slot for path in directory.glob("worker.*.stats") for slot in read_slot(path))
-
-
 def worst_states(slots: Iterable[tuple[str, memoryview]]) -> dict[str, str]:
     """topic -> of its states in all these records the one to show."""
     index = _INDEX["state"]
@@ -276,18 +271,6 @@ def worst_states(slots: Iterable[tuple[str, memoryview]]) -> dict[str, str]:
         number = min(words[index], len(STATES) - 1)
         found[name] = min(found.get(name, number), number, key=_WORST_FIRST.index)
     return {name: STATES[number] for name, number in found.items()}
-
-
-def read_counters(directory: Path) -> dict[str, list[int]]:
-    """The counters of every name, added up over all slots; no histograms, which are what makes `read_all` dear."""
-    found: dict[str, list[int]] = {}
-    n = len(COUNTERS)
-    for path in directory.glob("*.stats"):
-        for name, words in read_slot(path):
-            mine = words[:n].tolist()
-            known = found.get(name)
-            found[name] = [a + b for a, b in zip(known, mine, strict=True)] if known else mine
-    return found
 
 
 def merge(total: Totals, words: memoryview) -> None:

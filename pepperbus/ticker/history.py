@@ -15,6 +15,7 @@ import gevent
 
 from pepperbus import stats
 from pepperbus.config.model import Config
+from pepperbus.counted import Reader
 from pepperbus.errors import PepperbusError
 from pepperbus.journal import samples
 from pepperbus.journal.samples import BLOCK_S, COUNTED, MINUTE_S, Sample
@@ -43,7 +44,8 @@ class History:
         self._tell = tell
         self._storages = storages
         self._in_thread = in_thread
-        self._before: dict[str, list[int]] = {}
+        self._stats = Reader(config().bus.run_dir / "stats")
+        self._before: Mapping[str, list[int]] = {}
         self._histograms: dict[str, stats.Totals] = {}
         self._seconds: dict[str, dict[int, list[int]]] = {}
         self._gauges: dict[str, list[int]] = {}
@@ -53,10 +55,6 @@ class History:
     @property
     def database(self) -> Path:
         return self._config().bus.data_dir / "history.db"
-
-    @property
-    def _stats(self) -> Path:
-        return self._config().bus.run_dir / "stats"
 
     def run(self, log: Any) -> None:
         """Sample for ever; a look that fails is said and the next one is taken."""
@@ -74,12 +72,12 @@ class History:
         if not self._block:
             self._begin(now_s)
             return
-        counts = stats.read_counters(self._stats)
+        counts = self._stats.counters()
         at = now_s - now_s % BLOCK_S
         if at != self._block:
             self._end_block(counts)
             self._block = at
-        for name, words in counts.items():
+        for name, words in counts.items() if counts is not self._before else ():
             before = self._before.get(name)
             if words != before:
                 grown = [max(words[i] - (before[i] if before else 0), 0) for i in _INDEX]
@@ -90,8 +88,8 @@ class History:
 
     def _begin(self, now_s: int) -> None:
         """What was counted before is not ours to date."""
-        self._before = stats.read_counters(self._stats)
-        self._histograms = stats.read_all(self._stats)
+        self._before = self._stats.counters()
+        self._histograms = self._stats.totals(name for name, words in self._before.items() if any(words))
         self._block, self._minute_at = now_s - now_s % BLOCK_S, now_s - now_s % MINUTE_S
         self._in_thread(self._resume)
 
@@ -99,10 +97,10 @@ class History:
         """The minute that a ticker before us began."""
         self._minute = samples.stretch(self.database, MINUTE_S, self._minute_at)
 
-    def _end_block(self, counts: dict[str, list[int]]) -> None:
+    def _end_block(self, counts: Mapping[str, list[int]]) -> None:
         rows = [("", Sample([0] * len(COUNTED), [0] * len(samples.GAUGES)))]
         moved = set(self._seconds)
-        totals = stats.read_all(self._stats, moved) if moved else {}
+        totals = self._stats.totals(moved) if moved else {}
         gauges = self._depths(moved, counts)
         for name in sorted(moved | {name for name in gauges if gauges[name] != self._gauges.get(name)}):
             seconds = [self._seconds.get(name, {}).get(i, []) for i in range(BLOCK_S)]
@@ -137,7 +135,7 @@ class History:
         grown = histogram.minus(before.histograms[which]) if before else histogram
         return {bucket: n for bucket, n in enumerate(grown.buckets) if n}
 
-    def _depths(self, moved: set[str], counts: dict[str, list[int]]) -> dict[str, list[int]]:
+    def _depths(self, moved: set[str], counts: Mapping[str, list[int]]) -> dict[str, list[int]]:
         """How the topics stand that moved or still hold something; a storage that does not answer leaves them as known."""
         found: dict[str, list[int]] = {}
         now_ms = time.time() * 1000

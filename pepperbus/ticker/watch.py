@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gevent
 
-from pepperbus import stats
 from pepperbus.accounts.aside import aside
 from pepperbus.alarms.board import Key, Measure
 from pepperbus.alarms.rules import RULES, About, limit
 from pepperbus.alarms.window import Window
 from pepperbus.config.alarm_settings import Limit
 from pepperbus.config.model import Config, Topic
+from pepperbus.counted import Reader
 from pepperbus.errors import NotReachable, StorageError
 from pepperbus.journal import growth
 from pepperbus.storage.contract import Depth, Storage
@@ -65,6 +64,7 @@ class Watch:
         self._planned: Config | None = None
         self._plans: list[_Plan] = []
         self._window = Window(0.0)
+        self._stats = Reader(config().bus.run_dir / "stats")
         self._empty_at: dict[str, float] = {}
         self._reckoned_at = -growth.EVERY_S
         self._per_day: dict[str, float | None] = {}  # how fast each storage fills, in bytes
@@ -146,10 +146,10 @@ class Watch:
         plans = [plan for plan in self._plans if plan.fed and plan.limits.keys() & set(rules)]
         if not plans:
             return
-        counts = stats.read_counters(self._directory)
+        counts = self._stats.counters()
         timed = {plan.topic.full_name for plan in plans if plan.limits.keys() & _TIMED.keys()}
         moved = self._window.moved(counts) & timed
-        self._window.add(now, counts, stats.read_all(self._directory, moved) if moved else {})
+        self._window.add(now, counts, self._stats.totals(moved) if moved else {})
         least, whole = self._config().alarms.least, self._window.is_whole(now)
         for plan in plans:
             name = plan.topic.full_name
@@ -161,13 +161,9 @@ class Watch:
                     seconds, n = self._window.percentile(name, which, 0.99)
                     yield self._measure(plan, rule, _known(seconds, n, whole), firm=n >= least)
 
-    @property
-    def _directory(self) -> Path:
-        return self._config().bus.run_dir / "stats"
-
     def _consumers(self, now: float) -> Iterator[tuple[Key, Measure]]:
         plans = [plan for plan in self._plans if plan.fed and "consumer_down" in plan.limits]
-        states = stats.worker_states(self._directory) if plans else {}
+        states = self._stats.worker_states() if plans else {}
         bad = {plan.topic.full_name for plan in plans if states.get(plan.topic.full_name) in _DOWN}
         why = self._reasons() if bad else {}
         settled = now - self._began > _SETTLED_S

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from pepperbus.counted import Reader
 from pepperbus.operations.results import QueueStatus, Status, StorageStatus, TopicStatus
 from pepperbus.operations.status import problems
-from pepperbus.stats import STATES, Writer, read_all, worker_states
+from pepperbus.stats import STATES, Writer, read_all
 
 
 def status(asks: str, gives: str) -> Status:
@@ -36,9 +37,9 @@ def test_a_worker_that_left_says_nothing_of_its_topics_any_more(tmp_path: Path) 
     left.record("orders/mail").set("state", STATES.index("down"))
     left.record("orders/mail").add("in_flight")
     left.record("orders/mail").add("done", 3)
-    assert worker_states(tmp_path) == {"orders/mail": "down"}
+    assert Reader(tmp_path).worker_states() == {"orders/mail": "down"}
     left.close()
     Writer(tmp_path, "worker.orders.1").record("orders/mail").set("state", STATES.index("feeding"))
-    assert worker_states(tmp_path) == {"orders/mail": "feeding"}
+    assert Reader(tmp_path).worker_states() == {"orders/mail": "feeding"}
     totals = read_all(tmp_path)["orders/mail"]
     assert (totals["done"], totals["in_flight"]) == (3, 0)

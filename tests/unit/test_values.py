@@ -213,16 +213,32 @@ def test_a_lasting_reader_sees_what_every_reader_sees(tmp_path):
         for writer in (worker, gateway):
             writer.record(f"q{i}").add("done", i + 1)
             writer.record(f"q{i}").observe("run", 0.001 * (i + 1))
-        assert reader.counters() == stats.read_counters(tmp_path)
+        assert reader.counters() == {name: one.counters for name, one in stats.read_all(tmp_path).items()}
     worker.record("q7").set("state", 3)
     gateway.record("q8").set("state", 3)
-    assert reader.worker_states() == stats.worker_states(tmp_path)
-    assert reader.worker_states()["q7"] == "stopped"
+    states = reader.worker_states()
+    assert (states["q7"], states["q8"], len(states)) == ("stopped", "idle", 40)
     found = reader.totals(["q7", "nobody"])
     assert found.keys() == {"q7"}
     assert (found["q7"]["done"], found["q7"].histograms["run"].count) == (16, 2)
     gateway.path.unlink()
     assert reader.totals(["q7"])["q7"]["done"] == 8
+    assert reader.counters() == {name: one.counters for name, one in stats.read_all(tmp_path).items()}
+
+
+def test_a_lasting_reader_gives_the_same_again_while_nothing_moves(tmp_path):
+    """What looks every second costs what moved, not what there is."""
+    reader = Reader(tmp_path)
+    worker, gateway = stats.Writer(tmp_path, "worker.q.0"), stats.Writer(tmp_path, "gateway.0")
+    for i in range(40):
+        worker.record(f"q{i}").add("done", i + 1)
+        gateway.record(f"q{i}").add("pushed", i + 1)
+    before = reader.counters()
+    assert reader.counters() is before
+    gateway.record("q7").add("pushed")
+    after = reader.counters()
+    assert [name for name in after if after[name] is not before[name]] == ["q7"]
+    assert (before["q7"][0], after["q7"][0], after["q7"][3]) == (8, 9, 8)
     stats.Writer(tmp_path, "gateway.0").record("q7").add("done", 100)
     assert reader.totals(["q7"])["q7"]["done"] == 108
 
