@@ -12,8 +12,9 @@ from pepperbus.alarms.message import Message
 from pepperbus.config.alarm_settings import Channel
 from pepperbus.config.model import Http
 from pepperbus.delivery.contract import Transport
-from pepperbus.delivery.http_connection import Failed, connect
-from pepperbus.delivery.http_request import Url
+from pepperbus.delivery.http_answer import Failed
+from pepperbus.delivery.http_connection import connect
+from pepperbus.delivery.http_request import Url, rendered
 from pepperbus.delivery.sign import Signer
 from pepperbus.errors import PepperbusError
 
@@ -39,9 +40,10 @@ def send(channel: Channel, message: Message, http: Http, now_ms: int) -> None:
         headers.append(("webhook-id", message.id))
     end = monotonic() + TIMEOUT_S
     try:
+        out = rendered(h11.Request(method="POST", target=url.target, headers=headers), body)
         connection = connect(url, end, http)
         try:
-            answer = connection.exchange(h11.Request(method="POST", target=url.target, headers=headers), body, end)
+            answer = connection.exchange(out, end)
         finally:
             connection.close()
     except (Failed, h11.LocalProtocolError) as error:

@@ -14,7 +14,7 @@ from gevent.event import AsyncResult
 from pepperbus.config.model import Config, Topic
 from pepperbus.delivery import form
 from pepperbus.delivery.contract import Answer, Request, Transport
-from pepperbus.delivery.fastcgi_deadlines import UnderWay
+from pepperbus.delivery.deadlines import UnderWay
 from pepperbus.delivery.fastcgi_exchange import Exchange
 from pepperbus.delivery.fastcgi_params import Params
 from pepperbus.delivery.fastcgi_pool import pool_of

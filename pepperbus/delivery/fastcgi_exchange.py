@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pepperbus.delivery.contract import Answer, Transport
-from pepperbus.delivery.fastcgi_deadlines import UnderWay
+from pepperbus.delivery.deadlines import UnderWay
 from pepperbus.delivery.fastcgi_guard import BUSY_S, Guard
 from pepperbus.delivery.fastcgi_pool import MOST_KNOWN, Connection, Parsed, Pool
 from pepperbus.errors import ProtocolError

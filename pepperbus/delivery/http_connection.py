@@ -1,58 +1,37 @@
 """One connection to an HTTP consumer: connect, one exchange at a time under a total deadline, fit to be kept or not.
 
-Floor 3: h11 over a gevent socket. It raises `Failed` with the transport row; what that means is not known here.
+Floor 3. A greenlet waits for a whole exchange (`exchange`), or `http_exchange` uses the socket from callbacks. It raises
+`Failed` with the transport row; what that means is not known here.
 """
 
 from __future__ import annotations
 
 import errno
 import select
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
-import h11
 from gevent import monkey, socket
 from gevent import ssl as tls
 
 from pepperbus.config.model import Http
 from pepperbus.config.reach import refusal
 from pepperbus.delivery.contract import Answer, Transport
+from pepperbus.delivery.http_answer import Failed, Reader
 from pepperbus.delivery.http_request import Url
 
+if TYPE_CHECKING:
+    from gevent._types import _IoWatcher
+
 CONNECT_S = 3.0  # name, TCP and TLS together
-KEEP_BODY = 1 << 20
-MOST_BODY = 64 << 20
-_MOST_HEAD = 64 << 10
-_MOST_HEADERS = 128
-_MOST_INFORMATIONAL = 10
 _ONE_FLIGHT = 64 << 10  # a larger body is sent beside the reading: the answer may come before its end
 _NOBODY = (errno.ECONNREFUSED, errno.ENOENT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
+_READ, _WRITE = 1, 2  # libev's
 _poll = monkey.get_original("select", "poll")
-
-
-class Failed(Exception):
-    """The exchange came only as far as `transport` says."""
-
-    def __init__(self, transport: Transport, detail: str) -> None:
-        super().__init__(detail)
-        self.transport = transport
-        self.detail = detail
-
-
-@dataclass(slots=True)
-class _Reading:
-    """What has been read of an answer."""
-
-    head: h11.Response | None = None
-    body: bytearray | None = None
-    length: int = 0
-    raw: int = 0  # bytes off the wire
-    ended: bool = False  # the peer closed
-    informational: int = 0
 
 
 class Connection:
@@ -64,6 +43,11 @@ class Connection:
         self.idle_s = 4.0  # below the five seconds after which common servers close
         self.idle_since = 0.0
         self._sock = sock
+        self._watcher: _IoWatcher | None = None
+        self._watching = False
+        self._reader: Callable[[], None] | None = None
+        self._poll = _poll()
+        self._poll.register(sock.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
 
     def too_old(self) -> bool:
         """Idle for so long that the peer may be about to close it."""
@@ -71,9 +55,7 @@ class Connection:
 
     def quiet(self) -> bool:
         """Whether a kept connection may be used: not closed by the peer, and nothing unasked for has come."""
-        poll = _poll()
-        poll.register(self._sock.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
-        return not poll.poll(0)
+        return not self._poll.poll(0)
 
     def cut(self) -> None:
         """End whatever the connection does; the greenlet inside `exchange` sees the end of the stream."""
@@ -85,21 +67,77 @@ class Connection:
 
     def close(self) -> None:
         self.reusable = False
+        if self._watcher is not None:
+            self._stop_watching()
+            self._watcher.close()
+            self._watcher = None
         self._sock.close()
 
-    def exchange(self, request: h11.Request, body: bytes, end: float) -> Answer:
+    # -- for an exchange by callbacks, on a connection without TLS ---------------------------------------------------
+
+    def read_for(self, reader: Callable[[], None]) -> None:
+        """From now on call `reader` in the hub whenever there is something to read."""
+        self._sock.settimeout(0.0)
+        self._reader = reader
+        if self._watcher is None:
+            self._watcher = gevent.get_hub().loop.io(self._sock.fileno(), _READ)
+        if not self._watching:
+            self._watching = True
+            self._watcher.start(self._readable)
+
+    def read_no_more(self) -> None:
+        """The watcher stays started for the next exchange; what comes between the two is found by `quiet`."""
+        self._reader = None
+
+    def send(self, out: bytes | memoryview) -> int:
+        """How many bytes of it were taken at once. Raises OSError when the peer has closed."""
+        try:
+            return int(self._sock.send(out))
+        except BlockingIOError:
+            return 0
+
+    def when_writable(self, again: Callable[[], None]) -> Callable[[], None]:
+        """Call `again` whenever more can be sent. Returns what ends that."""
+        watcher = gevent.get_hub().loop.io(self._sock.fileno(), _WRITE)
+        watcher.start(again)
+
+        def end() -> None:
+            watcher.stop()
+            watcher.close()
+
+        return end
+
+    def receive(self) -> bytes | None:
+        """What has come, b"" when the peer closed, None when there is nothing. Raises Failed (CUT)."""
+        try:
+            return bytes(self._sock.recv(65536))
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise self._broken(error) from None
+
+    def _readable(self) -> None:
+        if self._reader is not None:
+            self._reader()
+        else:
+            self._stop_watching()
+
+    def _stop_watching(self) -> None:
+        if self._watching and self._watcher is not None:
+            self._watching = False
+            self._watcher.stop()
+
+    # -- waiting in a greenlet ---------------------------------------------------------------------------------------
+
+    def exchange(self, out: bytes, end: float) -> Answer:
         """Send and read the whole answer by `end` (monotonic). Raises Failed: CUT or TIMEOUT, nothing else."""
-        protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MOST_HEAD)
-        out = b"".join(
-            protocol.send(event) or b"" for event in (request, h11.Data(data=body), h11.EndOfMessage()) if event
-        )
         writer = None
         try:
             if len(out) <= _ONE_FLIGHT or self.url.tls:  # a TLS socket of gevent goes one way at a time
                 self._write(out, end)
             else:
                 writer = gevent.spawn(self._write_beside, out, end)
-            answer = self._read(protocol, end)
+            answer = self._read(end)
         except BaseException:
             self.reusable = False
             raise
@@ -107,8 +145,16 @@ class Connection:
             if writer is not None and not writer.dead:
                 self.reusable = False  # answered before the whole body was taken
                 writer.kill()
-        self._keep_or_not(protocol, answer)
+        self.rest(answer)
         return answer
+
+    def rest(self, answer: Answer) -> None:
+        """The exchange ended with this answer: until when may the connection be kept?"""
+        for word in answer.headers.get("keep-alive", "").split(","):
+            name, _, value = word.strip().partition("=")
+            if name.lower() == "timeout" and value.isdecimal():
+                self.idle_s = min(self.idle_s, max(int(value[:6]) - 1.0, 0.0))
+        self.idle_since = monotonic()
 
     def _write(self, out: bytes, end: float) -> None:
         """A peer that closes while we send may have answered before: reading finds out."""
@@ -126,43 +172,15 @@ class Connection:
         except Failed:
             self.reusable = False  # the reader's deadline is the same
 
-    def _read(self, protocol: h11.Connection, end: float) -> Answer:
-        so_far = _Reading(body=bytearray())
-        try:
-            while not self._step(protocol, so_far, end):
-                pass
-        except h11.RemoteProtocolError as error:
-            why = f"the answer ended early ({error})" if so_far.ended else f"malformed answer: {error}"
-            raise Failed(Transport.CUT, f"{self.url.shown}: {why}") from None
-        assert so_far.head is not None
-        headers: dict[str, str] = {}
-        for name, value in so_far.head.headers:
-            key, text = name.decode("latin-1"), value.decode("latin-1")
-            headers[key] = f"{headers[key]}, {text}" if key in headers else text
-        return Answer(Transport.ANSWERED, so_far.head.status_code, headers, bytes(so_far.body or b""))
+    def _read(self, end: float) -> Answer:
+        reader = Reader(self.url.shown)
+        while (answer := reader.feed(self._receive(reader.raw, end))) is None:
+            pass
+        self.reusable = self.reusable and reader.clean
+        return answer
 
-    def _step(self, protocol: h11.Connection, so_far: _Reading, end: float) -> bool:
-        """Take one event; True at the end of the answer."""
-        event = protocol.next_event()
-        if event is h11.NEED_DATA:
-            data = self._receive(so_far, end)
-            so_far.raw += len(data)
-            so_far.ended = not data
-            if so_far.ended and not so_far.raw:
-                raise Failed(Transport.CUT, f"{self.url.shown}: closed without an answer")
-            protocol.receive_data(data)
-        elif isinstance(event, h11.InformationalResponse):
-            so_far.informational += 1
-            if so_far.informational > _MOST_INFORMATIONAL:
-                raise Failed(Transport.CUT, f"{self.url.shown}: malformed answer: a flood of 1xx answers")
-        elif isinstance(event, h11.Response):
-            so_far.head = event
-            self._check_framing(event)
-        elif isinstance(event, h11.Data):
-            self._add_body(so_far, event.data)
-        return isinstance(event, h11.EndOfMessage)
-
-    def _receive(self, so_far: _Reading, end: float) -> bytes:
+    def _receive(self, before: int, end: float) -> bytes:
+        """The next bytes after `before` of them. Raises Failed."""
         left = end - monotonic()
         try:
             if left <= 0:
@@ -170,37 +188,17 @@ class Connection:
             self._sock.settimeout(left)
             return bytes(self._sock.recv(65536))
         except TimeoutError:
-            what = "no answer in time" if not so_far.raw else "the answer was not complete in time"
-            raise Failed(Transport.TIMEOUT, f"{self.url.shown}: {what}") from None
+            raise self.late(before) from None
         except (OSError, tls.SSLError) as error:
-            raise Failed(Transport.CUT, f"{self.url.shown}: {_words(error)} after the request was sent") from None
+            raise self._broken(error) from None
 
-    def _check_framing(self, head: h11.Response) -> None:
-        """What h11 lets pass and another reader might read differently."""
-        names = [name for name, _ in head.headers]
-        if b"content-length" in names and b"transfer-encoding" in names:
-            raise Failed(Transport.CUT, f"{self.url.shown}: malformed answer: Content-Length and Transfer-Encoding")
-        if len(names) > _MOST_HEADERS or sum(len(name) + len(value) for name, value in head.headers) > _MOST_HEAD:
-            raise Failed(Transport.CUT, f"{self.url.shown}: malformed answer: too many or too long headers")
+    def late(self, before: int) -> Failed:
+        """The deadline came after so many bytes of an answer."""
+        what = "no answer in time" if not before else "the answer was not complete in time"
+        return Failed(Transport.TIMEOUT, f"{self.url.shown}: {what}")
 
-    def _add_body(self, so_far: _Reading, data: bytes) -> None:
-        assert so_far.body is not None
-        so_far.length += len(data)
-        if so_far.length > MOST_BODY:
-            raise Failed(Transport.CUT, f"{self.url.shown}: the answer is longer than {MOST_BODY >> 20} MiB")
-        room = KEEP_BODY - len(so_far.body)
-        if room > 0:
-            so_far.body += data[:room]
-
-    def _keep_or_not(self, protocol: h11.Connection, answer: Answer) -> None:
-        finished = protocol.our_state is h11.DONE and protocol.their_state is h11.DONE
-        if not finished or protocol.trailing_data != (b"", False):
-            self.reusable = False
-        for word in answer.headers.get("keep-alive", "").split(","):
-            name, _, value = word.strip().partition("=")
-            if name.lower() == "timeout" and value.isdecimal():
-                self.idle_s = min(self.idle_s, max(int(value[:6]) - 1.0, 0.0))
-        self.idle_since = monotonic()
+    def _broken(self, error: OSError) -> Failed:
+        return Failed(Transport.CUT, f"{self.url.shown}: {_words(error)} after the request was sent")
 
 
 def connect(url: Url, end: float, http: Http) -> Connection:

@@ -21,9 +21,9 @@ from time import monotonic
 from typing import Any
 
 import gevent
-import h11
 import msgspec
 from gevent import socket as gsocket
+from gevent.event import AsyncResult
 
 from pepperbus import stats
 from pepperbus.config import checks, values
@@ -31,7 +31,10 @@ from pepperbus.config import load as loading
 from pepperbus.config.model import Config
 from pepperbus.delivery import verdict_php
 from pepperbus.delivery.contract import Transport
-from pepperbus.delivery.http_connection import KEEP_BODY, Connection, Failed
+from pepperbus.delivery.deadlines import UnderWay
+from pepperbus.delivery.http_answer import KEEP_BODY, Failed, Known
+from pepperbus.delivery.http_connection import Connection
+from pepperbus.delivery.http_exchange import Exchange as HttpExchange
 from pepperbus.delivery.http_request import Url
 from pepperbus.errors import ConfigError, NotReachable, ProtocolError, StorageUnavailable, StorageUnknown
 from pepperbus.job import Job, job_json
@@ -195,15 +198,18 @@ def http_answer(data: bytes) -> None:
     """The same answer, or the same row, whole and cut; never more than the cap; never an exception but Failed."""
     whole = _exchange([data])
     assert _exchange(pieces(data)) == whole
+    known = Known()
+    assert _by_callbacks(pieces(data), known) == whole
+    assert _by_callbacks([data], known) == whole
+    assert _by_callbacks([data], known) == whole, "the same bytes say something else the second time"
 
 
 def _exchange(cut: list[bytes]) -> tuple[Any, ...]:
     ours, theirs = gsocket.socketpair()
     connection = Connection(_URL, ours)
     consumer = gevent.spawn(_say, theirs, cut)
-    request = h11.Request(method="POST", target="/x", headers=[("Host", "consumer.example"), ("Content-Length", "2")])
     try:
-        answer = connection.exchange(request, b"{}", monotonic() + 5)
+        answer = connection.exchange(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", monotonic() + 5)
     except Failed as failure:
         assert failure.transport in (Transport.CUT, Transport.TIMEOUT)
         assert failure.transport is Transport.CUT, "the peer had closed, and we waited for it"
@@ -216,6 +222,26 @@ def _exchange(cut: list[bytes]) -> tuple[Any, ...]:
     assert answer.status is not None
     assert 200 <= answer.status <= 999
     assert len(answer.body) <= KEEP_BODY
+    return answer.transport, answer.status, answer.headers, answer.body
+
+
+def _by_callbacks(cut: list[bytes], known: Known) -> tuple[Any, ...]:
+    ours, theirs = gsocket.socketpair()
+    connection, under_way, ended = Connection(_URL, ours), UnderWay(gevent.get_hub().loop), AsyncResult()
+    consumer = gevent.spawn(_say, theirs, cut)
+    out = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+    try:
+        HttpExchange(connection, out, 5.0, lambda exchange, answer: ended.set(answer), known, under_way)
+        answer = ended.get(timeout=10)
+        assert not list(under_way)
+        assert connection.reusable <= (answer.transport is Transport.ANSWERED)
+    finally:
+        under_way.close()
+        consumer.kill()
+        connection.close()
+        theirs.close()
+    if answer.transport is not Transport.ANSWERED:
+        return answer.transport, ""
     return answer.transport, answer.status, answer.headers, answer.body
 
 

@@ -26,15 +26,15 @@ from pepperbus.config.model import Config, Http, Topic
 from pepperbus.config.secret import Secret
 from pepperbus.delivery.contract import Act, Answer, Delivered, Request, Transport
 from pepperbus.delivery.http import HttpConsumer
-from pepperbus.delivery.http_connection import KEEP_BODY, trust
+from pepperbus.delivery.http_answer import KEEP_BODY
+from pepperbus.delivery.http_connection import trust
 from pepperbus.delivery.sign import Signer
 from pepperbus.delivery.verdict import judge, judge_ping
 from pepperbus.errors import ConfigError
 from pepperbus.job import Job
-from tests.fixtures.http import RawServer, answering, once, raw_server, read_request
+from tests.fixtures.http import BROKEN, FINE, OK, RawServer, answering, once, raw_server, read_request
 from tests.fixtures.ports import free_port
 
-OK = b"HTTP/1.1 200 OK\r\nCode: 200\r\nContent-Length: 2\r\n\r\nok"
 NOW_MS = 1_800_000_000_000
 JOB_ID = 9223372036854775809
 
@@ -249,29 +249,6 @@ def test_a_full_backlog_is_busy() -> None:
 
 # -- answers that are no answers -------------------------------------------------------------------------------------
 
-BROKEN = {
-    "nothing": b"",
-    "half a head": b"HTTP/1.1 200 OK\r\nCode: 2",
-    "short body": b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort",
-    "unfinished chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
-    "bad chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
-    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc",
-    "a list of lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nabc",
-    "length and chunks": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "chunks and length": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-    "strange coding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-    "negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
-    "NUL in a header": b"HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n",
-    "CR in a header": b"HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 0\r\n\r\n",
-    "status 99999": b"HTTP/1.1 99999 OK\r\nContent-Length: 0\r\n\r\n",
-    "no status": b"HTTP/1.1 OK\r\n\r\n",
-    "no HTTP": b"220 mail.example.com ESMTP\r\n",
-    "a flood of 1xx": b"HTTP/1.1 100 Continue\r\n\r\n" * 50 + OK,
-    "200 headers": b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: y\r\n" % i for i in range(200)) + b"\r\n",
-    "a header of 100 KB": b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\nContent-Length: 0\r\n\r\n",
-    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 40,
-}
-
 
 @pytest.mark.parametrize("sent", BROKEN.values(), ids=BROKEN)
 def test_a_broken_answer_may_have_run(sent: bytes) -> None:
@@ -311,18 +288,7 @@ def test_bytes_after_the_answer_end_the_connection() -> None:
         assert server.connections == 2
 
 
-@pytest.mark.parametrize(
-    ("sent", "status", "body"),
-    [
-        (b"HTTP/1.0 200 OK\r\nCode: 200\r\n\r\nuntil the end", 200, b"until the end"),
-        (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
-        (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, 200, b"ok"),
-        (b"HTTP/1.1 200 OK\nCode: 200\nContent-Length: 1\n\nx", 200, b"x"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n", 200, b"abcde"),
-        (b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n", 302, b""),
-        (b"HTTP/1.1 200 OK\r\nX: a\r\nX: b\r\nContent-Length: 0\r\n\r\n", 200, b""),
-    ],
-)
+@pytest.mark.parametrize(("sent", "status", "body"), FINE)
 def test_answers_that_are_fine(sent: bytes, status: int, body: bytes) -> None:
     with raw_server(once(sent)) as server:
         answer = consumer(server.url).call(request())

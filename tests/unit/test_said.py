@@ -47,7 +47,8 @@ TOLD = tuple(
 #: Where reasons are given: `reason=` and `detail=`, what those names become, and what a transport fails with.
 REASONS = (
     *("verdict.py", "paced.py", "fastcgi_exchange.py", "fastcgi_pool.py", "fpm_status.py", "http.py"),
-    *("http_connection.py", "command_answers.py", "command_crew.py", "command_exec.py", "command_stdin.py"),
+    *("http_answer.py", "http_connection.py", "http_exchange.py"),
+    *("command_answers.py", "command_crew.py", "command_exec.py", "command_stdin.py"),
 )
 #: Nothing but blanks between marks: another's sentence with a place in front, found by its parts or shown as it is.
 BARE = {"{1}: {2}", "{1}{2}", "{1}", "{1}: {2}: {3}", "{1}: {2}{3}"}

@@ -1,4 +1,4 @@
-"""When exchanges must have ended: one timer for all of a consumer. Knows clocks and the hub, nothing of FastCGI."""
+"""When exchanges must have ended: one timer for all of a consumer. Knows clocks and the hub, no protocol."""
 
 from __future__ import annotations
 
