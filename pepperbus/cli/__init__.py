@@ -38,6 +38,7 @@ COMMANDS = {
     "completion": _Entry("completion", "Print what makes your shell complete commands, queues and topics."),
     "push": _Entry("push", "Push jobs through the gateway."),
     "status": _Entry("inspect", "Queues, depths, rates, processes, storages; what is wrong comes first.", True),
+    "nodes": _Entry("nodes", "Every node that shares a storage: its versions and processes.", True),
     "top": _Entry("top", "The same, live: topics by backlog, rates, processes.", True),
     "doctor": _Entry("doctor", "What will hurt, most harmful first, each with the line to change.", True),
     "job": _Entry("inspect", "The whole life of one job.", True),

@@ -1,4 +1,4 @@
-"""What one node asks another to do at once: try a consumer from there, tell a course. One text a node, which both sides change.
+"""What one node asks another to do at once: try a consumer from there, tell something. One text a node; both change it.
 
 Floor 2: knows the storage contract. No clock: whoever asks takes the errand back when it waits no longer, and a node that
 starts throws away what was asked of it before. So nothing is done long after somebody wanted it.
@@ -15,12 +15,16 @@ from pepperbus.errors import StorageError
 from pepperbus.storage.contract import Storage
 
 MOST_BYTES = 256 << 10  # of a job that is sent along
+UNKNOWN = "no such request"  # how an answer begins of a node whose version does not know what is asked
 _MOST = 8  # errands of a node at once
 _TRIES = 50
 
 
 class Errand(msgspec.Struct, omit_defaults=True):
-    """`what`: send, ping or course. `who` asks, at node `by`. `taken`: it is being done. `answer`: JSON, or else `error`."""
+    """`what`: send or ping of a topic, or what is told: its course, or (topic "") the node or its systems.
+
+    `who` asks, at node `by`. `taken`: it is being done. `answer`: JSON, or else `error`.
+    """
 
     what: str
     topic: str

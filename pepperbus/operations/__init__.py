@@ -5,6 +5,8 @@ control socket. Every function takes it first and returns a struct of `results.p
 or raises one of `pepperbus.errors`.
 
     status.py     StatusReader(office).read(): queues, rates, percentiles, processes, storages, what is wrong
+    nodes.py      nodes: every node, its versions and processes; itself.py what each tells of itself
+    systems.py    by_node: what each system did on each node and on all together
     queues.py     show, listing, add, change, remove: the files of queues.d
     closing.py    close, reopen, finish: a queue or a topic that takes no new jobs any more
     queue_files.py  those files as wholes: export, trial, removed; queue_text.py their text; editing.py writes them

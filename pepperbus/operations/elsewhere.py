@@ -22,7 +22,7 @@ from pepperbus.storage.contract import Storage
 _TAKEN_WITHIN_S = 12.0  # a sidecar looks every second, one that was alone every six
 _LOOK_S = 0.2
 _SPARE_S = 10.0
-_Kind = TypeVar("_Kind", bound=Result)
+Kind = TypeVar("Kind", bound=Result)
 
 
 @operation(Right.VIEW, "topic")
@@ -37,7 +37,7 @@ def nodes(office: Office, topic: str) -> list[str]:
     return [me, *(node for node in living if node != me)]
 
 
-def ask(office: Office, node: str, errand: Errand, kind: type[_Kind], longest_s: float) -> _Kind:
+def ask(office: Office, node: str, errand: Errand, kind: type[Kind], longest_s: float) -> Kind:
     """Have it done there and wait, at most `longest_s` once it is begun.
 
     Raises UsageError for a node that does not share the topic's storage and for a job too large to travel, NotReachable when
@@ -48,7 +48,11 @@ def ask(office: Office, node: str, errand: Errand, kind: type[_Kind], longest_s:
         raise UsageError(f"node {node!r}: must be one of {', '.join(known)}: they share the storage of {errand.topic}")
     if len(errand.content) > errands.MOST_BYTES:
         raise UsageError(f"content: to another node at most {errands.MOST_BYTES:,} bytes go along")
-    storage = office.storage(office.topic(errand.topic).storage)
+    return through(office.storage(office.topic(errand.topic).storage), node, errand, kind, longest_s)
+
+
+def through(storage: Storage, node: str, errand: Errand, kind: type[Kind], longest_s: float) -> Kind:
+    """The same through a storage of which it is known that `node` shares it. Raises NotReachable and PepperbusError."""
     word = errands.ask(storage, node, errand)
     try:
         done = _wait(storage, node, word, longest_s)
@@ -56,7 +60,10 @@ def ask(office: Office, node: str, errand: Errand, kind: type[_Kind], longest_s:
         errands.forget(storage, node, word)
     if done.error:
         raise PepperbusError(f"node {node}: {done.error}")
-    return msgspec.json.decode(done.answer, type=kind)
+    try:
+        return msgspec.json.decode(done.answer, type=kind)
+    except msgspec.MsgspecError as error:
+        raise PepperbusError(f"node {node}: its answer is not understood here; does it run another version?") from error
 
 
 def _wait(storage: Storage, node: str, word: str, longest_s: float) -> Errand:

@@ -7,6 +7,7 @@ targets from the workers. Each source may be away; the others are shown all the 
 from __future__ import annotations
 
 import time
+from collections.abc import Container
 from typing import Any
 
 import gevent
@@ -68,10 +69,11 @@ class StatusReader:
             status.queues.append(self._queue(queue, view, states))
             if number % _AT_ONCE == 0:
                 gevent.sleep(0)  # many queues take a while; others of this process have their turn
-        status.storages = view.health()
+        status.storages = [health(office, name) for name in office.config.storages]
+        view.errors.update({one.name: one.detail for one in status.storages if not one.alive})
         self._count_operations(status.storages)
         status.detached = view.detached()
-        status.nodes = view.nodes()
+        status.nodes = others(office, view.errors)
         self._before, self._at = self._totals, now
         status.problems += problems(status)
         return status
@@ -190,12 +192,12 @@ class _StorageView:
 
     def __init__(self, office: Office) -> None:
         self._office = office
-        self._errors: dict[str, str] = {}
+        self.errors: dict[str, str] = {}
         self._open: dict[str, tuple[Storage, set[str]]] = {}  # each with the topics that are paused in it
 
     def topic(self, topic: Topic) -> tuple[Depth, bool, str]:
         name, full_name = topic.storage, topic.full_name
-        if name not in self._errors:
+        if name not in self.errors:
             try:
                 if name not in self._open:
                     storage = self._office.storage(name)
@@ -203,37 +205,8 @@ class _StorageView:
                 storage, paused = self._open[name]
                 return storage.depth(full_name), topic.paused or full_name in paused, ""
             except PepperbusError as error:
-                self._errors[name] = str(error)
-        return Depth(), topic.paused, self._errors[name]
-
-    def health(self) -> list[StorageStatus]:
-        return [self._health(name) for name in self._office.config.storages]
-
-    def _health(self, name: str) -> StorageStatus:
-        kind = self._office.config.storages[name].type
-        try:
-            storage = self._office.storage(name)
-            began = time.monotonic()
-            health = storage.health()
-            return StorageStatus(name, kind, *health, latency_ms=(time.monotonic() - began) * 1000)
-        except PepperbusError as error:
-            self._errors[name] = str(error)
-            return StorageStatus(name, kind, alive=False, detail=str(error))
-
-    def nodes(self) -> list[NodeStatus]:
-        """The others that share a storage, until they leave or have been silent for a day; alive if one storage says so."""
-        heard: dict[str, dict[str, int]] = {}
-        for name in self._office.config.storages.keys() - self._errors.keys():
-            try:
-                for node, age_ms in self._office.storage(name).nodes().items():
-                    heard.setdefault(node, {})[name] = age_ms
-            except PepperbusError:
-                continue  # said in `storages` already
-        heard.pop(self._office.config.bus.node, None)
-        return [
-            NodeStatus(node, min(ages.values()) < _SILENT_MS, min(ages.values()) / 1000, sorted(ages))
-            for node, ages in sorted(heard.items())
-        ]
+                self.errors[name] = str(error)
+        return Depth(), topic.paused, self.errors[name]
 
     def detached(self) -> list[TopicStatus]:
         """Topics with jobs that the configuration does not put where they lie."""
@@ -253,6 +226,36 @@ class _StorageView:
             except PepperbusError:
                 continue  # said in `storages` already
         return found
+
+
+def health(office: Office, name: str) -> StorageStatus:
+    """How a storage is; one that cannot be asked is not alive, and `detail` says why."""
+    kind = office.config.storages[name].type
+    try:
+        storage = office.storage(name)
+        began = time.monotonic()
+        found = storage.health()
+        return StorageStatus(name, kind, *found, latency_ms=(time.monotonic() - began) * 1000)
+    except PepperbusError as error:
+        return StorageStatus(name, kind, alive=False, detail=str(error))
+
+
+def others(office: Office, away: Container[str] = ()) -> list[NodeStatus]:
+    """The nodes that share a storage with this one, until they leave or have been silent for a day; alive if one storage
+    says so. `away`: storages that do not answer.
+    """
+    heard: dict[str, dict[str, int]] = {}
+    for name in (name for name in office.config.storages if name not in away):
+        try:
+            for node, age_ms in office.storage(name).nodes().items():
+                heard.setdefault(node, {})[name] = age_ms
+        except PepperbusError:
+            continue  # said of the storage already
+    heard.pop(office.config.bus.node, None)
+    return [
+        NodeStatus(node, min(ages.values()) < _SILENT_MS, min(ages.values()) / 1000, sorted(ages))
+        for node, ages in sorted(heard.items())
+    ]
 
 
 @operation(Right.VIEW)

@@ -11,6 +11,7 @@
     monitor.py   samples the statistics every second: percentiles of the last minute; minute.py its rates and courses
     health.py    /healthz, /readyz
     paces.py     the other nodes' last minute; courses.py their charts; errands.py what they ask of us
+    neighbourhood.py  what they tell of themselves and their systems, kept and dated by told.py; systems.py this node's part
     metrics.py   /metrics
     table.py     what a row of the API is; people.py the rows for accounts, tokens, audit
     routes.py    the table of the API: path, what it takes, what it answers, the operation behind it

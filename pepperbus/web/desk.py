@@ -16,6 +16,7 @@ from pepperbus.operations.results import Status
 from pepperbus.operations.status import visible
 from pepperbus.storage.contract import Storage
 from pepperbus.web.monitor import Monitor
+from pepperbus.web.neighbourhood import Neighbourhood
 
 NOBODY = Actor("nobody", Via.WEB)
 _ITSELF = Actor("sidecar", Via.WEB, roles=HOST_ROLES)
@@ -49,6 +50,10 @@ class Desk:
     stuck: dict[str, str] = field(
         default_factory=dict
     )  # queue or topic that should go once it is empty -> why it cannot
+    neighbourhood: Neighbourhood = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.neighbourhood = Neighbourhood(lambda: self.itself)
 
     @property
     def office(self) -> SharedOffice:

@@ -1,4 +1,4 @@
-"""Does what other nodes ask of this one: try a consumer from here, tell a topic's course. Floor 5.
+"""Does what other nodes ask of this one: try a consumer from here, tell a topic's course, this node, its systems. Floor 5.
 
 Asked of each storage once a second, as long as another node shares it.
 """
@@ -15,15 +15,19 @@ from pepperbus.nodes import errands
 from pepperbus.nodes.errands import Errand
 from pepperbus.operations import consumer, history
 from pepperbus.operations.history import Parcel
+from pepperbus.operations.itself import Itself, itself
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import Pinged, Sent, to_json
 from pepperbus.operations.rights import system_of
+from pepperbus.operations.systems import SystemParts
 from pepperbus.storage.contract import Storage
+from pepperbus.web import systems
 from pepperbus.web.desk import Desk
 
 _EVERY_S = 1.0
 _ALONE = 5  # looks between two questions whether anybody shares a storage
 _AT_ONCE = 4
+_LOOKS = ("course", "node", "systems")  # what only tells something
 _MOST_TEXT = 64 << 10  # of an answer's body and stderr, each
 
 
@@ -75,8 +79,12 @@ class _Errander:
         except PepperbusError as error:  # nobody hears of it; whoever asked waits for a bounded time
             self._log.warning("errand_lost", str(error), topic=errand.topic, node=errand.by)
 
-    def _done(self, errand: Errand) -> Pinged | Sent | Parcel:
+    def _done(self, errand: Errand) -> Pinged | Sent | Parcel | Itself | SystemParts:
         office = self._acting(errand)
+        if errand.what == "node":
+            return itself(office)
+        if errand.what == "systems":
+            return SystemParts(systems.parts(self._desk.monitor))
         if errand.what == "course":
             back = errand.content.decode("ascii", "replace")
             return history.packed(history.part(office, errand.topic, int(back) if back.isdecimal() else 0))
@@ -86,7 +94,7 @@ class _Errander:
         elif errand.what == "send":
             done = consumer.send(office, errand.topic, errand.content, attempt=errand.attempt, timeout=errand.timeout)
         else:
-            raise NotFound(f"no such request: {errand.what[:40]!r}")
+            raise NotFound(f"{errands.UNKNOWN}: {errand.what[:40]!r}")
         done.body, done.stderr = done.body[:_MOST_TEXT], done.stderr[:_MOST_TEXT]
         return done
 
@@ -94,4 +102,5 @@ class _Errander:
         """Whoever asked may do this one thing here: their own node has looked at their rights."""
         base = self._desk.base
         system = system_of(base, errand.topic) or EVERYWHERE
-        return base.acting(Actor(errand.who, Via.WEB, f"node {errand.by}", {system: Role.OPERATOR}))
+        role = Role.VIEWER if errand.what in _LOOKS else Role.OPERATOR
+        return base.acting(Actor(errand.who, Via.WEB, f"node {errand.by}", {system: role}))

@@ -21,7 +21,7 @@ from pepperbus.web import formats, live
 from pepperbus.web.live import Build
 from pepperbus.web.said import reason, said
 from pepperbus.web.words import COOKIE as LANGUAGE_COOKIE
-from pepperbus.web.words import LANGUAGES, _, span, spoken, timed
+from pepperbus.web.words import LANGUAGES, _, ago, span, spoken, timed
 
 THEMES = ("auto", "light", "dark")
 THEME_COOKIE = "pepperbus_theme"
@@ -61,6 +61,7 @@ def install(app: Flask) -> None:
         version=__version__,
         language=spoken,
         span=span,
+        ago=ago,
         timed=timed,
         theme=theme,
         here=here,

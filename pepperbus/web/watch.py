@@ -1,12 +1,18 @@
-"""Routes of the API for marks, percentiles by node, saved samples, storages and drains. Floor 5; part of routes.py's table."""
+"""Routes of the API for nodes, systems and percentiles by node, marks, saved samples, storages and drains.
+
+Floor 5; part of routes.py's table.
+"""
 
 from __future__ import annotations
 
 import base64
 
 from pepperbus.errors import UsageError
-from pepperbus.operations import deploys, drain, paces, samples, storage_files, storages
+from pepperbus.operations import deploys, drain, itself, nodes, paces, samples, status, storage_files, storages
+from pepperbus.operations import systems as by_system
 from pepperbus.operations.results import QueueFile
+from pepperbus.web import systems
+from pepperbus.web.neighbourhood import FIRST_S
 from pepperbus.web.table import Call, Route
 from pepperbus.web.table import Needs as N
 from pepperbus.web.takes import DrainBody, MarkBody, MarksQuery, SampleBody, SettingsBody
@@ -40,6 +46,16 @@ def remove_sample(call: Call) -> samples.Sample:
 def list_percentiles(call: Call) -> list[paces.NodePace]:
     monitor = call.desk.monitor
     return paces.by_node(call.desk.office, call.topic, monitor.own(call.topic), monitor.neighbours.of(call.topic))
+
+
+def list_nodes(call: Call) -> list[nodes.NodeReport]:
+    office = call.desk.office
+    own = nodes.NodeReport(office.config.bus.node, True, True, told=itself.itself(office))  # looks at the right
+    return [own, *call.desk.neighbourhood.reports(status.others(office), FIRST_S)]
+
+
+def list_systems(call: Call) -> list[by_system.SystemOnNode]:
+    return by_system.by_node(call.desk.office, systems.answers(call.desk, FIRST_S))
 
 
 def list_growth(call: Call) -> list[storages.Growth]:
@@ -83,6 +99,22 @@ ROUTES: tuple[Route, ...] = (
         list_percentiles,
         list[paces.NodePace],
         "How long its jobs waited and ran in the last minute: on each node, then (node empty) on all together.",
+    ),
+    Route(
+        "GET",
+        "/nodes",
+        N.VIEW_NODE,
+        list_nodes,
+        list[nodes.NodeReport],
+        "Every node: its processes and versions as it told them, or why it did not.",
+    ),
+    Route(
+        "GET",
+        "/systems",
+        N.LOGIN,
+        list_systems,
+        list[by_system.SystemOnNode],
+        "What each system did in the last minute: on each node, then (node empty) on all together.",
     ),
     Route("GET", "/storages/growth", N.LOGIN, list_growth, list[storages.Growth], "How fast each storage fills."),
     Route(

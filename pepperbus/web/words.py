@@ -42,6 +42,11 @@ def span(seconds: float) -> str:
     return timed(formats.span(seconds))
 
 
+def ago(seconds: float) -> str:
+    """How long something is past, in whole seconds while it is young; never none at all."""
+    return timed(f"{max(seconds, 1.0):.0f} s") if seconds < 120 else span(seconds)
+
+
 def timed(text: str) -> str:
     """A time such as `5 min`, its unit in the visitor's language."""
     number, blank, unit = text.rpartition(" ")

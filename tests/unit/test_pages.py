@@ -8,17 +8,21 @@ import re
 import shutil
 from pathlib import Path
 
+import gevent
 import pytest
 
 from pepperbus.accounts.model import Actor, Role
 from pepperbus.clock import ManualClock
 from pepperbus.config.load import load
 from pepperbus.config.model import StorageConfig
+from pepperbus.errors import NotReachable
+from pepperbus.nodes import errands
 from pepperbus.operations import elsewhere, replays
 from pepperbus.operations.results import IntakeStatus, Status
 from pepperbus.operations.status import StatusReader
 from pepperbus.storage.memory import MemoryStorage
 from pepperbus.web import frame
+from pepperbus.web.told import Round
 from tests.unit.test_web import Place, log_in, place  # noqa: F401
 
 HTMX = {"HX-Request": "true", "Accept": "text/html", "Origin": "http://localhost"}
@@ -204,7 +208,9 @@ def test_other_nodes_are_seen_and_missed(place: Place) -> None:  # noqa: F811
     assert '<b>2<span class="soft"> / 3</span></b>' in overview
     assert "Node n3 has said nothing for 60 s" in overview
     assert "Node n2 has said" not in overview
-    assert re.findall(r'<th scope="row">(n\d)</th>.*?state-(\w+)', nodes) == [("n2", "answers"), ("n3", "down")]
+    assert re.findall(r"<h2>(n\d)</h2>.*?state-(\w+)", nodes) == [("n2", "answers"), ("n3", "down")]
+    assert "asked, no answer yet" in nodes.partition("<h2>n2")[2].partition("<h2>n3")[0]
+    assert "last sign of life 60 s ago" in nodes.partition("<h2>n3")[2]
     told = place.get("/api/v1/status").json["nodes"]
     assert [(one["name"], one["alive"], one["storages"]) for one in told] == [
         ("n2", True, ["local"]),
@@ -213,6 +219,50 @@ def test_other_nodes_are_seen_and_missed(place: Place) -> None:  # noqa: F811
     shared.leave("n3")
     place.desk.monitor.forget()
     assert "n3" not in place.text("/nodes")
+
+
+def test_a_node_that_does_not_answer_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Asked once, while somebody looks; what it does not tell is said, in its card, its line and its row of the API."""
+    monkeypatch.setattr(elsewhere, "_TAKEN_WITHIN_S", 0.1)
+    shared, _clock = share(place, "test", "n2", "n3")
+    shared.heartbeat("n2")
+    place.desk.monitor.forget()
+    why = "node n2 did not take it in 0 s: does its sidecar run ([web] listen)?"
+    place.text("/")
+    assert errands.look(shared, "n2") == {}, "nobody opened a line: nobody is asked"
+    reports = {one["node"]: one for one in place.get("/api/v1/nodes").json}
+    assert (reports["n2"]["told"], reports["n2"]["error"]) == (None, why)
+    assert reports["test"]["told"]["processes"] == []
+    assert why in place.text("/nodes")
+    lines = {line["node"]: line for line in place.get("/api/v1/systems").json}
+    assert lines["n2"]["error"] == why
+    assert lines["test"]["figures"]["queues"] == 1
+    assert "" not in lines, "one node alone is no sum"
+    place.get("/look?language=zh&back=/")
+    assert "节点 n2 在 0 秒内没有接收" in place.text("/?open=shop")
+    assert "节点 n2" not in place.text("/?open=bank")
+
+
+def test_what_others_told_is_dated_and_kept_when_they_fall_silent() -> None:
+    asked: list[str] = []
+
+    def answer(key: str) -> str:
+        asked.append(key)
+        if len(asked) == 2:
+            raise NotReachable("gone")
+        return f"{key} {len(asked)}"
+
+    fresh = [60.0]
+    told: Round[str, str] = Round(answer, lambda _key: fresh[0], 60.0)
+    assert told.look("a").value is None
+    assert told.all(["a"], 20.0)["a"].value == "a 1"
+    assert told.look("a").age_s < 60
+    assert asked == ["a"], "what is young is not asked for again"
+    fresh[0] = 0.0
+    told.look("a")
+    gevent.sleep(0)
+    fell = told.look("a")
+    assert (fell.value, fell.error, asked) == ("a 1", "gone", ["a", "a"]), "and not again at once"
 
 
 def test_a_chart_says_which_node_it_is_without(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

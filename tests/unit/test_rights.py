@@ -406,6 +406,8 @@ INSIDE = {
     "purge.deed": "a journal row",
     "push.through_gateway": "part of running a schedule",
     "elsewhere.ask": "part of ping and send",
+    "status.health": "part of the status, and of what a node tells of itself",
+    "status.others": "part of the status, and of looking at all nodes",
     "jobs.stored_of": "part of replay and purge",
     "replays.keep": "part of planning, and of failed.recover",
     "replays.take": "the same",

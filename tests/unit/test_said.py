@@ -20,6 +20,7 @@ CHECK = (
 OPERATIONS = (
     *("queues", "queue_text", "schedules", "drain", "office", "push", "closing", "rights", "jobs", "replays", "find"),
     *("errors", "marks", "history", "elsewhere", "consumer", "consumers", "samples", "pause", "purge", "alarms"),
+    *("nodes", "itself", "systems"),
     *("alarm_files", "deploys", "storage_files", "imports", "versions", "users", "tokens", "logins", "sessions"),
     *("exports", "gateway_client", "steer", "office", "drafts", "node_file", "queue_files", "life", "tail", "failed"),
 )

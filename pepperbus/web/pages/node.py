@@ -8,8 +8,8 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from pepperbus.accounts.model import EVERYWHERE, Right
-from pepperbus.operations import consumers, drain, steer, storage_files, storages
-from pepperbus.operations.rights import require
+from pepperbus.operations import consumers, drain, itself, steer, storage_files, storages
+from pepperbus.operations.rights import may, require
 from pepperbus.web import frame
 from pepperbus.web.desk import Desk
 from pepperbus.web.formats import sparkline
@@ -72,7 +72,11 @@ def _consumers(desk: Desk) -> dict[str, Any]:
 
 def _nodes(desk: Desk) -> dict[str, Any]:
     status = desk.status()
-    return {"status": status, "cpu": desk.monitor.cpu_percent()}
+    own = None
+    if may(desk.office, Right.VIEW):
+        own = itself.told(desk.office, status.master, status.processes, status.storages)
+    others = desk.neighbourhood.reports(status.nodes)
+    return {"status": status, "cpu": desk.monitor.cpu_percent(), "own": own, "others": others}
 
 
 def register(pages: Blueprint, desk: Desk) -> None:

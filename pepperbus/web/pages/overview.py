@@ -1,15 +1,19 @@
-"""How is the business doing: what needs attention, the node's totals, one line a system. Floor 5."""
+"""How is the business doing: what needs attention, the node's totals, one line a system, opened one a node. Floor 5."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
 
+from pepperbus.operations import systems as operations
 from pepperbus.operations.results import QueueStatus, Status
+from pepperbus.operations.systems import SystemOnNode
 from pepperbus.web import frame
+from pepperbus.web import systems as parts
 from pepperbus.web.desk import Desk
 from pepperbus.web.minute import Course
 from pepperbus.web.monitor import Monitor
@@ -73,6 +77,9 @@ def _build(desk: Desk) -> dict[str, Any]:
         "systems": shown,
         "all_systems": sorted({queue.system for queue in status.queues if queue.system}),
         "wanted": wanted,
+        "has_others": bool(monitor.status().nodes),
+        "opened": _opened(desk),
+        "toggled": _toggled,
         "matters": all_matters[:_SHOWN] if not request.args.get("all") else all_matters,
         "more": max(0, len(all_matters) - _SHOWN) if not request.args.get("all") else 0,
         "total": _total(shown),
@@ -80,6 +87,30 @@ def _build(desk: Desk) -> dict[str, Any]:
         "alive": sum(storage.alive for storage in status.storages),
         "ready": sum(process["state"] == "ready" for process in status.processes),
     }
+
+
+def _opened(desk: Desk) -> dict[str, list[SystemOnNode]]:
+    """Of the systems that stand in the address, what each node does. Nothing is asked of anybody while none does."""
+    names = _names()
+    if not names or not desk.monitor.status().nodes:
+        return {}
+    found: dict[str, list[SystemOnNode]] = {}
+    for line in operations.by_node(desk.office, parts.answers(desk, only=names), names):
+        found.setdefault(line.system, []).append(line)
+    return found
+
+
+def _names() -> list[str]:
+    """`open=shop&open=-`: the systems whose lines are open; `-` is the line of queues without one."""
+    return ["" if name == "-" else name for name in request.args.getlist("open")]
+
+
+def _toggled(system: str) -> str:
+    """This page with that system's line open, or closed if it is open."""
+    names = [name for name in _names() if name != system] if system in _names() else [*_names(), system]
+    words = [pair for pair in request.args.items(multi=True) if pair[0] != "open"]
+    query = urlencode([*words, *(("open", name or "-") for name in names)])
+    return "/?" + query if query else "/"
 
 
 def _total(shown: list[System]) -> System:

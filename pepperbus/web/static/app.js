@@ -91,6 +91,16 @@ document.addEventListener("visibilitychange", () => (document.hidden ? deafen() 
 addEventListener("pagehide", deafen);
 addEventListener("pageshow", listen);
 
+document.addEventListener("click", (event) => {
+  // The same page a little different: its live part follows the address, nothing is loaded anew.
+  const link = event.target.closest("a[data-here]");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  history.replaceState(null, "", link.href);
+  deafen();
+  refresh().then(listen);
+});
+
 // -- toasts -----------------------------------------------------------------------------------------------------------
 
 function toast(text, kind = "good", place = byId("toasts")) {
