@@ -29,10 +29,15 @@ class Leaving:
         self._office, self._log, self._stuck = office, log, stuck
         self._empty: dict[str, float] = {}  # name -> since when it is empty (monotonic s)
         self._again: dict[str, tuple[float, float]] = {}  # name -> when to try again, and how long that wait is
+        self._read: Config | None = None  # the configuration that `_wanted` is of
+        self._wanted: list[str] = []
 
     def look(self) -> list[str]:
         """One look; which queues and topics went."""
-        wanted = closing.leaving(self._office.config)
+        if self._office.config is not self._read:
+            self._read = self._office.config
+            self._wanted = closing.leaving(self._read)
+        wanted = self._wanted
         self._empty = {name: since for name, since in self._empty.items() if name in wanted}
         for name in [name for name in self._stuck if name not in wanted]:
             self._forget(name)

@@ -63,11 +63,19 @@ class Minute:
     def __init__(self) -> None:
         self._counts: deque[tuple[float, Counts]] = deque(maxlen=SECONDS + 1)
         self._moved: deque[_Second] = deque(maxlen=SECONDS)
+        self._given: Counts | None = None
 
     def remember(self, now: float, counts: Counts) -> set[str]:
-        """The counters of every name at `now` (monotonic seconds). Returns the names that moved since the last time."""
+        """The counters of every name at `now` (monotonic seconds). Returns the names that moved since the last time.
+
+        The same object again says that none did.
+        """
         moved: set[str] = set()
-        if self._counts:
+        given, self._given = self._given, counts
+        if given is counts:
+            then, counts = self._counts[-1]
+            self._moved.append(_Second(max(now - then, 0.001), {}))
+        elif self._counts:
             then, before = self._counts[-1]
             moved = {name for name, words in counts.items() if before.get(name) != words}
             grown = {

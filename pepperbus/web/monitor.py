@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from time import monotonic
 
 import gevent
@@ -41,6 +42,8 @@ class Monitor:
         self._histograms: deque[Totals] = deque(maxlen=SECONDS // _HISTOGRAM_EVERY + 1)
         self._cpu: deque[tuple[float, float]] = deque(maxlen=11)
         self._ticks = 0
+        self._chosen: dict[str, list[int]] = {}
+        self._chosen_of: tuple[Mapping[str, list[int]], dict[str, str]] | None = None
         self._stats = Reader(office.config.bus.run_dir / "stats")
         self._reader = StatusReader(office, self._stats)
         self.neighbours = Neighbours(office)
@@ -63,15 +66,21 @@ class Monitor:
 
     def look(self) -> None:
         """Read all counters and histograms now, between two samples. What did not move stays the same object."""
-        names = self.systems
-        counts = {name: words for name, words in self._stats.counters().items() if name in names}
+        counts = self._counts()
         known = {name: total for name, total in self.totals.items() if counts.get(name) == total.counters}
         self.totals = {**known, **self._stats.totals(counts.keys() - known.keys())}
 
+    def _counts(self) -> dict[str, list[int]]:
+        """The counters of what is configured; the same object while nothing moves."""
+        names, found = self.systems, self._stats.counters()
+        if self._chosen_of is None or self._chosen_of[0] is not found or self._chosen_of[1] is not names:
+            self._chosen_of = found, names
+            self._chosen = {name: words for name, words in found.items() if name in names}
+        return self._chosen
+
     def sample(self) -> None:
         """Remember how things are; called once a second. What did not move costs one comparison, and no memory."""
-        names = self.systems
-        counts = {name: words for name, words in self._stats.counters().items() if name in names}
+        counts = self._counts()
         moved = self.minute.remember(monotonic(), counts)
         if self._ticks == 0:
             self.look()
