@@ -5,7 +5,7 @@ processes alive and `web` shows and steers.
 
 Processes (`pepperbus serve`)
     master          plain Python: signals, waitpid, control socket; no gevent, no threads (`master/`)
-    mold            patched by gevent, everything imported, frozen; forks the others on request (`mold.py`)
+    mold            patched by gevent, imports everything once, frozen; forks the others on request (`mold.py`)
     gateway.N       the RESP front door (`gateway/`)
     worker.GROUP.N  lease, deliver, settle for the queues of a group (`worker/`)
     ticker          schedules, intakes, drains, replays, alarms, journal database, leases nobody serves (`ticker/`)

@@ -1,4 +1,4 @@
-"""The mold: patched by gevent first, everything imported, frozen; it runs no hub and forks the others on request.
+"""The mold: patched by gevent first, everything imported once, frozen; it runs no hub and forks the others on request.
 
 Why a mold: a patched master misses SIGCHLD; modules imported before patching break in the children; importing in each
 child costs 7 to 9 MB and 0.5 s. Each birth is a double fork: the grandchild's parent becomes the master (which is a
@@ -40,6 +40,7 @@ from pepperbus.names import owner_name
 
 _fork: Callable[[], int] = monkey.get_original("os", "fork")  # gevent's own would make a hub to watch the child with
 _waitpid: Callable[[int, int], tuple[int, int]] = monkey.get_original("os", "waitpid")
+_select: Callable[..., Any] = monkey.get_original("select", "select")
 _plain_socket: type[socket.socket] = monkey.get_original("socket", "socket")
 #: Whom the kernel should end first when memory is short: never the master, rather a worker than a gateway.
 _OOM = {"worker": 200, "web": 300, "ticker": 100}
@@ -51,6 +52,7 @@ class Mold:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._inbox = Inbox()
+        self._roles: dict[str, str] = {}  # those not imported yet
         self._mains: dict[str, Callable[[Child], None]] = {}
         self._listeners: dict[str, dict[str, int]] = {}
         self._wakes: dict[str, int] = {}
@@ -59,13 +61,20 @@ class Mold:
         self._failpoints = ""
 
     def serve(self) -> None:
-        """Obey the master until its line ends."""
-        while self._inbox.read(self._sock):
+        """Obey the master until its line ends. While it says nothing, import what it will ask for."""
+        while True:
+            if self._roles and not _select([self._sock], [], [], 0)[0]:
+                self._import_role(next(iter(self._roles)))
+                continue
+            if not self._inbox.read(self._sock):
+                return
             for body in self._inbox.bodies():
                 self._obey(unpack_down(body))
 
     def _obey(self, message: dict[str, Any]) -> None:
         match message["op"]:
+            case "roles":
+                self._roles = message["roles"]
             case "hello":
                 self._prepare(message)
             case "listeners":
@@ -82,20 +91,29 @@ class Mold:
                 self._spawn(message["spec"], self._inbox.take_fds(1)[0])
 
     def _prepare(self, message: dict[str, Any]) -> None:
-        (fd,) = self._inbox.take_fds(1)
+        fd, _ = self._inbox.take_fds(2)  # the other is the lock: it is held by being open
         self._beats = Beats(fd)
         self._failpoints = message["failpoints"]
+        for name in message["preload"]:
+            self._import(name)
+
+    def _import_role(self, role: str) -> None:
+        """Each when it is needed, or when there is nothing else to do: a gateway need not wait for the pages."""
+        self._mains[role] = self._import(self._roles.pop(role))
+        gc.freeze()
+        if not self._roles:
+            self._tell({"op": "mold_ready"})
+
+    def _import(self, path: str) -> Any:
+        """`module` or `module:function`."""
+        name, _, function = path.partition(":")
         try:
-            for name in message["preload"]:
-                importlib.import_module(name)
-            for role, path in message["roles"].items():
-                module, _, function = path.partition(":")
-                self._mains[role] = getattr(importlib.import_module(module), function)
+            module = importlib.import_module(name)
+            return getattr(module, function) if function else module
         except Exception as error:
             traceback.print_exc()
             self._tell({"op": "mold_failed", "reason": f"{type(error).__name__}: {error}"})
             sys.exit(EXIT_BOOT)
-        self._tell({"op": "mold_ready"})
 
     def _tell(self, message: dict[str, Any]) -> None:
         box = Outbox()
@@ -103,6 +121,8 @@ class Mold:
         box.flush(self._sock)
 
     def _spawn(self, spec: Spec, line_fd: int) -> None:
+        if spec.role in self._roles:
+            self._import_role(spec.role)
         try:
             middle = _fork()
         except OSError as error:

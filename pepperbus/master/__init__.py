@@ -23,8 +23,9 @@ from pepperbus.errors import PepperbusError
 from pepperbus.log import Log
 from pepperbus.master import handover
 from pepperbus.master.bus import Bus
+from pepperbus.master.handed import Handed
 from pepperbus.master.loop import Master
-from pepperbus.master.mold import ROLES
+from pepperbus.master.mold import ROLES, Mold
 from pepperbus.master.opened import open_all
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -42,28 +43,43 @@ def run(config_path: Path | None, roles: Mapping[str, str] = ROLES, chaos: bool 
     try:
         armed = failpoints.asked(os.environ, chaos)
         handed = handover.take()
-        known = Known()
-        config = load(config_path, known=known)
         _adopt_grandchildren()
-        if handed:
-            config = replace(config, generation=handed.generation + 1)
-        opened = handed.opened if handed else open_all(config)
-        setproctitle(f"pepperbus: master {config.bus.node}")
-        log = Log("master", config.log.file, config.log.level, config.log.format, config.log.errors)
-        if opened.new_data:
-            what = f"{config.bus.data_dir} was not there and is new; if jobs lay in it before, is its disk mounted?"
-            log.warning("data_dir_made", what)
-        if armed:
-            log.warning("failpoints_armed", armed)
-            failpoints.arm(armed, "master", config.bus.run_dir)
+        # It imports while we read. After an upgrade signals are still held back, and it would inherit that.
+        mold = None if handed else Mold(roles)
         try:
-            return Master(Bus(config, opened, log, dict(roles), handed, armed), handed, known).run()
+            return _serve(config_path, dict(roles), armed, handed, mold)
         finally:
-            opened.close()
+            if mold:
+                mold.end()
     except PepperbusError as error:
         for line in str(error).splitlines():
             print(f"pepperbus: {line}", file=sys.stderr)
         return error.exit_status
+
+
+def _serve(
+    config_path: Path | None, roles: dict[str, str], armed: str, handed: Handed | None, mold: Mold | None
+) -> int:
+    known = Known()
+    config = load(config_path, known=known)
+    if handed:
+        config = replace(config, generation=handed.generation + 1)
+    opened = handed.opened if handed else open_all(config)
+    if mold and opened.gave_up_root:
+        mold.end()
+        mold = None
+    setproctitle(f"pepperbus: master {config.bus.node}")
+    log = Log("master", config.log.file, config.log.level, config.log.format, config.log.errors)
+    if opened.new_data:
+        what = f"{config.bus.data_dir} was not there and is new; if jobs lay in it before, is its disk mounted?"
+        log.warning("data_dir_made", what)
+    if armed:
+        log.warning("failpoints_armed", armed)
+        failpoints.arm(armed, "master", config.bus.run_dir)
+    try:
+        return Master(Bus(config, opened, log, roles, handed, armed, mold), handed, known).run()
+    finally:
+        opened.close()
 
 
 def _allow_descriptors() -> None:

@@ -27,7 +27,7 @@ _MOLD_BACKOFF_CAP_S = 30.0
 
 
 class Births:
-    """`boot` names this start of the bus; every child's incarnation begins with it."""
+    """`boot` names this start of the bus; every child's incarnation begins with it. `mold`: one that was started already."""
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class Births:
         log: Log,
         handed: Handed | None = None,
         failpoints: str = "",
+        mold: Mold | None = None,
     ) -> None:
         self.boot = handed.boot if handed else f"{time.time_ns() // 1_000_000:x}-{os.getpid():x}"
         self.count = handed.births if handed else 0
@@ -48,6 +49,7 @@ class Births:
         self._log = log
         self._failpoints = failpoints
         self._mold: Mold | None = None
+        self._first_mold = mold
         self._mold_since = 0.0
         self._tokens, self._tokens_at = _RESTARTS_PER_S, 0.0
         self._failures, self._next_mold, self._reason = 0, 0.0, ""
@@ -65,12 +67,13 @@ class Births:
         if self._mold is not None or now < self._next_mold:
             return
         try:
-            mold = Mold(self._roles, preload(config, self._roles), self.page, self._opened.lock_fd, self._failpoints)
+            mold = self._first_mold or Mold(self._roles)
         except OSError as error:  # no process or descriptor to be had: those that live go on
             self._log.error("mold_failed", error.strerror or str(error))
             self._put_off(now)
             return
-        self._mold, self._mold_since = mold, now
+        self._mold, self._mold_since, self._first_mold = mold, now, None
+        mold.meet(preload(config, self._roles), self.page, self._opened.lock_fd, self._failpoints)
         for role, socks in self._opened.listeners.items():
             mold.listen(role, {address: sock.fileno() for address, sock in socks.items()})
         self._add_wakes(config)

@@ -13,10 +13,11 @@ from pepperbus.family.spec import ORPHAN_S
 from pepperbus.log import Log
 from pepperbus.master.births import Births
 from pepperbus.master.changes import longest_timeout_s, wanted
-from pepperbus.master.children import Children, Place
+from pepperbus.master.children import Children, Place, Wanted
 from pepperbus.master.events import Events, Told
 from pepperbus.master.handed import Handed
 from pepperbus.master.lines import Line
+from pepperbus.master.mold import Mold
 from pepperbus.master.notify import Notifier
 from pepperbus.master.opened import Opened
 
@@ -28,7 +29,7 @@ _LAST = ("ticker", "web")  # these drain after all others have left
 class Bus:
     """`opened`: lock and sockets. `roles`: the mold's table, role -> "module:function".
 
-    `failpoints` are for the children to obey.
+    `failpoints` are for the children to obey. `mold`: one that was started already.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Bus:
         roles: dict[str, str],
         handed: Handed | None = None,
         failpoints: str = "",
+        mold: Mold | None = None,
     ) -> None:
         self.config = config
         self.opened = opened
@@ -49,9 +51,11 @@ class Bus:
         self.workers: dict[str, int] = {}  # group -> how many, where the configuration gives a range
         self.children = Children()
         self.events = Events(opened.control, handed.clients if handed else ())
-        self.births = Births(opened, roles, self.events, log, handed, failpoints)
+        self.births = Births(opened, roles, self.events, log, handed, failpoints, mold)
         self.notifier = Notifier()
         self.lines: dict[str, Line] = {}
+        self._asked: tuple[Config, int, dict[str, int]] | None = None  # what `_wanted` is the answer to
+        self._wanted: list[Wanted] = []
         self.stopping = False
         self.was_ready = False
         self.fatal = ""  # why serve must end with status 3
@@ -73,7 +77,11 @@ class Bus:
 
     def keep_count(self) -> None:
         """As many of each as the configuration says."""
-        for one in wanted(self.config, self.gateways, set(self.roles), self.workers):
+        asked = self.config, self.gateways, dict(self.workers)
+        if self._asked is None or self._asked[0] is not asked[0] or self._asked[1:] != asked[1:]:
+            self._asked = asked  # a thousand queues are not gone through every second
+            self._wanted = wanted(self.config, self.gateways, set(self.roles), self.workers)
+        for one in self._wanted:
             for surplus in self.children.keep_count(one):
                 grace = max(self.config.bus.grace, longest_timeout_s(self.config, one.group))
                 self.retire(surplus, grace, "no longer wanted")

@@ -60,6 +60,7 @@ class Master:
     def run(self) -> int:
         """Until everything has ended. The exit status of `serve`. Raises BootError when the bus cannot boot."""
         self.bus.log.info("start", f"configuration {self.bus.config.file}", pid=os.getpid(), boot=self.bus.births.boot)
+        self.bus.births.keep_mold(self.bus.config, time.monotonic())  # one that was started before is ours to reap
         while not self.bus.stopping or self.bus.children.alive():
             self.turn()
         self.bus.births.close()

@@ -5,8 +5,10 @@ The mold itself is `pepperbus.mold`: a fresh interpreter, because the master mus
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pepperbus
@@ -14,6 +16,7 @@ from pepperbus.config.model import Config
 from pepperbus.family.beats import Beats
 from pepperbus.family.spec import Spec
 from pepperbus.master.lines import new_line
+from pepperbus.master.notify import VARIABLES
 
 ROOT = str(Path(pepperbus.__file__).parent.parent)
 # -P: the directory it is started in must not be able to slip modules in.
@@ -29,21 +32,24 @@ ROLES = {
 
 
 class Mold:
-    """One mold process. `lock_fd` goes into every process of the family, `failpoints` are armed in each."""
+    """One mold process. It imports what `roles` name at once; it can fork when it has met its master."""
 
-    def __init__(
-        self, roles: dict[str, str], preload: list[str], beats: Beats, lock_fd: int, failpoints: str = ""
-    ) -> None:
+    def __init__(self, roles: Mapping[str, str]) -> None:
         self.line, theirs = new_line("mold")
         fd = theirs.fileno()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _CODE, ROOT, str(fd)],
-            pass_fds=(fd, lock_fd),
+            pass_fds=(fd,),
             process_group=0,  # Ctrl-C at the terminal is for the master alone
             stdin=subprocess.DEVNULL,
+            env={name: value for name, value in os.environ.items() if name not in VARIABLES},
         )
         theirs.close()
-        self.line.tell({"op": "hello", "roles": roles, "preload": preload, "failpoints": failpoints}, [beats.fd])
+        self.line.tell({"op": "roles", "roles": dict(roles)})
+
+    def meet(self, preload: list[str], beats: Beats, lock_fd: int, failpoints: str = "") -> None:
+        """`preload` is imported before the first fork; every process gets `lock_fd` and obeys the `failpoints`."""
+        self.line.tell({"op": "hello", "preload": preload, "failpoints": failpoints}, [beats.fd, lock_fd])
 
     @property
     def pid(self) -> int:
@@ -61,6 +67,13 @@ class Mold:
     def spawn(self, spec: Spec, line_fd: int) -> None:
         """Have a child forked; it says `born` with its pid on its own line, whose end is passed here."""
         self.line.tell({"op": "spawn", "spec": spec}, [line_fd])
+
+    def end(self) -> None:
+        """Without delay, for a master that serves no more. It holds nothing: its children are the master's."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self.line.close()
 
     def ended(self, status: int) -> None:
         """The loop reaped it: Popen must not wait for that pid again, it may be somebody else's by now."""

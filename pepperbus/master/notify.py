@@ -8,6 +8,8 @@ import time
 
 #: How long a supervisor that does not read may keep the master; then the message is dropped.
 _PATIENCE_S = 0.1
+#: What a supervisor tells us in the environment, and nobody else.
+VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 class Notifier:

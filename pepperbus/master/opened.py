@@ -28,6 +28,7 @@ class Opened:
     listeners: dict[str, dict[str, socket.socket]]
     run_dir: Path
     new_data: bool = False  # data_dir was not there
+    gave_up_root: bool = False  # only now: what was started before is still root's
 
     def close(self) -> None:
         """Stop listening and remove the socket files. The lock goes with the process."""
@@ -64,7 +65,7 @@ def open_all(config: Config) -> Opened:
     if becomes:
         _become(bus, listeners, lock_fd)
         _check_writable(bus)
-    return Opened(lock_fd, control.listen(bus.run_dir), listeners, bus.run_dir, new_data)
+    return Opened(lock_fd, control.listen(bus.run_dir), listeners, bus.run_dir, new_data, becomes)
 
 
 def _make_directory(path: Path) -> None:

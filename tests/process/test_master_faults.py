@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -87,6 +90,24 @@ def test_a_mold_that_cannot_boot_ends_serve_with_3(buses: Buses) -> None:
     bus.start(wait=False)
     assert bus.wait() == 3
     assert "pepperbus: the mold cannot boot: ModuleNotFoundError" in bus.log.splitlines()[-1]
+
+
+def test_a_serve_that_cannot_start_leaves_nobody(tmp_path: Path) -> None:
+    """The mold is started before the configuration is read."""
+    (tmp_path / "pepperbus.conf").write_text("no_such_key = 1\n")
+    command = [sys.executable, "-m", "pepperbus.cli", "-c", str(tmp_path / "pepperbus.conf"), "serve"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as serve:
+        _, said = serve.communicate(timeout=40)
+    assert serve.returncode == 3
+    assert b"no_such_key" in said
+    assert not [pid for pid in psutil.pids() if _session(pid) == serve.pid]
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 def test_a_stopped_child_is_killed_and_replaced(buses: Buses) -> None:
