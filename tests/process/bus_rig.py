@@ -77,7 +77,7 @@ def queue(
     return "\n".join(lines) + "\n"
 
 
-def until(look: Callable[[], T], good: Callable[[T], object], bus: Bus | None = None, seconds: float = 20.0) -> T:
+def until(look: Callable[[], T], good: Callable[[T], object], bus: Bus | None = None, seconds: float = 40.0) -> T:
     """Look until what is seen is `good`; that."""
     end = time.monotonic() + seconds
     while True:
@@ -92,7 +92,7 @@ def counts(bus: Bus, topic: str = "orders/mail") -> stats.Totals:
     return stats.read_all(bus.run_dir / "stats", (topic,)).get(topic) or stats.Totals()
 
 
-def until_count(bus: Bus, topic: str = "orders/mail", seconds: float = 20.0, **wanted: int) -> stats.Totals:
+def until_count(bus: Bus, topic: str = "orders/mail", seconds: float = 40.0, **wanted: int) -> stats.Totals:
     """Wait until these counters of the topic have reached these numbers."""
     return until(
         lambda: counts(bus, topic), lambda now: all(now[name] >= n for name, n in wanted.items()), bus, seconds
@@ -106,10 +106,17 @@ def ask(bus: Bus, *words: str) -> Any:
     return json.loads(done.stdout)
 
 
-def life(bus: Bus, job_id: str, topic: str = "orders/mail") -> dict[str, Any]:
-    """The whole life of a job in one topic, as `pepperbus job` tells it."""
-    found = ask(bus, "job", job_id)["topics"]
-    return next(dict(one) for one in found if one["topic"] == topic)
+def life(bus: Bus, job_id: str, topic: str = "orders/mail", events: int = 0) -> dict[str, Any]:
+    """The whole life of a job in one topic, as `pepperbus job` tells it, once it has that many events.
+
+    A worker counts first, then stores, then writes its journal: who has seen a counter may look too early.
+    """
+
+    def told() -> dict[str, Any]:
+        found = ask(bus, "job", job_id)["topics"]
+        return next((dict(one) for one in found if one["topic"] == topic), {"events": []})
+
+    return until(told, lambda seen: len(seen["events"]) >= events and seen.get("topic"), bus)
 
 
 def push(bus: Bus, *values: str | bytes, key: str = "orders/x") -> list[str]:

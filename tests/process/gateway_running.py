@@ -48,7 +48,7 @@ class Running:
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
-        hello = json.loads(self._line(20))
+        hello = json.loads(self._line(60))
         self.addresses: list[Any] = hello["addresses"]
         self.pid: int = hello["pid"]
 
@@ -58,12 +58,14 @@ class Running:
 
     @property
     def log(self) -> str:
-        return Path(self.spec["log"]).read_text()
+        path = Path(self.spec["log"])
+        return path.read_text() if path.is_file() else ""
 
     def _line(self, seconds: float) -> bytes:
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], seconds)
         if not ready:
+            self.process.kill()
             raise TimeoutError(f"the gateway said nothing; its log: {self.log}")
         return self.process.stdout.readline()
 
@@ -75,7 +77,7 @@ class Running:
         return json.loads(self._line(20))
 
     def connect(self, *, source: str = "127.0.0.1") -> Wire:
-        return Wire(socket.create_connection(("127.0.0.1", self.port), 10, (source, 0)))
+        return Wire(socket.create_connection(("127.0.0.1", self.port), 20, (source, 0)))
 
     def stop(self) -> int:
         """End it; its exit status."""
@@ -86,10 +88,10 @@ class Running:
             with contextlib.suppress(OSError):
                 self.process.stdin.close()  # it drains with no grace
         try:
-            return self.process.wait(10)
+            return self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            return self.process.wait(10)
+            return self.process.wait(20)
         finally:
             assert self.process.stdout is not None
             self.process.stdout.close()
