@@ -46,7 +46,7 @@ def consumer(server: Fpm, script: str, text: str = "", **topic: object) -> Consu
     return make_consumer(made, config)
 
 
-def request(content: bytes = b"hello", deadline_s: float = 10.0, number: int = 1, attempt: int = 1) -> Request:
+def request(content: bytes = b"hello", deadline_s: float = 30.0, number: int = 1, attempt: int = 1) -> Request:
     job = Job((1 << 63) + number, "77", content)
     return Request("orders", "mail", "4711", (Delivered(job, attempt),), False, deadline_s, time.time_ns() // 1_000_000)
 
@@ -59,14 +59,14 @@ class Started:
         to.start(what, self.answers.append)
         assert not self.answers  # never from within start
 
-    def wait(self, seconds: float = 20) -> Answer:
+    def wait(self, seconds: float = 40) -> Answer:
         until(lambda: self.answers, seconds)
         gevent.sleep(0)
         assert len(self.answers) == 1
         return self.answers[0]
 
 
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
+def until(condition: Callable[[], object], seconds: float = 40) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -79,6 +79,17 @@ usleep((int) (1e6 * (float) json_decode($_POST['jobs'], true)[0]['content']));
 file_put_contents(__DIR__ . '/ledger.txt', "end\\n", FILE_APPEND);
 header('Code: 200');
 """
+#: Runs until the test lets it go: whatever is to happen meanwhile, however slow the machine is.
+HELD = """<?php
+file_put_contents(__DIR__ . '/ledger.txt', "begin\\n", FILE_APPEND);
+while (!is_file(__DIR__ . '/go')) { usleep(2000); clearstatcache(); }
+file_put_contents(__DIR__ . '/ledger.txt', "end\\n", FILE_APPEND);
+header('Code: 200');
+"""
+
+
+def let_go(server: Fpm) -> None:
+    (server.scripts / "go").touch()
 
 
 # -- what arrives ----------------------------------------------------------------------------------------------------
@@ -88,6 +99,7 @@ header('Code: 200');
 def test_a_job_arrives_with_all_it_needs(fpm: MakeFpm, tcp: bool) -> None:
     server = fpm(tcp=tcp, children=1)
     to = consumer(server, "server.php", params=(("APP_ENV", "live"), ("REQUEST_URI", "/jobs/mail")))
+    began = time.time()
     answer = to.call(request(attempt=3))
     assert (answer.transport, answer.status, answer.headers["code"]) == (Transport.ANSWERED, 200, "200")
     assert answer.total_ms >= answer.connect_ms > 0
@@ -99,12 +111,12 @@ def test_a_job_arrives_with_all_it_needs(fpm: MakeFpm, tcp: bool) -> None:
     assert (given["PEPPERBUS_QUEUE"], given["PEPPERBUS_TOPIC"], given["PEPPERBUS_ATTEMPT"]) == ("orders", "mail", "3")
     assert (given["PEPPERBUS_TRACE_ID"], given["PEPPERBUS_SHA256"]) == ("4711", seen["sha256"])
     assert given["PEPPERBUS_LENGTH"] == given["CONTENT_LENGTH"] == str(seen["length"])
-    assert abs(int(given["PEPPERBUS_DEADLINE"]) - time.time() - 10) < 3
+    assert began + 29 <= int(given["PEPPERBUS_DEADLINE"]) <= time.time() + 31
     assert (given["SCRIPT_NAME"], given["DOCUMENT_ROOT"]) == ("/server.php", str(server.scripts))
     assert (given["REQUEST_URI"], given["APP_ENV"]) == ("/jobs/mail", "live")
     assert seen["headers"]["X-Pepperbus-Attempt"] == "3"
     assert "PHP_ADMIN_VALUE" not in given
-    ping = json.loads(to.call(Request("orders", "mail", "1", ping=True, deadline_s=5)).body)
+    ping = json.loads(to.call(Request("orders", "mail", "1", ping=True, deadline_s=30)).body)
     assert ping["post"] == ["type", "IS_PEPPER_BUS_REQUEST"]
     assert "PEPPERBUS_JOB_ID" not in ping["server"]
 
@@ -145,7 +157,7 @@ def test_content_arrives_as_it_was_sent(php: Fpm, name: str, body: str) -> None:
 def test_with_chunk_all_jobs_go_in_one_request(php: Fpm) -> None:
     to = consumer(php, "chunk.php", "<?php header('Code: 200'); echo $_SERVER['PEPPERBUS_JOB_ID'], $_POST['jobs'];")
     jobs = tuple(Delivered(Job((1 << 63) + n, "1", b"x"), n) for n in range(1, 101))
-    answer = to.call(Request("orders", "mail", "1", jobs, deadline_s=5))
+    answer = to.call(Request("orders", "mail", "1", jobs, deadline_s=30))
     assert answer.body.count(b'"content":"x"') == 100
     assert answer.body.split(b"[")[0].count(b",") == 99
 
@@ -225,20 +237,20 @@ def test_a_full_unix_backlog_is_busy_and_costs_no_cpu(tmp_path: Path) -> None:
         topic, config = fastcgi_config(f"unix:{path}", "/x.php", tmp_path)
         to = make_consumer(topic, config)
         before = resource.getrusage(resource.RUSAGE_SELF)
-        started = [Started(to, request(deadline_s=30)) for _ in range(20)]
-        answers = [one.wait(20) for one in started]
+        started = [Started(to, request(deadline_s=60)) for _ in range(20)]
+        answers = [one.wait() for one in started]
         after = resource.getrusage(resource.RUSAGE_SELF)
         for client in held:
             client.close()
     assert {answer.transport for answer in answers} == {Transport.BUSY}
-    assert all(4000 < answer.total_ms < 9000 for answer in answers)
+    assert all(4000 < answer.total_ms < 30_000 for answer in answers)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert used < 1.0  # 20 waiting connects for five seconds, this test's own polling included; a spin uses all five
+    assert used < 2.0  # 20 waiting connects for five seconds, this test's own polling included; a spin uses all five
 
 
 def test_a_backlog_that_drains_is_waited_for(fpm: MakeFpm) -> None:
     server = fpm(children=1, pool={"listen.backlog": 1})
-    to = consumer(server, "slow.php", SLOW, pool_guard="off")
+    to = consumer(server, "slow.php", SLOW, pool_guard="off", pool_connect_timeout=30.0)
     answers = [Started(to, request(b"0.02")) for _ in range(20)]
     assert [one.wait().headers["code"] for one in answers] == ["200"] * 20
     assert server.ledger().count("end") == 20
@@ -258,7 +270,7 @@ def test_a_full_tcp_backlog_is_busy_after_the_connect_timeout(tmp_path: Path) ->
         for client in held:
             client.close()
     assert answer.transport is Transport.BUSY
-    assert 250 < answer.total_ms < 5000
+    assert 250 < answer.total_ms < 20_000
 
 
 # -- broken in the middle ----------------------------------------------------------------------------------------------
@@ -277,7 +289,7 @@ def test_cut_when_the_child_is_killed(fpm: MakeFpm, keepalive: bool, printed: bo
         + kill
     )
     to = consumer(server, "kill.php", text, pool_dedicated=keepalive, pool_keepalive=keepalive)
-    assert to.call(Request("orders", "mail", "1", ping=True, deadline_s=5)).transport is Transport.ANSWERED
+    assert to.call(Request("orders", "mail", "1", ping=True, deadline_s=30)).transport is Transport.ANSWERED
     answer = to.call(request())
     assert answer.transport is Transport.CUT
     assert server.ledger() == ["ran"]
@@ -285,7 +297,7 @@ def test_cut_when_the_child_is_killed(fpm: MakeFpm, keepalive: bool, printed: bo
 
 def test_cut_by_request_terminate_timeout(fpm: MakeFpm) -> None:
     server = fpm(children=1, pool={"request_terminate_timeout": "1s"})
-    answer = consumer(server, "slow.php", SLOW).call(request(b"8"))
+    answer = consumer(server, "held.php", HELD).call(request())
     assert answer.transport is Transport.CUT
     assert server.ledger() == ["begin"]
 
@@ -294,7 +306,7 @@ def test_cut_by_request_terminate_timeout(fpm: MakeFpm) -> None:
 def test_reload_in_the_middle(fpm: MakeFpm, control_timeout: int) -> None:
     server = fpm(children=1, general={"process_control_timeout": control_timeout})
     to = consumer(server, "slow.php", SLOW, pool_guard="always")
-    running = Started(to, request(b"0.5"))
+    running = Started(to, request(b"0.5" if control_timeout else b"25"))
     until(server.ledger)
     queued = Started(to, request(b"0"))
     server.kill(signal.SIGUSR2)
@@ -307,9 +319,9 @@ def test_reload_in_the_middle(fpm: MakeFpm, control_timeout: int) -> None:
 def test_the_end_of_php_fpm_cuts_what_runs_but_not_what_waits_under_guard(fpm: MakeFpm, number: int) -> None:
     server = fpm(children=1)
     to = consumer(server, "slow.php", SLOW, pool_guard="always")
-    running = Started(to, request(b"5"))
+    running = Started(to, request(b"25"))
     until(server.ledger)
-    queued = Started(to, request(b"5"))
+    queued = Started(to, request(b"25"))
     gevent.sleep(0.05)
     server.stop(number)
     assert running.wait().transport is Transport.CUT
@@ -329,31 +341,33 @@ def test_orphans_of_a_killed_master_go_on_serving(fpm: MakeFpm) -> None:
 
 def test_timeout_while_the_script_is_silent(fpm: MakeFpm) -> None:
     server = fpm(children=1)
-    answer = consumer(server, "slow.php", SLOW).call(request(b"2", deadline_s=0.3))
+    # Without the guard: where a child takes longer than that to begin, nobody would know that the script may run.
+    answer = consumer(server, "held.php", HELD, pool_guard="off").call(request(deadline_s=0.3))
     assert answer.transport is Transport.TIMEOUT
     assert answer.total_ms > 250
-    assert server.ledger() == ["begin"]
+    until(lambda: server.ledger() == ["begin"])
+    let_go(server)
     until(lambda: server.ledger() == ["begin", "end"])  # php-fpm runs it to its end all the same
 
 
 def test_the_deadline_holds_although_every_read_succeeds(fpm: MakeFpm) -> None:
-    trickle = (
-        "<?php while (ob_get_level()) ob_end_flush(); for ($i = 0; $i < 99; $i++) { echo '.'; flush(); usleep(50000); }"
-    )
-    answer = consumer(fpm(children=1), "trickle.php", trickle).call(request(deadline_s=0.5))
+    trickle = "<?php while (ob_get_level()) ob_end_flush();"
+    trickle += "for ($i = 0; $i < 600; $i++) { echo '.'; flush(); usleep(50000); }"
+    answer = consumer(fpm(children=1), "trickle.php", trickle, pool_guard="off").call(request(deadline_s=0.5))
     assert answer.transport is Transport.TIMEOUT
-    assert answer.total_ms < 4500  # the script trickles for five seconds
+    assert answer.total_ms < 20_000  # the script trickles for thirty seconds
 
 
 def test_guard_a_job_that_no_child_took_has_not_run(fpm: MakeFpm) -> None:
     server = fpm(children=1)
-    to = consumer(server, "slow.php", SLOW, pool_guard="always")
-    running = Started(to, request(b"0.6"))
+    to = consumer(server, "held.php", HELD, pool_guard="always")
+    running = Started(to, request())
     until(server.ledger)
-    answer = to.call(request(b"0", deadline_s=0.3))
+    answer = to.call(request(deadline_s=0.3))
     assert answer.transport is Transport.BUSY
+    let_go(server)
     assert running.wait().headers["code"] == "200"
-    assert to.call(request(b"0")).headers["code"] == "200"
+    assert to.call(request()).headers["code"] == "200"
     assert server.ledger() == ["begin", "end"] * 2
 
 
@@ -370,14 +384,15 @@ def test_guard_a_child_killed_before_it_took_the_job_costs_nothing(fpm: MakeFpm)
 
 def test_guard_auto_finds_out_that_the_pool_is_full(fpm: MakeFpm) -> None:
     server = fpm(children=1)
-    to = consumer(server, "slow.php", SLOW)
+    to = consumer(server, "held.php", HELD)
     server.kill_children(signal.SIGSTOP)
-    assert to.call(request(b"0", deadline_s=0.2)).transport is Transport.BUSY  # the first is always guarded
+    assert to.call(request(deadline_s=0.2)).transport is Transport.BUSY  # the first is always guarded
     gevent.get_hub().loop.update_now()
     server.kill_children(signal.SIGCONT)
-    busy = Started(to, request(b"0.5"))
+    busy = Started(to, request())
     until(server.ledger)
-    assert to.call(request(b"0", deadline_s=0.2)).transport in (Transport.BUSY, Transport.TIMEOUT)
+    assert to.call(request(deadline_s=0.2)).transport in (Transport.BUSY, Transport.TIMEOUT)
+    let_go(server)
     assert busy.wait().headers["code"] == "200"
 
 
@@ -452,7 +467,7 @@ def test_a_child_is_free_again_at_once(fpm: MakeFpm) -> None:
     for n in range(30):
         answer = to.call(request(number=n))
         assert answer.headers.get("code") == "200", answer
-    assert time.monotonic() - began < 15  # a second for each, were it not
+    assert time.monotonic() - began < 25  # a second for each, were it not
 
 
 # -- what scripts do ---------------------------------------------------------------------------------------------------
@@ -564,10 +579,10 @@ def test_a_script_that_finishes_early_is_answered(php: Fpm) -> None:
 
 def test_close_cuts_what_is_under_way_and_reports_each_once(fpm: MakeFpm) -> None:
     server = fpm(children=1)
-    to = consumer(server, "slow.php", SLOW, pool_guard="always")
-    running = Started(to, request(b"1"))
+    to = consumer(server, "held.php", HELD, pool_guard="always")
+    running = Started(to, request())
     until(server.ledger)
-    waiting = Started(to, request(b"1"))
+    waiting = Started(to, request())
     gevent.sleep(0.05)
     to.close()
     assert running.wait().transport is Transport.CUT
@@ -577,8 +592,8 @@ def test_close_cuts_what_is_under_way_and_reports_each_once(fpm: MakeFpm) -> Non
 def test_close_ends_a_call_that_waits_in_another_greenlet(fpm: MakeFpm) -> None:
     """A worker that leaves while one of its greenlets pings: `close` runs in the worker's main greenlet, not in the hub."""
     server = fpm(children=1)
-    to = consumer(server, "slow.php", SLOW)
-    calling = gevent.spawn(to.call, request(b"1"))
+    to = consumer(server, "held.php", HELD)
+    calling = gevent.spawn(to.call, request())
     until(server.ledger)
     to.close()
     assert calling.get(timeout=20).transport is Transport.CUT
@@ -586,12 +601,12 @@ def test_close_ends_a_call_that_waits_in_another_greenlet(fpm: MakeFpm) -> None:
 
 def test_a_killed_caller_lets_go_of_its_connection(fpm: MakeFpm) -> None:
     server = fpm(children=1)
-    to = consumer(server, "slow.php", SLOW)
+    to = consumer(server, "held.php", HELD)
     before = len(os.listdir("/proc/self/fd"))
-    caller = gevent.spawn(to.call, request(b"0.5"))
+    caller = gevent.spawn(to.call, request())
     until(server.ledger)
     caller.kill()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # what a test before this one left may go meanwhile
 
 
 def test_nothing_is_left_open(php: Fpm) -> None:
@@ -600,7 +615,7 @@ def test_nothing_is_left_open(php: Fpm) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for n in range(50):
         to.call(request(number=n))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_reachable_says_whether_somebody_listens(fpm: MakeFpm) -> None:

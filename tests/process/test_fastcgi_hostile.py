@@ -44,7 +44,7 @@ def ask(tmp_path: Path) -> Iterator[Ask]:
                 sock.sendall(answer[at : at + (split or len(answer))])
                 gevent.sleep(0)
             if hold:
-                gevent.sleep(3)
+                gevent.sleep(60)
             if reset:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
@@ -53,7 +53,8 @@ def ask(tmp_path: Path) -> Iterator[Ask]:
         servers.append(server)
         made, config = fastcgi_config(f"127.0.0.1:{server.server_port}", "/x.php", tmp_path, **topic)
         job = Delivered(Job(1 << 63, "1", b"x"), 1)
-        return make_consumer(made, config).call(Request("orders", "mail", "1", (job,), deadline_s=1.0))
+        patience_s = 1.0 if hold else 30.0
+        return make_consumer(made, config).call(Request("orders", "mail", "1", (job,), deadline_s=patience_s))
 
     yield run
     for server in servers:
@@ -139,7 +140,7 @@ def test_an_answer_before_the_request_was_sent_is_not_ours(tmp_path: Path) -> No
     server = gevent.spawn(serve)
     made, config = fastcgi_config(f"unix:{path}", "/x.php", tmp_path, pool_guard="always")
     job = Delivered(Job(1 << 63, "1", b"x"), 1)
-    answer = make_consumer(made, config).call(Request("orders", "mail", "1", (job,), deadline_s=1.0))
+    answer = make_consumer(made, config).call(Request("orders", "mail", "1", (job,), deadline_s=30.0))
     server.kill()
     listener.close()
     assert answer.transport is BUSY

