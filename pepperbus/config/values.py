@@ -10,7 +10,6 @@ import ipaddress
 import re
 import shlex
 from base64 import b64decode
-from importlib.metadata import entry_points
 from urllib.parse import parse_qs, urlsplit
 
 from pepperbus.config.backoff import Backoff
@@ -160,6 +159,10 @@ def option(value: Raw, *words: str, later: str = "") -> str:
 
 def engine(value: Raw) -> str:
     """A type of storage: ours, or one that an installed package adds through the entry-point group pepperbus.storage."""
+    if value in OUR_ENGINES:
+        return text(value)
+    from importlib.metadata import entry_points  # reads every installed package
+
     return option(value, *OUR_ENGINES, *sorted(entry.name for entry in entry_points(group="pepperbus.storage")))
 
 

@@ -26,7 +26,7 @@ from pepperbus.master.bus import Bus
 from pepperbus.master.handed import Handed
 from pepperbus.master.loop import Master
 from pepperbus.master.mold import ROLES, Mold
-from pepperbus.master.opened import open_all
+from pepperbus.master.opened import gives_up_root, open_all
 
 _PR_SET_CHILD_SUBREAPER = 36
 _MOST_FILES = 1 << 20
@@ -64,10 +64,10 @@ def _serve(
     config = load(config_path, known=known)
     if handed:
         config = replace(config, generation=handed.generation + 1)
-    opened = handed.opened if handed else open_all(config)
-    if mold and opened.gave_up_root:
+    if mold and gives_up_root(config.bus):
         mold.end()
         mold = None
+    opened = handed.opened if handed else open_all(config)
     setproctitle(f"pepperbus: master {config.bus.node}")
     log = Log("master", config.log.file, config.log.level, config.log.format, config.log.errors)
     if opened.new_data:

@@ -1,17 +1,22 @@
-"""What a process takes, as psutil tells it. Zeros for one that is gone or cannot be looked at just now."""
+"""What a process takes. Zeros for one that is gone or cannot be looked at just now."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import psutil
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def private_bytes(pid: int) -> int:
     """Memory that is not file-backed: the pages of a mapped storage belong to the page cache, not to the process."""
     try:
-        info = psutil.Process(pid).memory_info()
-    except (psutil.Error, OSError):
+        resident, shared = Path(f"/proc/{pid}/statm").read_bytes().split()[1:3]
+    except (OSError, ValueError):
         return 0
-    return max(int(info.rss) - int(info.shared), 0)
+    return max(int(resident) - int(shared), 0) * _PAGE
 
 
 class Usage:

@@ -28,7 +28,6 @@ class Opened:
     listeners: dict[str, dict[str, socket.socket]]
     run_dir: Path
     new_data: bool = False  # data_dir was not there
-    gave_up_root: bool = False  # only now: what was started before is still root's
 
     def close(self) -> None:
         """Stop listening and remove the socket files. The lock goes with the process."""
@@ -52,7 +51,7 @@ def open_all(config: Config) -> Opened:
     new_data = not bus.data_dir.exists()
     for directory in (bus.run_dir, bus.data_dir):
         _make_directory(directory)
-    becomes = bool(bus.user) and os.geteuid() == 0
+    becomes = gives_up_root(bus)
     if not becomes:
         _check_writable(bus)
     lock_fd = take_lock(bus.run_dir)
@@ -65,7 +64,12 @@ def open_all(config: Config) -> Opened:
     if becomes:
         _become(bus, listeners, lock_fd)
         _check_writable(bus)
-    return Opened(lock_fd, control.listen(bus.run_dir), listeners, bus.run_dir, new_data, becomes)
+    return Opened(lock_fd, control.listen(bus.run_dir), listeners, bus.run_dir, new_data)
+
+
+def gives_up_root(bus: Bus) -> bool:
+    """Whether `open_all` will: what was started before that is root's, and must go."""
+    return bool(bus.user) and os.geteuid() == 0
 
 
 def _make_directory(path: Path) -> None:
