@@ -204,13 +204,20 @@ def _many() -> list[Row]:
 
 
 def _http() -> list[Row]:
-    return [
-        Row(
-            "P14", "HTTP delivery", engine, f"bus / bare h11 loop, {CHILDREN} kept connections, the same echo", "/s",
-            Goal(0.5, 0.8), http_echo.delivered(engine, 10_000), quick=False, apart=True,
-        )
-        for engine in ENGINES
-    ]  # fmt: skip
+    how = f"bus / bare h11 loop, {CHILDREN} kept connections, the same echo"
+    rows = []
+    for engine in ENGINES:
+        rows += [
+            Row(
+                "P14", "HTTP delivery", engine, how, "/s",
+                Goal(0.5, 0.8), http_echo.delivered(engine, 30_000), quick=False, apart=True,
+            ),
+            Row(
+                "P14b", "the same, no answer like another", engine, f"{how} with numbered answers", "/s",
+                None, http_echo.delivered(engine, 30_000, numbered=True), quick=False, apart=True,
+            ),
+        ]  # fmt: skip
+    return rows
 
 
 def _steering() -> list[Row]:
