@@ -11,6 +11,7 @@ import time
 
 import gevent
 
+from pepperbus.config.model import Topic
 from pepperbus.errors import PepperbusError, UsageError
 from pepperbus.ids import parse_id
 from pepperbus.job import Job, State
@@ -20,7 +21,7 @@ from pepperbus.operations.office import Office
 from pepperbus.operations.results import Event, EventPage, JobView
 from pepperbus.operations.rights import Right, may, operation
 from pepperbus.operations.tail import history
-from pepperbus.storage.contract import Stored
+from pepperbus.storage.contract import Depth, Stored
 
 LYING_S = 1.0
 _PAGE = 200
@@ -102,14 +103,8 @@ def _look_through(office: Office, inside: bytes, limit: int) -> tuple[list[Event
     """Jobs that lie in the storages and hold these bytes."""
     deadline = time.monotonic() + LYING_S
     found: list[Event] = []
-    for topic in office.topics():
-        if not may(office, Right.VIEW, topic.full_name):
-            continue
-        try:
-            storage = office.storage(topic.storage)
-            depth = storage.depth(topic.full_name)
-        except PepperbusError:
-            continue  # the overview says that it does not answer
+    for topic, depth in _waiting(office):
+        storage = office.storage(topic.storage)
         for state, count in zip(_STATES, depth[:4], strict=True):
             cursor, more = "", count > 0
             while more:
@@ -120,6 +115,22 @@ def _look_through(office: Office, inside: bytes, limit: int) -> tuple[list[Event
                 more = bool(cursor)
                 gevent.sleep(0)
     return found, True
+
+
+def _waiting(office: Office) -> list[tuple[Topic, Depth]]:
+    """The topics that this person may see, of the storages that answer; the overview says which do not."""
+    seen: dict[str, list[Topic]] = {}
+    for topic in office.topics():
+        if may(office, Right.VIEW, topic.full_name):
+            seen.setdefault(topic.storage, []).append(topic)
+    found: list[tuple[Topic, Depth]] = []
+    for place, topics in seen.items():
+        try:
+            depths = office.storage(place).depths([topic.full_name for topic in topics])
+        except PepperbusError:
+            continue
+        found += [(topic, depths[topic.full_name]) for topic in topics if topic.full_name in depths]
+    return found
 
 
 def _holds(stored: Stored, inside: bytes) -> bool:

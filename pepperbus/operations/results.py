@@ -190,7 +190,7 @@ class JobView(Result):
 
 
 class TopicPage(Result):
-    """A piece of a list of `found` topics. `cursor`: asks for those behind it, `before`: for those ahead; "": there are none."""
+    """A piece of a list of `found` topics. `cursor`: asks for those behind it, `before`: for those ahead; "" for none."""
 
     topics: list[TopicStatus]
     found: int

@@ -33,7 +33,7 @@ from pepperbus.operations.results import (
 )
 from pepperbus.operations.rights import may, operation
 from pepperbus.storage import drains
-from pepperbus.storage.contract import Depth, Storage
+from pepperbus.storage.contract import Depth
 from pepperbus.worker.canary import counted_as
 
 _AT_ONCE = 50
@@ -188,25 +188,34 @@ class StatusReader:
 
 
 class _StorageView:
-    """Each storage asked once per reading; one that does not answer is not asked again for every topic."""
+    """Each storage asked once per reading, for all of its topics."""
 
     def __init__(self, office: Office) -> None:
         self._office = office
         self.errors: dict[str, str] = {}
-        self._open: dict[str, tuple[Storage, set[str]]] = {}  # each with the topics that are paused in it
+        self._told: dict[str, tuple[dict[str, Depth], set[str]]] = {}  # depths, and which topics are paused
 
     def topic(self, topic: Topic) -> tuple[Depth, bool, str]:
         name, full_name = topic.storage, topic.full_name
-        if name not in self.errors:
+        if name not in self._told and name not in self.errors:
             try:
-                if name not in self._open:
-                    storage = self._office.storage(name)
-                    self._open[name] = storage, storage.paused()
-                storage, paused = self._open[name]
-                return storage.depth(full_name), topic.paused or full_name in paused, ""
+                self._told[name] = self._ask(name)
             except PepperbusError as error:
                 self.errors[name] = str(error)
-        return Depth(), topic.paused, self.errors[name]
+        if name in self.errors:
+            return Depth(), topic.paused, self.errors[name]
+        depths, paused = self._told[name]
+        is_paused = topic.paused or full_name in paused
+        try:
+            depth = depths[full_name] if full_name in depths else self._office.storage(name).depth(full_name)
+        except PepperbusError as error:  # of this one alone
+            return Depth(), is_paused, str(error)
+        return depth, is_paused, ""
+
+    def _ask(self, name: str) -> tuple[dict[str, Depth], set[str]]:
+        storage = self._office.storage(name)
+        topics = [topic.full_name for topic in self._office.topics() if topic.storage == name]
+        return storage.depths(topics), storage.paused()
 
     def detached(self) -> list[TopicStatus]:
         """Topics with jobs that the configuration does not put where they lie."""
@@ -217,12 +226,12 @@ class _StorageView:
         for name in self._office.config.storages:
             try:
                 storage = self._office.storage(name)
-                for topic in storage.topics():
-                    if (name, topic) in placed:
-                        continue
-                    depth = storage.depth(topic)
-                    if any(depth[:4]):
-                        found.append(TopicStatus(topic, name, "", "", "detached", False, *depth))
+                depths = storage.depths([topic for topic in storage.topics() if (name, topic) not in placed])
+                found += [
+                    TopicStatus(topic, name, "", "", "detached", False, *depth)
+                    for topic, depth in depths.items()
+                    if any(depth[:4])
+                ]
             except PepperbusError:
                 continue  # said in `storages` already
         return found

@@ -290,6 +290,12 @@ class Storage(Protocol):
     def depth(self, topic: str) -> Depth:
         """Counts of one topic; all zero for one that was never pushed to. Cheap: called every second."""
 
+    def depths(self, topics: Collection[str]) -> dict[str, Depth]:
+        """`depth` of many topics, in a few trips or one look for all of them.
+
+        A topic whose counts alone cannot be told is left out: `depth` says why. Raises only when none can be told.
+        """
+
     def topics(self) -> list[str]:
         """Every topic that holds jobs here, configured or not."""
 

@@ -157,6 +157,10 @@ class EmbeddedStorage:
         with self._engine.look() as look:
             return look.depth(topic)
 
+    def depths(self, topics: Collection[str]) -> dict[str, Depth]:
+        with self._engine.look() as look:
+            return {topic: look.depth(topic) for topic in topics}
+
     def topics(self) -> list[str]:
         with self._engine.look() as look:
             return look.topics()

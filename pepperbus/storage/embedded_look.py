@@ -73,8 +73,8 @@ class Look:
         number = self.topic_number(topic)
         if number is None:
             return Depth()
-        head = self.first("ready", TOPIC.pack(number))
         ready, delayed, leased, dead = self.counts(number)
+        head = self.first("ready", TOPIC.pack(number)) if ready else None
         return Depth(ready, delayed, leased, dead, id_time_ms(LINE.unpack(head)[2]) if head else 0)
 
     def has_ready(self, topic: str) -> bool:

@@ -291,6 +291,9 @@ class MemoryStorage:
         )
         return Depth(len(ready), len(delayed), len(leased), len(dead), id_time_ms(ready[0][1]) if ready else 0)
 
+    def depths(self, topics: Collection[str]) -> dict[str, Depth]:
+        return {topic: self.depth(topic) for topic in topics}
+
     def topics(self) -> list[str]:
         return sorted(name for name, topic in self._topics.items() if topic.jobs)
 

@@ -1,8 +1,8 @@
 """Jobs in Redis, or in what speaks its language (Valkey, Kvrocks, Pika): lists of pointers, bodies in a hash, no Lua.
 
 Floor 3. The parts: `redis_keys` (how a topic lies there: read it first), `redis_push`, `redis_once`, `redis_claim`,
-`redis_copies`, `redis_settle`, `redis_look`, `redis_watch`, `redis_facts`, upon `redis_wire`, `redis_pack`, `redis_pool`,
-`redis_url` (own connections).
+`redis_copies`, `redis_settle`, `redis_depth`, `redis_look`, `redis_watch`, `redis_facts`, upon `redis_wire`,
+`redis_pack`, `redis_pool`, `redis_url` (own connections).
 This module puts them together and holds what belongs to the whole storage: owners, nodes, shards, pause.
 
 With `mode = pika` only commands Pika has are used, and its RPOPLPUSH is not trusted: it is not atomic there. What a
@@ -20,7 +20,7 @@ from pepperbus.config.model import StorageConfig
 from pepperbus.errors import StorageError, StorageRefused
 from pepperbus.job import State
 from pepperbus.log import Log
-from pepperbus.storage import redis_look, redis_once
+from pepperbus.storage import redis_depth, redis_look, redis_once
 from pepperbus.storage.contract import MEMORY, Claim, Depth, Health, Leased, Once, Page, Push, Released, Settle, Stored
 from pepperbus.storage.redis_claim import NODE_PX, Claims
 from pepperbus.storage.redis_facts import Facts, read_facts
@@ -124,7 +124,10 @@ class RedisStorage:
         return redis_look.promote(self._link, topic, now_ms, n)
 
     def depth(self, topic: str) -> Depth:
-        return redis_look.depth(self._link, topic)
+        return redis_depth.depth(self._link, topic)
+
+    def depths(self, topics: Collection[str]) -> dict[str, Depth]:
+        return redis_depth.depths(self._link, topics)
 
     def peek(self, topic: str, state: State, cursor: str = "", n: int = 100) -> Page:
         return redis_look.peek(self._link, topic, state, cursor, n)

@@ -64,6 +64,10 @@ class Link:
         with self.pool.borrow() as connection:
             return connection.ask(*parts)
 
+    def look(self, *parts: Part) -> list[Any]:
+        with self.pool.borrow() as connection:
+            return connection.look(*parts)
+
     def tell(self, *parts: Part) -> list[Any]:
         with self.pool.borrow() as connection:
             return connection.tell(*parts)

@@ -11,29 +11,14 @@ from contextlib import suppress
 from typing import Any
 
 from pepperbus.errors import StorageError
-from pepperbus.ids import id_time_ms
 from pepperbus.job import State
-from pepperbus.storage.contract import Depth, Page, Stored
+from pepperbus.storage.contract import Page, Stored
 from pepperbus.storage.redis_keys import ID, NONCE, Keys, Record, field, is_good, pointer_of
 from pepperbus.storage.redis_link import Link
 from pepperbus.storage.redis_pack import Command
 from pepperbus.storage.redis_wire import Connection
 
 _LATEST_MS = float(1 << 53)  # of scores; somebody else's may be infinite
-
-
-def depth(link: Link, topic: str) -> Depth:
-    """`Storage.depth`, two trips, no body is read."""
-    keys = link.keys(topic)
-    ready, delayed, dead, owners, tail = link.ask(
-        (b"LLEN", keys.ready),
-        (b"ZCARD", keys.delay),
-        (b"ZCARD", keys.dead),
-        (b"SMEMBERS", keys.owners),
-        (b"LINDEX", keys.ready, -1),
-    )
-    leased = sum(link.ask(*[(b"LLEN", keys.held(owner.decode(errors="replace"))) for owner in owners])) if owners else 0
-    return Depth(ready, delayed, leased, dead, id_time_ms(int(tail[:ID])) if tail else 0)
 
 
 def peek(link: Link, topic: str, state: State, cursor: str, n: int) -> Page:

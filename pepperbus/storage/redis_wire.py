@@ -117,13 +117,17 @@ class Connection:
 
     def ask(self, *parts: Part) -> list[Any]:
         """Commands that change nothing that matters. Any failure is definite, unless something was changed before."""
-        try:
-            replies = self.exchange(*pack(parts))
-        except StorageUnknown as error:
-            raise self._definite(error) from error
+        replies = self.look(*parts)
         if ReplyError in map(type, replies):
             raise self._definite(self._first_error(replies, 0))
         return replies
+
+    def look(self, *parts: Part) -> list[Any]:
+        """The same; what Redis refused stands among the answers as a ReplyError."""
+        try:
+            return self.exchange(*pack(parts))
+        except StorageUnknown as error:
+            raise self._definite(error) from error
 
     def tell(self, *parts: Part) -> list[Any]:
         """Commands that change something and may be done in part. Repeat them whole after StorageUnknown."""

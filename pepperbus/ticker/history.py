@@ -137,19 +137,21 @@ class History:
 
     def _depths(self, moved: set[str], counts: Mapping[str, list[int]]) -> dict[str, list[int]]:
         """How the topics stand that moved or still hold something; a storage that does not answer leaves them as known."""
-        found: dict[str, list[int]] = {}
-        now_ms = time.time() * 1000
+        wanted: dict[str, list[str]] = {}
         for queue in self._config().queues.values():
             for topic in queue.topics.values():
                 name = topic.full_name
                 known = self._gauges.get(name)
-                storage = self._storages.get(topic.storage)
-                if storage is None or (name not in moved and known is not None and not any(known)):
-                    continue
-                try:
-                    depth = storage.depth(name)
-                except PepperbusError:
-                    continue
+                if topic.storage in self._storages and (name in moved or known is None or any(known)):
+                    wanted.setdefault(topic.storage, []).append(name)
+        found: dict[str, list[int]] = {}
+        now_ms = time.time() * 1000
+        for place, names in wanted.items():
+            try:
+                depths = self._storages[place].depths(names)
+            except PepperbusError:
+                continue
+            for name, depth in depths.items():
                 age = max(0, int((now_ms - depth.oldest_ms) / 1000)) if depth.oldest_ms and depth.ready else 0
                 live = [counts[name][i] for i in _LIVE] if name in counts else [0, 0]
                 found[name] = [depth.ready, depth.delayed, depth.leased, depth.dead, age, *live]

@@ -6,7 +6,7 @@ look empty.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,28 +98,28 @@ class Watch:
     # -- what lies in the topics -----------------------------------------------------------------------------------
 
     def _lying(self, now: float, now_ms: int) -> Iterator[tuple[Key, Measure]]:
-        away: set[str] = set()
-        for number, plan in enumerate(self._plans):
-            wanted = [rule for rule in _LYING if rule in plan.limits]
-            if not wanted:
-                continue
-            depth = self._depth(plan.topic, away)
+        watched = [(plan, rules) for plan in self._plans if (rules := [rule for rule in _LYING if rule in plan.limits])]
+        depths = self._depths(plan.topic for plan, _ in watched)
+        for number, (plan, wanted) in enumerate(watched):
+            depth = depths.get(plan.topic.full_name)
             values = self._values(plan.topic.full_name, depth, now, now_ms) if depth else {}
             for rule in wanted:
                 yield self._measure(plan, rule, values.get(rule))
             if number % _AT_ONCE == 0:
                 gevent.sleep(0)
 
-    def _depth(self, topic: Topic, away: set[str]) -> Depth | None:
-        """None: the storage does not answer; it is not asked again for every topic."""
-        storage = self._storages.get(topic.storage)
-        if storage is None or topic.storage in away:
-            return None
-        try:
-            return storage.depth(topic.full_name)
-        except StorageError:
-            away.add(topic.storage)
-            return None
+    def _depths(self, topics: Iterable[Topic]) -> dict[str, Depth]:
+        """Those that their storages tell."""
+        asked: dict[str, list[str]] = {}
+        for topic in topics:
+            asked.setdefault(topic.storage, []).append(topic.full_name)
+        found: dict[str, Depth] = {}
+        for name in asked.keys() & self._storages.keys():
+            try:
+                found.update(self._storages[name].depths(asked[name]))
+            except StorageError:
+                continue
+        return found
 
     def _values(self, name: str, depth: Depth, now: float, now_ms: int) -> dict[str, float]:
         """A job that became due has not waited since it was accepted: never longer than since the line was empty."""

@@ -64,7 +64,7 @@ def _ahead_of(place: Place, ordered: list[tuple[Place, Row]], falling: bool, its
 
 def _spell(place: Place) -> str:
     figure, *words = place
-    return ":".join((f"{figure:.17g}", *words))
+    return ":".join((f"{figure + 0.0:.17g}", *words))  # no -0
 
 
 def _parse(name: str, text: str) -> Place:

@@ -150,6 +150,7 @@ class Beside(RuleBasedStateMachine):
     @invariant()
     def same_to_see(self) -> None:
         self.clock.advance(0.001)
+        self.both(lambda one: one.depths([self.topic("a"), self.topic("b"), self.topic("none")]))
         for name in "ab":
             topic = self.topic(name)
             self.both(lambda one: one.depth(topic))  # noqa: B023

@@ -561,6 +561,31 @@ def test_a_key_of_another_type_is_named_and_all_is_well_once_it_is_gone(redis_se
         assert one.topics() == [], "no body is left that nothing leads to"
 
 
+def test_one_topic_that_cannot_be_counted_hides_none_of_the_others(redis_server: Redis) -> None:
+    """And a thousand of them are asked in a few trips, not in one or two each."""
+    redis_server.ask("FLUSHALL")
+    names, key = [f"orders/t{n}" for n in range(1000)], "pb:{orders/t7}:delay"
+    with storage(redis_server.url) as one:
+        one.push([push(b"x", *names)])
+        redis_server.ask("SET", key, "mine")
+        redis_server.ask("SET", "pb:{orders/t8}:in:n1/worker.9/1", "mine")
+        redis_server.ask("SADD", "pb:{orders/t8}:owners", "n1/worker.9/1")
+        redis_server.ask("RPUSH", "pb:{orders/t9}:ready", "pushed past the bus")
+        before = reads(redis_server)
+        found = one.depths(names)
+        assert reads(redis_server) - before < 200
+        assert list(found) == [*names[:7], *names[9:]]
+        assert {depth.ready for depth in found.values()} == {1, 2}
+        for raises in (lambda: one.depth(names[7]), lambda: one.depths([names[7]])):
+            with pytest.raises(StorageError, match=re.escape(f"the key {key} is somebody else's")):
+                raises()
+
+
+def reads(redis: Redis) -> int:
+    """How often this server has read from a socket."""
+    return int(re.findall(rb"total_reads_processed:(\d+)", redis.ask("INFO", "stats"))[0])
+
+
 @pytest.mark.parametrize("kind", ["plain", "front", "later", "once"])
 def test_a_push_into_a_line_of_another_type_leaves_nothing_there(redis_server: Redis, kind: str) -> None:
     redis_server.ask("FLUSHALL")

@@ -47,6 +47,7 @@ def dead(job_id: int, reason: str = "no", topic: str = A) -> Settle:
 
 def test_an_unknown_topic_is_empty(storage: Storage) -> None:
     assert storage.depth(A) == Depth()
+    assert storage.depths([A, B]) == {A: Depth(), B: Depth()}
     assert storage.lease(A, 10, ME) == []
     assert storage.promote(A, 1 << 50) == (0, 0)
     assert storage.peek(A, State.DEAD).jobs == []
@@ -635,6 +636,23 @@ def test_everything_is_there_after_reopening(rig: Rig, producer: Producer) -> No
     assert listings == [again.peek(A, state) for state in State] + [again.depth(A), again.depth(B), again.owners()]
     assert ids(again.release(ME, ())) == [batch[2].job_id]
     again.close()
+
+
+def test_the_depths_of_many_are_those_of_each(rig: Rig, storage: Storage, producer: Producer) -> None:
+    """More of them than go in one trip, each with other jobs: ready, delayed, with two owners, dead."""
+    many = [f"many/t{n:03d}" for n in range(600)]
+    storage.push([producer.push(*many[n::3]) for n in range(3) for _ in range(n)])
+    storage.push([producer.push(*many[::7], due_ms=rig.clock.now_ms() + 60_000)])
+    (job,) = storage.lease(many[1], 1, ME)
+    storage.lease(many[2], 1, ME)
+    storage.lease(many[2], 1, "n1/w/2")
+    storage.lease(many[599], 1, ME)
+    storage.settle(ME, [Settle(many[1], job.job_id, Outcome.DEAD, reason="because")])
+    found = storage.depths([*many, "never/was"])
+    assert list(found) == [*many, "never/was"], "in the order asked"
+    assert found == {name: storage.depth(name) for name in found}
+    assert [found[many[n]][:4] for n in (0, 1, 2, 599)] == [(0, 1, 0, 0), (0, 0, 0, 1), (0, 0, 2, 0), (1, 0, 1, 0)]
+    assert storage.depths([]) == {}
 
 
 def test_an_empty_batch_is_nothing(storage: Storage) -> None:

@@ -292,7 +292,7 @@ def test_a_storage_that_is_away_makes_no_topic_look_well(stage: Stage, monkeypat
     def away(topic: str) -> Any:
         raise StorageUnavailable("away")
 
-    monkeypatch.setattr(stage.storage, "depth", away)
+    monkeypatch.setattr(stage.storage, "depths", away)
     monkeypatch.setattr(stage.storage, "health", lambda: Health(False, "", "", 0, 0, "connection refused"))
     stage.look(30)
     assert stage.kinds() == ["begin", "begin"]

@@ -28,7 +28,7 @@ class Place:
         topic = SimpleNamespace(full_name="q/t", storage="local")
         bus = SimpleNamespace(data_dir=directory / "data", run_dir=directory / "run")
         self.config: Any = SimpleNamespace(bus=bus, queues={"q": SimpleNamespace(topics={"t": topic})})
-        self.storages: Any = {"local": SimpleNamespace(depth=lambda name: self.depth)}
+        self.storages: Any = {"local": SimpleNamespace(depths=lambda names: dict.fromkeys(names, self.depth))}
         self.database = directory / "data" / "history.db"
         self.begin()
 

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable
 from html import unescape
+from itertools import chain, repeat
 from typing import Any
 
 import pytest
@@ -41,7 +42,7 @@ def test_what_stays_where_it_is_is_seen_once(
 ) -> None:
     rows, moved, seen = dict(rows), set[str](), list[str]()
     where = {"before": "inf:~:~" if not falling else "-inf::"} if backwards else {}
-    for changed in [*changes, *[{}] * len(rows)]:
+    for changed in chain(changes, repeat({})):
         found = cut(rows, n, falling, **where)
         assert (found.found, len(found.rows) <= n) == (len(rows), True)
         seen = [*found.rows, *seen] if backwards else [*seen, *found.rows]
