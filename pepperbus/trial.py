@@ -27,7 +27,7 @@ from pepperbus.master import handover
 from pepperbus.master.mold import preload
 from pepperbus.storage import open_storage
 
-_ENTRIES = ("pepperbus.cli.serve", "pepperbus.mold")
+_ENTRIES = ("pepperbus.cli.serve", "pepperbus.master.serve", "pepperbus.mold")
 
 
 def attempt(config_path: Path, roles: dict[str, str]) -> dict[str, Any]:

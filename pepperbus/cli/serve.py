@@ -17,7 +17,7 @@ def serve(ctx: click.Context, chaos: bool) -> int:
     the logs, USR2 upgrades to the code on disk, TTIN and TTOU start or end a gateway process. Exit status: 0 ended as
     told, 3 could not start, 1 a bug.
     """
-    from pepperbus.master import run
+    from pepperbus.master.serve import run
 
     given = ctx.find_root().obj["config"]
     return run(Path(given) if given else None, chaos=chaos)

@@ -10,7 +10,7 @@ import copy
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pepperbus.accounts.audit import Audit
 from pepperbus.accounts.model import HOST_ROLES, Actor
@@ -19,9 +19,11 @@ from pepperbus.accounts.store import Store
 from pepperbus.clock import Clock, SystemClock
 from pepperbus.config.model import Config, Queue, Topic
 from pepperbus.errors import NotFound, NotReachable, PepperbusError
-from pepperbus.journal.log import LogWriter
-from pepperbus.journal.reader import Reader
-from pepperbus.storage.contract import Storage
+
+if TYPE_CHECKING:  # a `reload` or `stop` needs neither, and they bring gevent
+    from pepperbus.journal.log import LogWriter
+    from pepperbus.journal.reader import Reader
+    from pepperbus.storage.contract import Storage
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -58,12 +60,16 @@ class Office:
 
     @property
     def journal(self) -> Reader:
+        from pepperbus.journal.reader import Reader
+
         data_dir = self.config.bus.data_dir
         return Reader(data_dir / "journal.db", data_dir / "journal")
 
     @contextmanager
     def journal_writer(self) -> Iterator[LogWriter]:
         """Where an operator's deeds (replayed, removed) are written down."""
+        from pepperbus.journal.log import LogWriter
+
         writer = LogWriter(self.config.bus.data_dir / "journal", self.who, self.config.journal.content)
         try:
             yield writer

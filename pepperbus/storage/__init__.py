@@ -7,7 +7,6 @@ is called like a class of the table below.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
 
 from pepperbus.clock import Clock, SystemClock
 from pepperbus.config.model import StorageConfig
@@ -36,6 +35,8 @@ def _engine(config: StorageConfig):  # type: ignore[no-untyped-def]  # any calla
     if path := ENGINES.get(config.type):
         module, _, attribute = path.partition(":")
         return getattr(import_module(module), attribute)
+    from importlib.metadata import entry_points  # slow to import, and hardly ever wanted
+
     others = {entry.name: entry for entry in entry_points(group=GROUP)}
     if entry := others.get(config.type):
         return entry.load()

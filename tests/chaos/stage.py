@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 #: `pepperbus serve` with other mains than its own: those of `mains`, which change something in a process and go on.
 _WITH_MAINS = (
-    "import sys; from pathlib import Path; from pepperbus.master import run; from pepperbus.master.mold import ROLES;"
+    "import sys; from pathlib import Path; from pepperbus.master.serve import run; from pepperbus.master.mold import ROLES;"
     "sys.exit(run(Path(sys.argv[1]), {role: f'tests.chaos.mains:{role}' for role in ROLES}))"
 )
 
@@ -188,7 +188,7 @@ class Stage:
 
         tries = 0
         self._bus = self._spawn(command)
-        wait_until(up, 30, "the gateway answers")
+        wait_until(up, 60, "the gateway answers")
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         env = {"CHAOS_MUTANT": self.mutant, "CHAOS_CLOCK": str(self.clock or ""), "CHAOS_DIR": str(self.directory)}
@@ -200,7 +200,7 @@ class Stage:
     def stop_bus(self) -> None:
         if self._bus is not None:
             self._bus.terminate()
-            status = self._bus.wait(30)
+            status = self._bus.wait(60)
             assert status == 0, f"serve ended with {status} after TERM"
             self._bus = None
 
@@ -269,13 +269,21 @@ class Stage:
                 return bool(client.ping())
             return False
 
-        wait_until(up, 20, "redis answers")
+        wait_until(up, 60, "redis answers")
         client.close()
 
     def redis_kill(self, number: int = signal.SIGKILL) -> None:
         assert self._redis is not None
         self._redis.send_signal(number)
         self._redis.wait(20)
+
+    def redis_lives(self) -> bool:
+        """Whether it answers, once that is certain: one that is about to end takes its time on a busy machine."""
+        while not self.redis_is_dead():
+            with contextlib.suppress(redis.RedisError):
+                return self.redis_ask("PING") is True
+            time.sleep(0.02)
+        return False
 
     def redis_is_dead(self) -> bool:
         return self._redis is not None and self._redis.poll() is not None
@@ -287,7 +295,7 @@ class Stage:
     def redis_ask(self, *words: str, password: str = "") -> object:
         """One command past the wire, so that it arrives whatever is wrong with that."""
         login = {"password": password} if password else {}
-        client = redis.Redis(port=self.redis_port, retry=None, protocol=2, socket_timeout=5, **login)
+        client = redis.Redis(port=self.redis_port, retry=None, protocol=2, socket_timeout=30, **login)
         try:
             return client.execute_command(*words)
         finally:
