@@ -56,7 +56,10 @@ def _spin() -> None:
 
 
 def main(child: Child) -> None:
-    """Fails at boot when a file `run_dir/fail.<role>` says so, waits while there is a `slow.<role>`; lives until drained."""
+    """Fails at boot when a file `run_dir/fail.<role>` says so, waits while there is a `slow.<role>`; lives until drained.
+
+    What was told to `hold` takes so long to leave, or until there is a `go.<role>`.
+    """
     order = child.config.bus.run_dir / f"fail.{child.role}"
     if order.exists():
         text = order.read_text()
@@ -66,7 +69,9 @@ def main(child: Child) -> None:
     left = gevent.event.Event()
 
     def drain(grace: float) -> None:
-        gevent.sleep(min(grace, max(HOLD, default=0.0)))
+        over = time.monotonic() + min(grace, max(HOLD, default=0.0))
+        while time.monotonic() < over and not (child.config.bus.run_dir / f"go.{child.role}").exists():
+            gevent.sleep(0.02)
         left.set()
 
     child.on_drain = drain

@@ -33,7 +33,7 @@ BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
 ALARMS = """\
 [alarms]
     every = 200ms
-    gather = 600ms
+    gather = 1s
     dashboard = https://bus.example.com
     [[channels]]
         [[[hook]]]
@@ -182,8 +182,15 @@ def page(bus: Bus, path: str, language: str = "en") -> str:
 
 
 def test_a_day_of_alarms(buses: Any) -> None:
+    together = threading.Barrier(3, timeout=60)
+
+    def refuse(conn: socket.socket, server: RawServer, number: int) -> None:
+        while read_request(conn, number) is not None:
+            together.wait()  # all three fail in one moment, however slow the machine is
+            conn.sendall(FAILED)
+
     with (
-        raw_server(answering(FAILED)) as consumer,
+        raw_server(refuse) as consumer,
         raw_server(busy_once) as hook,
         raw_server(answering(TAKEN.replace(b"204", b"200"))) as chat,
         mailbox() as box,

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 import pytest
 import redis as redis_py
 
-from tests.fixtures.bus import Buses
+from tests.fixtures.bus import Bus, Buses
 from tests.fixtures.fpm import Fpm
 from tests.fixtures.http import answering, raw_server
 from tests.fixtures.redis import ALWAYS, Redis, running
@@ -121,8 +121,7 @@ def test_ahead_later_taken_and_all_or_nothing(buses: Buses, fpm: Callable[..., F
     until(lambda: begun(php), bool, bus)
     client.lpush("orders", "third", "fourth")
     client.rpush("orders", "ahead 2", "ahead 1")  # b of `RPUSH q a b` runs first
-    due = time.time() + 2.0
-    client.execute_command("ZADD", "orders", repr(due), "later")
+    client.execute_command("ZADD", "orders", "+3600", "later")
     with client.pipeline() as batch:
         batch.lpush("orders", "fifth")
         assert batch.execute() == [1]
@@ -136,11 +135,29 @@ def test_ahead_later_taken_and_all_or_nothing(buses: Buses, fpm: Callable[..., F
         assert taken["content"] == "ahead 1"
     let_go(php)
     wanted = ["hold", "ahead 2", "third", "fourth", "fifth"]
-    lines = until(lambda: ended(php), lambda lines: len(lines) == 6, bus)
-    assert [line.sha1 for line in lines if line.sha1 != sha1(b"later")] == [sha1(one.encode()) for one in wanted]
-    late = next(line for line in begun(php) if line.sha1 == sha1(b"later")).at - due
-    assert -0.002 <= late < 0.4, "by a timer of its own, not by a sweep"
+    lines = until(lambda: ended(php), lambda lines: len(lines) == 5, bus)
+    assert [line.sha1 for line in lines] == [sha1(one.encode()) for one in wanted]
+    rounds: list[list[float]] = []
+    while not rounds or rounds[-1][2] >= 0.15:
+        assert len(rounds) < 8, rounds  # a machine under load is slow at times, a sweep always
+        rounds.append(lateness(bus, php, 5 * len(rounds)))
+        assert rounds[-1][0] >= -0.002, rounds
     client.close()
+
+
+def lateness(bus: Bus, php: Fpm, before: int) -> list[float]:
+    """How late (s) five jobs begin that become due one after the other, sorted; `before` such jobs ran already."""
+    first = time.time() + 0.3
+    due = {sha1(b"due %d" % n): first + 0.13 * (n - before) for n in range(before, before + 5)}
+    with bus.client() as client:
+        for n, at in enumerate(due.values(), before):
+            client.execute_command("ZADD", "orders", repr(at), f"due {n}")
+
+    def begins() -> dict[str, float]:
+        return {line.sha1: line.at for line in begun(php) if line.sha1 in due}
+
+    seen = until(begins, lambda found: len(found) == len(due), bus)
+    return sorted(seen[one] - at for one, at in due.items())
 
 
 def test_nothing_is_held_behind_a_slow_job(buses: Buses, fpm: Callable[..., Fpm]) -> None:

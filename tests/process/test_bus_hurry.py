@@ -16,9 +16,9 @@ def test_a_second_term_cuts_and_settles_what_runs_instead_of_killing_its_worker(
     buses: Buses, fpm: Callable[..., Fpm]
 ) -> None:
     php = fpm()
-    files = node(php).replace("grace = 5s", "grace = 30s")
-    bus = buses.start(files, {"orders": queue(php.script(WIRE), "backoff = fixed 1h")})
-    push(bus, "sleep 20")
+    files = node(php).replace("grace = 5s", "grace = 90s")
+    bus = buses.start(files, {"orders": queue(php.script(WIRE), "backoff = fixed 1h\ntimeout = 90s")})
+    push(bus, "sleep 60")
     until(lambda: begun(php), len, bus)
     bus.send(signal.SIGTERM)
     bus.wait_log("action=stopping")
@@ -29,10 +29,10 @@ def test_a_second_term_cuts_and_settles_what_runs_instead_of_killing_its_worker(
 
 def test_a_stop_hurries_a_worker_that_a_reload_lets_finish_its_jobs(buses: Buses, fpm: Callable[..., Fpm]) -> None:
     php = fpm()
-    bus = buses.start(node(php), {"orders": queue(php.script(WIRE), "backoff = fixed 1h")})
-    push(bus, "sleep 20")
+    bus = buses.start(node(php), {"orders": queue(php.script(WIRE), "backoff = fixed 1h\ntimeout = 90s")})
+    push(bus, "sleep 60")
     until(lambda: begun(php), len, bus)
-    bus.write_queue("orders", queue(php.script(WIRE), "backoff = fixed 2h"))
+    bus.write_queue("orders", queue(php.script(WIRE), "backoff = fixed 2h\ntimeout = 90s"))
     bus.ask("reload")
     bus.ask("stop", grace=1)
     assert bus.wait() == 0

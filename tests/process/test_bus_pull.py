@@ -121,5 +121,5 @@ def test_a_daemon_is_crash_safe_by_its_address(buses, daemons: Callable[[Bus], D
         push(bus, "after the pause")
         assert again.brpop("orders", 1.2) is None
         steer(bus, "resume")
-        assert again.brpop("orders", 9) == (b"orders", b"after the pause")
+        assert again.brpop("orders", 18) == (b"orders", b"after the pause")
     assert bus.stop() == 0

@@ -27,17 +27,17 @@ def the_topic(bus: Bus, name: str = "orders/mail") -> dict[str, object]:
 def test_retry_dead_found_and_replayed_with_a_fresh_budget(buses: Buses, fpm: Callable[..., Fpm]) -> None:
     php = fpm()
     script = php.script(WIRE)
-    bus = buses.start(node(php), {"orders": queue(script, "attempts = 3\nmax_age = 2s\n" + QUICK)})
+    bus = buses.start(node(php), {"orders": queue(script, "attempts = 3\nmax_age = 6s\n" + QUICK)})
     (job_id,) = push(bus, "fail 3")
     until_count(bus, dead=1, failed=3)
     (dead,) = ask(bus, "jobs", "orders/mail", "--state", "dead")["jobs"]
     assert (dead["id"], dead["attempts"]) == (job_id, 3)
     assert dead["reason"] == "attempt 3 of 3 failed: no such customer"
-    told = life(bus, job_id)
+    told = life(bus, job_id, events=3)
     assert [(event["attempt"], event["code"], event["error_code"]) for event in told["events"]] == [
         (1, 500, "E7"), (2, 500, "E7"), (3, 500, "E7"),
     ]  # fmt: skip
-    until(lambda: time.time() * 1000 - int(dead["accepted_ms"]), lambda age: age > 2100)  # older than max_age
+    until(lambda: time.time() * 1000 - int(dead["accepted_ms"]), lambda age: age > 6100)  # older than max_age
     assert ask(bus, "replay", "orders/mail", "--yes")["replayed"] == 1
     until_count(bus, dead=2, failed=6, retried=4)
     assert [line.attempt for line in begun(php)] == [1, 2, 3, 1, 2, 3], "a fresh budget, max_age included"
@@ -52,7 +52,7 @@ def test_a_fatal_error_is_named_with_file_and_line(buses: Buses, fpm: Callable[.
         (job_id,) = push(bus, "fatal")
         until_count(bus, dead=1)
         assert counts(bus)["done"] == 0
-        (event,) = life(bus, job_id)["events"]
+        (event,) = life(bus, job_id, events=1)["events"]
         assert "undefined function nothing_of_that_name()" in event["reason"]
         assert (event["php_file"] or script) == script
         assert f"{script}:" in event["reason"] or f"in {script}" in event["reason"] or event["php_line"] > 0
@@ -109,7 +109,7 @@ def test_a_script_that_does_not_know_the_topic_is_pinged(buses: Buses, fpm: Call
     (job_id,) = push(bus, "x")
     until_count(bus, done=1)
     assert php.ledger() == ["ping", "data"] * 3
-    events = life(bus, job_id)["events"]
+    events = life(bus, job_id, events=3)["events"]
     assert [(event["attempt"], event["outcome"]) for event in events] == [(1, "back"), (1, "retry"), (2, "done")]
 
 
@@ -155,14 +155,14 @@ def test_a_form_above_post_max_size_is_dead_at_once(buses: Buses, fpm: Callable[
 
 def test_a_script_that_hangs_keeps_its_place_and_is_not_overlapped(buses: Buses, fpm: Callable[..., Fpm]) -> None:
     php = fpm()
-    slow = "concurrency = 1\ntimeout = 500ms\nzombie_grace = 1500ms\n" + QUICK
+    slow = "concurrency = 1\ntimeout = 500ms\nzombie_grace = 4s\n" + QUICK
     bus = buses.start(node(php), {"orders": queue(php.script(WIRE), slow)})
-    (hanging, _) = push(bus, "sleep 1.2", "quick")
+    (hanging, _) = push(bus, "sleep 1.5", "quick")
     until_count(bus, failed=1)
     until(lambda: ended(php), lambda lines: len(lines) >= 2, bus)
     runs = [(line.kind, line.length) for line in ledger(php)][:4]
     assert runs[:2] == [("B", 9), ("E", 9)], "the next job waits for the script that may still run"
-    first = life(bus, hanging)["events"][0]
+    first = life(bus, hanging, events=1)["events"][0]
     assert (first["outcome"], first["code"]) == ("retry", 504)
 
 
@@ -200,4 +200,4 @@ def test_asked_to_wait_costs_no_attempt(buses: Buses, fpm: Callable[..., Fpm], s
     until_count(bus, done=1)
     (one, at), (again, later) = (line.split() for line in php.ledger())
     assert (one, again) == ("1", "1")
-    assert 0.95 <= float(later) - float(at) < 5
+    assert 0.95 <= float(later) - float(at) < 20

@@ -112,6 +112,8 @@ def test_a_topic_and_a_queue_run_empty_and_go(buses: Any, redis_server: Redis) -
         until(lambda: in_log()["closed"] == "")
         assert bus.cli("queue", "rm", "two/log", "--drain", "--yes").returncode == 0
         until(lambda: in_log()["closed"] == "remove")
+        before = len(pushing.ids)
+        until(lambda: len(pushing.ids) > before + 2)  # what was under way in the old words is over
         lies, before = client.llen("two/log"), len(pushing.ids)
         until(lambda: len(pushing.ids) > before + 20)
         assert client.llen("two/log") == lies, "nothing new"

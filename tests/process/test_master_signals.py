@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -13,22 +14,20 @@ ROLES = dict.fromkeys(("gateway", "worker", "ticker", "web"), "tests.process.fam
 
 
 def test_term_waits_for_running_work_and_int_does_not(buses: Buses) -> None:
-    bus = buses.start(roles=ROLES)
+    bus = buses.start(NODE.replace("grace = 5s", "grace = 300s"), roles=ROLES)
     bus.tell("worker.orders.0", "hold", seconds=2.0)
     started = time.monotonic()
-    assert bus.stop(signal.SIGTERM) == 0
-    assert 1.9 < time.monotonic() - started < 4.5
+    assert bus.stop(signal.SIGTERM) == 0  # and not when the grace is over
+    assert time.monotonic() - started > 1.9
     assert bus.log.index("name=worker.orders.0", bus.log.index("stopping")) < bus.log.index("child_left name=ticker")
     bus.start()
-    bus.tell("worker.orders.0", "hold", seconds=5.0)
-    started = time.monotonic()
+    bus.tell("worker.orders.0", "hold", seconds=300.0)
     assert bus.stop(signal.SIGINT) == 0
-    assert time.monotonic() - started < 4.5
 
 
 def test_a_second_term_ends_the_wait(buses: Buses) -> None:
-    bus = buses.start(NODE.replace("grace = 5s", "grace = 60s"), roles=ROLES)
-    bus.tell("worker.orders.0", "hold", seconds=50.0)
+    bus = buses.start(NODE.replace("grace = 5s", "grace = 300s"), roles=ROLES)
+    bus.tell("worker.orders.0", "hold", seconds=300.0)
     bus.send(signal.SIGTERM)
     bus.wait_log("action=stopping")
     assert bus.status()["state"] == "draining"
@@ -62,12 +61,10 @@ def test_hup_touches_only_what_changed(buses: Buses) -> None:
 
 def test_a_reload_says_what_changed_and_cuts_no_running_job(buses: Buses) -> None:
     bus = buses.start(roles=ROLES)
-    bus.tell("worker.orders.0", "hold", seconds=3.0)
+    bus.tell("worker.orders.0", "hold", seconds=300.0)
     bus.write_queue("orders", QUEUE.replace("secret", "other"))
     bus.write_node(NODE.replace("node = test", "node = renamed"))
-    started = time.monotonic()
     answer = bus.ask("reload")
-    assert time.monotonic() - started < 2.9
     assert answer == {
         "ok": True,
         "generation": 1,
@@ -79,6 +76,7 @@ def test_a_reload_says_what_changed_and_cuts_no_running_job(buses: Buses) -> Non
     found = bus.processes()
     assert (found["worker.orders.0"]["state"], found["worker.orders.0"]["retired"]) == ("draining", True)
     assert found["worker.orders.1"]["state"] == "ready"
+    (bus.run_dir / "go.worker").touch()
     bus.wait_for(lambda status: "worker.orders.0" not in [p["name"] for p in status["processes"]])
     assert "action=child_killed" not in bus.log
 
@@ -128,15 +126,21 @@ def test_many_new_queues_bring_many_descriptors(buses: Buses) -> None:
     assert len(bus.tell("gateway.0", "facts")["wakes"]) == 451
 
 
+def open_files(pid: int) -> list[str]:
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.append(os.readlink(link))
+    return found
+
+
 def test_usr1_reopens_the_logs_of_all(buses: Buses) -> None:
     bus = buses.start(NODE + "[log]\n    file = @DIR@/app.log\n", roles=ROLES)
     path = bus.directory / "app.log"
     path.rename(bus.directory / "app.log.1")
     bus.send(signal.SIGUSR1)
     bus.wait_for(lambda status: path.exists())
-    pid = bus.pids()["gateway.0"]
-    links = Path(f"/proc/{pid}/fd")
-    bus.wait_for(lambda status: str(path) in [os.readlink(link) for link in links.iterdir()])
+    bus.wait_for(lambda status: str(path) in open_files(bus.pids()["gateway.0"]))
 
 
 def test_ttin_and_ttou_change_the_number_of_gateways(buses: Buses) -> None:
