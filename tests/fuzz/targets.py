@@ -165,7 +165,7 @@ def _replies(cut: list[bytes]) -> object:
             listener.bind(path)
             listener.listen(1)
             server = gevent.spawn(_rave, listener, cut)
-            connection = Connected(Address(path=path), monotonic() + 5)
+            connection = Connected(Address(path=path), monotonic() + 30)
             try:
                 answers = connection.tell(*[(b"LLEN", b"x")] * _ASKED)
             except (StorageUnavailable, StorageUnknown) as error:
@@ -209,7 +209,7 @@ def _exchange(cut: list[bytes]) -> tuple[Any, ...]:
     connection = Connection(_URL, ours)
     consumer = gevent.spawn(_say, theirs, cut)
     try:
-        answer = connection.exchange(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", monotonic() + 5)
+        answer = connection.exchange(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", monotonic() + 30)
     except Failed as failure:
         assert failure.transport in (Transport.CUT, Transport.TIMEOUT)
         assert failure.transport is Transport.CUT, "the peer had closed, and we waited for it"
@@ -427,7 +427,7 @@ def control_answer(data: bytes) -> None:
             other = threading.Thread(target=_answer_once, args=(server, data))
             other.start()
             try:
-                answer = control.ask(run_dir, {"op": "status"}, 5)
+                answer = control.ask(run_dir, {"op": "status"}, 30)
                 assert isinstance(answer, dict)
             except NotReachable as error:
                 assert str(error).isprintable()

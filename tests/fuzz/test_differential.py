@@ -53,7 +53,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def exchange(path: str, login: bytes, data: list[bytes]) -> bytes:
     """Everything it says to these pieces until it closes, the answer to the login left out."""
     with socket.socket(socket.AF_UNIX) as one:
-        one.settimeout(10)
+        one.settimeout(30)
         one.connect(path)
         if login:
             one.sendall(login)

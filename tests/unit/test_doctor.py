@@ -19,6 +19,7 @@ from pepperbus.operations import doctor, doctor_fpm, doctor_machine, fpm_files
 from pepperbus.operations.findings import HARMS, Diagnosis, Finding
 from pepperbus.operations.office import Office
 from pepperbus.operations.results import QueueStatus, Status, TopicStatus
+from tests.fixtures.ports import free_port
 
 NODE = """
 queue_files = queues.d/*.conf
@@ -298,9 +299,7 @@ def test_an_address_without_anybody_and_one_that_is_no_socket(tmp_path: Path) ->
     finding = doctor_fpm.reach(FastcgiPool("php", f"unix:{tmp_path}/file"))
     assert finding
     assert "is no socket" in finding.what
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    finding = doctor_fpm.reach(FastcgiPool("php", f"127.0.0.1:{port}"))
+    finding = doctor_fpm.reach(FastcgiPool("php", f"127.0.0.1:{free_port()}"))
     assert finding
     assert "refused" in finding.what
 

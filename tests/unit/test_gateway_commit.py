@@ -44,7 +44,7 @@ class Client:
 
 class Stage:
     def __init__(self, where: Path, max_length: int = 0) -> None:
-        self.config = StorageConfig("local", "memory", store_timeout=0.5)
+        self.config = StorageConfig("local", "memory", store_timeout=60)
         self.storage = MemoryStorage(self.config, SystemClock())
         self.log = where / "log"
         self.lane = Lane(self.storage, self.config, SystemClock(), Log("gateway.0", str(self.log)), lambda: None)

@@ -51,7 +51,7 @@ class House:
         clock = ManualClock()
         self.storages, self.lanes = {}, {}
         for name in ("s1", "s2"):
-            config = StorageConfig(name, "memory")
+            config = StorageConfig(name, "memory", store_timeout=60)
             self.storages[name] = MemoryStorage(config, clock)
             lane = Lane(self.storages[name], config, SystemClock(), LOG, lambda: None)
             lane.keep_open(lambda storage: None)

@@ -12,7 +12,8 @@ from pepperbus.gateway import kin
 from pepperbus.gateway.kin import Kin, Unheard
 
 
-def test_all_others_answer_and_who_has_gone_is_not_missed(tmp_path: Path) -> None:
+def test_all_others_answer_and_who_has_gone_is_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kin, "PATIENCE_S", 30.0)
     one, two = Kin(tmp_path, 0, lambda asked: b"one " + asked), Kin(tmp_path, 1, lambda asked: b"two " + asked)
     assert one.ask(b"?") == [], "nobody else is there yet"
     one.listen()

@@ -28,7 +28,7 @@ class Two:
         self.told = 0
         self.storages, lanes = {}, {}
         for name in "ab":
-            config = StorageConfig(name, "memory", store_timeout=0.5)
+            config = StorageConfig(name, "memory", store_timeout=60)
             self.storages[name] = FlakyStorage(MemoryStorage(config, SystemClock()))
             log = Log("gateway.0", str(where / "log"))
             lanes[name] = Lane(self.storages[name], config, SystemClock(), log, lambda: None)

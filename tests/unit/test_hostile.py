@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from pepperbus.accounts.model import HOST_ROLES, Actor, Role, Via
+from pepperbus.accounts.patience import Patience
 from pepperbus.cli import replays, words
+from pepperbus.clock import ManualClock
 from pepperbus.config.load import load
 from pepperbus.errors import Forbidden, PepperbusError, UsageError
 from pepperbus.operations import (
@@ -288,6 +290,7 @@ def gateway(place: Place) -> Iterator[None]:
 @pytest.mark.usefixtures("gateway")
 def test_wrong_passwords_from_elsewhere_keep_no_producer_out(place: Place) -> None:
     """Nor those of another program of the same machine."""
+    place.desk.base.patience = Patience(ManualClock())  # no time passes
     producers = Producers(place)
     codes = [producers.push("orders", "guess", "203.0.113.9") for _ in range(12)]
     assert codes[0] == 401

@@ -149,7 +149,8 @@ def test_paths_are_compared_without_case_and_slashes(place: Place, path: str) ->
     assert told(posted)["data"]["normal"] == 2
 
 
-def test_failed_jobs_run_again_oldest_first_or_go(place: Place) -> None:
+def test_failed_jobs_run_again_oldest_first_or_go(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failed, "_PATIENCE_S", 30.0)
     ids = fail(place)
     ticker = gevent.spawn(carry_out, works(place))
     assert ask(place, "/Recover", **TOPIC, count="1")["data"] == 1

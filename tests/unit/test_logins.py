@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from pepperbus.accounts import passwords
 from pepperbus.accounts.model import HOST_ROLES, Role
 from pepperbus.accounts.patience import Patience
+from pepperbus.clock import ManualClock
 from pepperbus.log import Log
 from pepperbus.web.app import create_app
 from pepperbus.web.logins import local_path
@@ -149,7 +150,8 @@ def test_nobody_learns_which_part_was_wrong(place: Place, browser: FlaskClient) 
     assert "action=web_login_failed" in (place.directory / "log").read_text()
 
 
-def test_too_many_failures_are_told_to_wait(browser: FlaskClient) -> None:
+def test_too_many_failures_are_told_to_wait(place: Place, browser: FlaskClient) -> None:
+    place.desk.base.patience = Patience(ManualClock())  # no time passes
     for _ in range(5):
         assert login(browser, "wrong password").status_code == 401
     answer = login(browser)
@@ -174,6 +176,7 @@ def test_a_login_never_leads_elsewhere(wanted: str, given: str) -> None:
 
 
 def test_a_new_password_ends_every_session(place: Place, browser: FlaskClient) -> None:
+    place.desk.base.patience = Patience(ManualClock())
     login(browser)
     other = place.app.test_client()
     login(other)
@@ -185,7 +188,7 @@ def test_a_new_password_ends_every_session(place: Place, browser: FlaskClient) -
     guess = browser.post("/api/v1/password", json={"old": PASSWORD, "new": "a new password"}, headers=headers)
     assert guess.status_code == 429, "who took a session over guesses no password"
     assert login(other).status_code == 303, "its owner logs in all the same"
-    place.desk.base.patience = Patience(place.desk.base.clock)
+    place.desk.base.patience = Patience(ManualClock())
     answer = browser.post("/api/v1/password", json={"old": PASSWORD, "new": "a new password"}, headers=headers)
     assert answer.status_code == 200
     assert browser.get("/api/v1/session").status_code == other.get("/api/v1/session").status_code == 401

@@ -12,7 +12,8 @@ from contextlib import ExitStack, contextmanager
 
 from pepperbus.master.starved import LOOK_AHEAD_S, Waits, looked_at
 
-ENDLESS = "while True: pass"
+ENDLESS = "print(flush=True)\nwhile True: pass"
+ASLEEP = "import time; print(flush=True); time.sleep(600)"
 
 
 def first_stuck(look: Callable[[float], tuple[bool, float]], pid: int = 7) -> float | None:
@@ -48,14 +49,13 @@ def test_one_that_is_heard_of_again_is_forgotten() -> None:
 
 @contextmanager
 def running(code: str, policy: int) -> Iterator[int]:
-    """On the first core this test may use."""
-
-    def settle_down() -> None:
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        os.sched_setscheduler(0, policy, os.sched_param(0))
-
-    with subprocess.Popen([sys.executable, "-S", "-c", code], preexec_fn=settle_down) as process:
+    """On the first core this test may use, once it has begun: what a starved one has to read first may take it a minute."""
+    with subprocess.Popen([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE) as process:
         try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"\n"
+            os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
+            os.sched_setscheduler(process.pid, policy, os.sched_param(0))
             yield process.pid
         finally:
             process.send_signal(signal.SIGKILL)
@@ -64,9 +64,9 @@ def running(code: str, policy: int) -> Iterator[int]:
 def test_the_kernel_tells_who_wants_a_core_and_who_has_one() -> None:
     with ExitStack() as stack:
         busy = stack.enter_context(running(ENDLESS, os.SCHED_OTHER))
-        asleep = stack.enter_context(running("import time; time.sleep(600)", os.SCHED_OTHER))
+        asleep = stack.enter_context(running(ASLEEP, os.SCHED_OTHER))
         starved = stack.enter_context(running(ENDLESS, os.SCHED_IDLE))
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while looked_at(busy)[1] < 0.3 or looked_at(asleep)[0] or not looked_at(starved)[0]:
             assert time.monotonic() < deadline
             time.sleep(0.01)

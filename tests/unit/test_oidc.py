@@ -245,6 +245,6 @@ def test_the_way_back_is_for_the_browser_that_was_sent_and_only_once(
 def test_without_the_provider_local_accounts_still_log_in(
     place: Place, browser: FlaskClient, provider: Provider
 ) -> None:
-    provider.server.server_close()
+    provider.close()
     assert browser.get("/login/oidc").status_code == 502
     assert browser.get("/login").status_code == 200

@@ -35,6 +35,7 @@ from pepperbus.web.formats import sparkline
 from pepperbus.web.minute import Minute
 from pepperbus.web.monitor import Monitor
 from pepperbus.web.routes import ROUTES
+from tests.fixtures.ports import free_port
 
 NODE = """\
 queue_files = queues.d/*.conf
@@ -100,8 +101,7 @@ class Place:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         (directory / "queues.d").mkdir()
         (directory / "node.conf").write_text(NODE.replace("@PORT@", str(self.port)))
         (directory / "queues.d" / "orders.conf").write_text(QUEUE)
@@ -430,12 +430,14 @@ def test_rates_and_percentiles_of_the_last_minute(place: Place) -> None:
         record.observe("run", 5.0)  # before we looked
     began = time.monotonic()
     place.desk.monitor.sample()
+    sampled = time.monotonic()
     record.add("done", 30)
     for _ in range(10):
         record.observe("run", 0.010)
     gevent.sleep(0.1)
+    least = time.monotonic() - sampled
     place.desk.monitor.sample()
-    assert 30 / (time.monotonic() - began) <= place.desk.monitor.rate("orders/mail", "done") <= 300
+    assert 30 / (time.monotonic() - began) <= place.desk.monitor.rate("orders/mail", "done") <= 30 / least
     assert place.desk.monitor.percentiles("orders/mail")[1].p99_s == pytest.approx(0.010, rel=0.05)
     assert len(place.desk.monitor.minute.course("orders/mail", "done")) == 1
     for _ in range(200):
@@ -495,15 +497,15 @@ def test_live_pages_share_a_rendering_and_keep_to_their_share(monkeypatch: pytes
     monkeypatch.setattr(live, "_pace", live._Pace())
     pages = [f"page{n % 3}" for n in range(60)]
     opened = [gevent.spawn(live._event, page, dict, 60.0, f"key {page}", Event()) for page in pages]
-    beats = 0
+    beats: list[float] = []
     while not all(one.ready() for one in opened):
         gevent.sleep(0.005)
-        beats += 1
+        beats.append(time.monotonic())
     assert [one.get().data for one in opened] == [f"data: {page}\n\n".encode() for page in pages]
     left = Event()
     left.set()
     assert live._event("page4", dict, 60.0, "key page4", left) is None, "nothing is rendered for who has gone"
     assert len(rendered) == 3
-    gaps = [later[0] - earlier[1] for earlier, later in itertools.pairwise(rendered)]
-    assert min(gaps) >= 0.3, "nine times its own time is left to others"
-    assert beats > 10
+    for (_, ended), (begins, _) in itertools.pairwise(rendered):
+        assert begins - ended >= 0.3, "nine times its own time is left to others"
+        assert any(ended < beat < begins for beat in beats), "and they had it"

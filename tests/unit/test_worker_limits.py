@@ -5,12 +5,40 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
+import pytest
+
+from pepperbus.delivery import slots as slots_module
+from pepperbus.delivery import target as target_module
 from pepperbus.delivery.contract import TargetEffect
 from pepperbus.delivery.slots import CLOSED_UNTIL, HALVED_AT, WANTED, Slots
 from pepperbus.delivery.target import Closed, Target
 from pepperbus.stats import Writer
 from pepperbus.worker.inflight import InFlight, forget, started, tables
+
+
+class Clock:
+    """For marks and waits of some milliseconds: it moves when a test says so, and a microsecond by each look at it."""
+
+    def __init__(self):
+        self.ns = time.monotonic_ns()
+
+    def monotonic_ns(self):
+        self.ns += 1000
+        return self.ns
+
+    def advance(self, seconds):
+        self.ns += int(seconds * 1e9)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    made = Clock()
+    for module in (slots_module, target_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic_ns=made.monotonic_ns))
+    return made
+
 
 HOLDER = """
 import sys
@@ -60,7 +88,7 @@ def test_who_gave_a_place_up_does_not_take_it_back_before_the_other_finds_it(tmp
     assert second.take() == places[0]
 
 
-def test_places_are_shared_out_between_processes_that_want_all_of_them(tmp_path):
+def test_places_are_shared_out_between_processes_that_want_all_of_them(tmp_path, clock):
     """Both use what they get for a millisecond at a time: who comes second works too, and no place lies idle for long."""
     both = [Slots(tmp_path / "pool", 4) for _ in range(2)]
     held = [[], []]
@@ -72,11 +100,11 @@ def test_places_are_shared_out_between_processes_that_want_all_of_them(tmp_path)
                 turns[number] += 1
             while (place := slots.take()) is not None:
                 held[number].append(place)
-        time.sleep(0.001)  # the marks are dated: time itself is what is tested
+        clock.advance(0.001)
     assert min(turns) > 200, turns
 
 
-def test_a_mark_that_nobody_heard_is_wiped_also_by_who_made_it(tmp_path):
+def test_a_mark_that_nobody_heard_is_wiped_also_by_who_made_it(tmp_path, clock):
     first, second = Slots(tmp_path / "pool", 2), Slots(tmp_path / "pool", 2)
     place = second.take()
     first.take()
@@ -84,7 +112,7 @@ def test_a_mark_that_nobody_heard_is_wiped_also_by_who_made_it(tmp_path):
     assert first.take() is None
     assert first.words[WANTED]
     second.close()  # it is gone without a word
-    first.words[WANTED] = first._content_at = time.monotonic_ns() - 10**9
+    first.words[WANTED] = first._content_at = clock.ns - 10**9
     first.give(1 - place)
     assert not first.words[WANTED]
 
@@ -137,12 +165,12 @@ def test_down_closes_for_every_process_and_opens_for_every_process(tmp_path):
     assert one.closed() is Closed.OPEN
 
 
-def test_busy_opens_by_itself(tmp_path):
+def test_busy_opens_by_itself(tmp_path, clock):
     target = make_target(tmp_path)
     target.report(TargetEffect.BUSY)
     assert target.closed() is Closed.BUSY
     assert target.pool.window == 2
-    target.pool.words[CLOSED_UNTIL] = time.monotonic_ns() - 1
+    clock.ns = target.pool.words[CLOSED_UNTIL]
     assert target.closed() is Closed.OPEN
 
 
