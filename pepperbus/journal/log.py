@@ -149,6 +149,19 @@ def files(directory: Path) -> list[Path]:
     return sorted(directory.glob(f"*{SUFFIX}"), key=lambda path: path.name)
 
 
+def sizes(directory: Path) -> dict[str, int]:
+    """The same by name, with their lengths in bytes."""
+    found = {}
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.name.endswith(SUFFIX):
+                    found[entry.name] = entry.stat().st_size
+    except FileNotFoundError:  # the directory, or a file that went this moment
+        pass
+    return found
+
+
 def is_finished(fd: int) -> bool:
     """Whether the file's writer is gone. Takes the lock when it is; closing `fd` gives it back."""
     try:

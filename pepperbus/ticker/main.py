@@ -19,6 +19,7 @@ from pepperbus.config.model import Config
 from pepperbus.delivery.command_marks import end_leftovers
 from pepperbus.errors import NotReachable, StorageError, StorageRefused
 from pepperbus.journal import growth
+from pepperbus.journal import log as journal_log
 from pepperbus.journal import store as journal_store
 from pepperbus.journal.finished import Finished, topics_with_history
 from pepperbus.journal.log import LogWriter
@@ -43,6 +44,7 @@ from pepperbus.worker.reclaim import take_back
 
 _BEAT_S = 5.0
 _INGEST_S = 0.5
+_TIDY = 10
 _RETENTION_S = 60.0
 _SAY_AGAIN_S = 60.0
 #: A node that has not said for this long, by the storage's own clock, that it lives is lost with its leases.
@@ -68,6 +70,8 @@ class Ticker:
         self._seen: dict[str, float] = {}  # when (monotonic s) a process of that name was last alive
         self._storages: dict[str, Storage] = {}
         self._opening: set[str] = set()
+        self._ingested: list[dict[str, int]] = []  # how long the logs were when they were last taken over
+        self._ingests = 0
         self._leaving = Event()
         self._marks = Marks(self.clock, child.log)
         self._drains = Drains(
@@ -295,9 +299,15 @@ class Ticker:
     # -- journal ---------------------------------------------------------------------------------------------------
 
     def _ingest(self) -> None:
+        """Take over what has grown; files whose writers are gone are noticed at the latest at every `_TIDY`th look."""
         data_dir = self._config.bus.data_dir
+        grown = [journal_log.sizes(data_dir / name) for name in ("journal", "finished")]
+        self._ingests += 1
+        if grown == self._ingested and self._ingests % _TIDY and not self._leaving.is_set():
+            return
         self._in_thread(journal_store.ingest, data_dir / "journal", data_dir / "journal.db")
         self._in_thread(Finished(data_dir).ingest)
+        self._ingested = grown
 
     def _spans(self) -> None:
         self._traced.look()
