@@ -327,7 +327,9 @@ class Storage(Protocol):
         """Whatever small housekeeping the engine wants once a minute; called by one process of the node. May block."""
 
     def watch(self, topics: Sequence[str], wake: Callable[[str], None]) -> None:
-        """Call `wake(topic)` when another node pushes to one of `topics`; "" = look at all. Calls replace each other.
+        """Call `wake(topic)` when another node pushes to one of `topics`, or may have; "" = look at all.
+
+        Calls replace each other.
 
         An engine that only this node can reach does nothing: the gateway's eventfd says it all.
         """

@@ -239,5 +239,4 @@ class RedisStorage:
     def watch(self, topics: Sequence[str], wake: Callable[[str], None]) -> None:
         if self._watch:
             self._watch.stop()
-        pool = self._link.pool
-        self._watch = Watch(pool.address, pool.timeout, topics, wake)
+        self._watch = Watch(self._link, topics, wake)

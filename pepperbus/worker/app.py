@@ -31,6 +31,7 @@ from pepperbus.worker.inflight import InFlight
 from pepperbus.worker.lane import Lane
 from pepperbus.worker.pauses import Pauses
 from pepperbus.worker.places import Places
+from pepperbus.worker.pump import Pump
 from pepperbus.worker.pumps import Pumps
 from pepperbus.worker.reclaim import take_back
 from pepperbus.worker.staff import Staffs
@@ -39,6 +40,8 @@ from pepperbus.worker.wakes import Wakes
 _SWEEP_S = 0.5
 _STOPPED = 3  # the `state` gauge of a topic that a person must look after
 _ASK_AGAIN_S = 2.0  # a storage that was too weak may have been set up better
+#: Of more than this many topics each rests for more than one sweep before its target's state is looked at.
+_LOOK_MOST = 250
 #: Besides its own timer, every topic's delayed jobs are looked at every _SWEEP_S * this; but not more than so many at once.
 _DUE_SLICE, _DUE_MOST = 20, 20
 
@@ -76,6 +79,7 @@ class Worker:
         self._attendance = Attendance(child.log, self.clock)
         self._refused: dict[str, str] = {}  # topics that are not fed, and why
         self._turns = 0
+        self._asked: set[str] = set()  # storages that have not answered yet what lies there
 
     # -- starting --------------------------------------------------------------------------------------------------
 
@@ -211,14 +215,34 @@ class Worker:
         if self._turns % 2 == 0:
             for lane in self._lanes.values():
                 gevent.spawn(self._pauses.look, lane)  # one storage that hangs must not hold up the others' topics
-        slices = max(_DUE_SLICE, len(self._pumps) // _DUE_MOST)
-        for number, pump in enumerate(self._pumps):
-            due = number % slices == self._turns % slices
-            if due or not pump.resting:  # of 1,000 queues nearly all rest; looking closely at each cost 5 % of a core
-                self._attendance.look(pump)
-            if due:
-                pump.pushed()
+        part = self._pumps.part(self._turns, max(_DUE_SLICE, len(self._pumps) // _DUE_MOST))
+        closely = {*part, *(pump for pump in self._pumps if pump.busy)}
+        closely |= {
+            pump for pump in self._pumps.part(self._turns, 1 + len(self._pumps) // _LOOK_MOST) if not pump.resting
+        }
+        for pump in closely:  # of 1,000 queues nearly all rest; looking closely at each cost 5 % of a core
+            self._attendance.look(pump)
+        for lane in self._lanes.values():
+            self._look_for_jobs(lane, [pump for pump in part if pump.lane is lane])
         self._places.cool()
+
+    def _look_for_jobs(self, lane: Lane, pumps: list[Pump]) -> None:
+        """What lies there without anybody having said so. An idle topic costs a part of one question."""
+        if pumps and lane.storage.name not in self._asked:
+            self._asked.add(lane.storage.name)
+            gevent.spawn(self._ask, lane, pumps)
+
+    def _ask(self, lane: Lane, pumps: list[Pump]) -> None:
+        try:
+            depths = lane.storage.depths([pump.name for pump in pumps])
+        except StorageError:
+            return  # what moved there is seen by one of the next looks
+        finally:
+            self._asked.discard(lane.storage.name)
+        for pump in pumps:
+            depth = depths.get(pump.name)
+            if depth is None or depth.ready or depth.delayed:
+                pump.pushed()
 
     # -- asked and leaving -------------------------------------------------------------------------------------------
 

@@ -37,9 +37,11 @@ class Pauses:
             paused = lane.storage.paused()
         except StorageError:
             return  # what was known stays true until the storage says otherwise
-        files = {pump.name for pump in self._pumps if self.rests(pump.topic)}
+        files = {pump.name for pump in self._pumps.timed if self.rests(pump.topic)}
         resumed = lane.paused - paused - files
         lane.paused = paused | files
+        if not (lane.paused or resumed):
+            return
         for pump in self._pumps:
             if pump.name in resumed:
                 pump.wake()

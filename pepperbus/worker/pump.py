@@ -71,7 +71,7 @@ class Pump:
         self.was_paused = False
         self._hungry = Event()
         self.second_chance: set[int] = set()  # jobs whose 404 cost nothing once
-        self._greenlet = gevent.spawn(self._lease_loop)
+        self._leaser: gevent.Greenlet | None = None  # while there is, or was a moment ago, something to lease
         self.idle = Event()
         self.idle.set()
 
@@ -137,7 +137,7 @@ class Pump:
         if room and held <= self._low:
             self._leasing = True
             if not held or not self.lane.lease_along(self):
-                self._hungry.set()
+                self._hunger()
 
     def _room(self) -> int:
         """How many jobs to hold beyond those under way: the free places, and what will start within _AHEAD_S."""
@@ -163,8 +163,15 @@ class Pump:
         if self._ahead.held and self.under_way and self._youngest_s() > _DRAGS_S:
             self.return_ahead()
 
+    def _hunger(self) -> None:
+        """Have the storage asked: by the greenlet that does it, which is made anew for a topic that was idle."""
+        self._hungry.set()
+        if self._leaser is None:
+            self._leaser = gevent.spawn(self._lease_loop)
+
     def _lease_loop(self) -> None:
-        while True:
+        """Until nothing is left to do: of a thousand idle topics each would keep a stack, more than all else of it."""
+        while self._hungry.is_set() or not self.idle.is_set():
             self._hungry.wait()
             self._hungry.clear()
             leased: list[Leased] = []
@@ -177,11 +184,12 @@ class Pump:
                     self.parts.log.warning("lease_failed", text, topic=self.name)
                 self._lease_failed = True
                 if not isinstance(error, StorageError):  # leased, perhaps, and nobody knows: as if it were not caught
-                    gevent.get_hub().handle_error(self._greenlet, *sys.exc_info())
+                    gevent.get_hub().handle_error(self._leaser, *sys.exc_info())
                 gevent.sleep(random.uniform(0.2, 0.5))
                 self._may_hold_more = True
                 self._hungry.set()  # it may have moved jobs that nobody knows of: ask until there is an answer
             self._received(leased)
+        self._leaser = None
 
     def _lease(self) -> list[Leased]:
         """As many jobs as there is room for, of those that are ready."""
@@ -209,7 +217,7 @@ class Pump:
         """What the lane got along with a batch of outcomes; None: nothing for certain, so ask the storage again."""
         if jobs is None:
             self._may_hold_more = True
-            self._hungry.set()
+            self._hunger()
         else:
             self._received(self._count(jobs))
 
@@ -325,10 +333,14 @@ class Pump:
         return self.name in self.lane.paused
 
     @property
+    def busy(self) -> bool:
+        """Something to do here, or closed when it was last attended to. Asked of every pump twice a second."""
+        return bool(self._ahead.held or self.under_way or self.was_closed)
+
+    @property
     def resting(self) -> bool:
         """Nothing to do, nothing closed, and paused or not as when it was last attended to."""
-        busy = self._ahead.held or self.under_way or self.was_closed or self.target.closed()
-        return not busy and self.was_paused == self.paused
+        return not self.busy and not self.target.closed() and self.was_paused == self.paused
 
     def state(self) -> int:
         """The `state` gauge of stats.COUNTERS."""

