@@ -132,6 +132,8 @@ class History:
     def _since(self, name: str, now: stats.Totals, which: str) -> dict[int, int]:
         before = self._histograms.get(name)
         histogram = now.histograms[which]
+        if before and before.histograms[which].count == histogram.count:
+            return {}  # only a gauge moved
         grown = histogram.minus(before.histograms[which]) if before else histogram
         return {bucket: n for bucket, n in enumerate(grown.buckets) if n}
 
