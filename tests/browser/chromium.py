@@ -88,10 +88,21 @@ class Browsing:
 
 
 def wait(page: Any, expression: str, seconds: float = 30.0) -> None:
-    """Until that JavaScript holds. Playwright's own waiting evaluates text inside the page, which the page's policy forbids."""
+    """Until that JavaScript holds; what fails does not hold yet: the page may just be loading, or be painted anew.
+
+    Playwright's own waiting evaluates text inside the page, which the page's policy forbids.
+    """
+    from playwright.sync_api import Error
+
     until = time.monotonic() + seconds
-    while not page.evaluate(expression):
-        assert time.monotonic() < until, f"{expression}\n{page.inner_text('main')[:3000]}"
+    while True:
+        try:
+            trouble = ""
+            if page.evaluate(expression):
+                return
+        except Error as error:
+            trouble = f"{error}\n"
+        assert time.monotonic() < until, f"{expression}\n{trouble}{page.inner_text('main')[:3000]}"
         page.wait_for_timeout(50)
 
 

@@ -76,7 +76,7 @@ def _dead(bus: Any) -> str:
     """The id of a job that has died."""
     import json
 
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         answer = bus.cli("--json", "jobs", "orders/mail")
         jobs = json.loads(answer.stdout)["jobs"] if answer.returncode == 0 else []
