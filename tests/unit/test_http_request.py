@@ -28,7 +28,12 @@ TOPICS: dict[str, dict[str, Any]] = {
     "signed": {"sign": Secret("s3cret")},
     "upgrade": {"headers": (("Upgrade", "websocket"), ("Expect", "100-continue"))},
 }
-TRACES = ("t-1", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "ab-" + " " * 20 + "x" * 32, "ab-" + "\x7f" * 52)
+TRACES = (
+    "t-1",
+    "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    "ab-" + " " * 20 + "x" * 32,
+    "ab-" + "\x7f" * 52,
+)
 
 
 def job(trace: str = "t-1", content: bytes = b"hello") -> Delivered:
