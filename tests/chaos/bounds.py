@@ -37,8 +37,9 @@ MAY_REPEAT = {
 #: What may leave a script running that nobody waits for: only these explain two attempts of one job at once.
 ORPHANS = {"kill worker", "hang worker", "kill master", "kill everything"}
 #: Effects of these come after the blow: what is drained, or killed by the master when its patience ends. A request that was
-#: sent before its worker died begins when its php-fpm child gets a core: 0.1 s later on two cores with a load of 12.
-TAIL_S = {"hang worker": 3.0, "fpm reload": 2.0} | dict.fromkeys(("kill worker", "kill master", "kill everything"), 0.3)
+#: sent before its worker died begins when its php-fpm child gets a core: 0.1 s later on two cores with a load of 12, and
+#: where others share the machine as late as they let it.
+TAIL_S = {"hang worker": 3.0, "fpm reload": 2.0} | dict.fromkeys(("kill worker", "kill master", "kill everything"), 1.0)
 
 #: Measured from the blow where the bus mends it, else from the moment the fault is over.
 FROM_THE_BLOW = {

@@ -160,11 +160,10 @@ def disk_full(stage: Stage, chance: random.Random) -> str:
     time.sleep(seconds)
     stage.disk.free()
     ended = ""
-    if stage.engine != "embedded":
-        time.sleep(0.1)  # with appendfsync always it ends itself rather than lie; its supervisor starts it again
-        if stage.redis_is_dead():
-            stage.redis_start()
-            ended = ", Redis had ended itself and was started again"
+    # With appendfsync always it ends itself rather than lie; its supervisor starts it again.
+    if stage.engine != "embedded" and not stage.redis_lives():
+        stage.redis_start()
+        ended = ", Redis had ended itself and was started again"
     return f"{taken} MiB taken for {seconds:.1f} s{ended}"
 
 

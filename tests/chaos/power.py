@@ -98,7 +98,7 @@ def _load_and_copy(stage: Stage, disk: LoopDisk, image: Path, chance: random.Ran
     command += ["--count", "1000000", "--per-second", str(_PER_SECOND), "--ledger", str(ledger), "--seed", str(seed)]
     producer = subprocess.Popen(command)
     try:
-        wait_until(lambda: ledger.read_text().count("\nA ") > 100, 20, "pushes are answered")
+        wait_until(lambda: ledger.read_text().count("\nA ") > 100, 60, "pushes are answered")
         time.sleep(chance.uniform(0.0, 1.5))  # the random moment itself
         stage.freeze(signal.SIGSTOP)
         ids = set(read([ledger], stage.consumer_ledger, stage.consumer_ledger).accepted.values())

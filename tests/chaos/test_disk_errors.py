@@ -34,7 +34,7 @@ def test_a_push_that_could_not_be_synced_is_never_called_stored(tmp_path: Path) 
             assert "EIO" in trace.read_text(), "nothing was injected: the storage syncs in another way now"
         finally:
             tracer.terminate()
-            tracer.wait(10)
+            tracer.wait(30)
         wait_until_well(one)
         assert gateway.process.poll() is None
 
@@ -59,6 +59,6 @@ def test_files_that_may_not_grow_are_an_answer(tmp_path: Path) -> None:
 
 
 def wait_until_well(one: Wire) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 40
     while one.ask("LPUSH", "new", "after") != b":1\r\n":
         assert time.monotonic() < until, "the disk is well again, and pushes are still refused"

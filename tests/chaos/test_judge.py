@@ -39,7 +39,7 @@ def judge(
         ("", {}),
         ("", {"x": CONSUMER + again(2, 2, 2.4, 2.5)}),  # the killed worker explains it
         ("", {"x": CONSUMER + again(2, 2, 2.4, 2.5), "n": NEMESIS.replace("2.2", "2.0")}),  # sent before it was killed
-        ("no fault explains", {"x": CONSUMER + again(2, 2, 2.4, 2.5), "n": NEMESIS.replace("2.2", "1.7")}),
+        ("no fault explains", {"x": CONSUMER + again(2, 2, 2.4, 2.5), "n": NEMESIS.replace("2.2", "1.0")}),
         ("lost", {"x": CONSUMER.replace("F 1 a 1 101 1.3\n", "")}),
         ("stuck", {"dead": None, "stuck": "102"}),
         ("stuck", {"x": CONSUMER + again(2, 1, 2.4, 2.5).replace(" a ", " b "), "stuck": "102"}),  # it ended, and still waits

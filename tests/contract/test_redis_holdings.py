@@ -57,9 +57,18 @@ def storage(redis: Redis, mode: str = "redis", timeout: float = 20.0) -> Iterato
 
 
 @pytest.fixture
-def empty(redis_server: Redis) -> Redis:
+def empty(redis_server: Redis) -> Iterator[Redis]:
     redis_server.ask("FLUSHALL")
-    return redis_server
+    # Some wait for it for two seconds: no disk may be in between.
+    redis_server.ask("CONFIG", "SET", "appendfsync", "no")
+    yield redis_server
+    redis_server.ask("CONFIG", "SET", "appendfsync", "always")
+
+
+def doubts_for(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long a claim in doubt waits for another's; for Redis itself it waits as long as ever."""
+    won = redis_claim.won
+    monkeypatch.setattr(redis_claim, "won", lambda *args: won(*args[:-1], seconds))
 
 
 def cut(*_: Any, **__: Any) -> Any:
@@ -262,7 +271,7 @@ def dies_before_it_wins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def leased_in_the_end(*storages: tuple[RedisStorage, str]) -> list[int]:
     """What they get until nothing is open any more."""
     found: list[int] = []
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 40
     while not found:
         assert time.monotonic() < deadline, "the job is lost"
         for one, owner in storages:
@@ -277,7 +286,8 @@ def test_a_winner_in_doubt_keeps_the_job_beside_a_loser_who_does_not_know_it_yet
     empty: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loser has its copy, and takes it back a moment after the winner has looked who else has one."""
-    with storage(empty, "pika", 0.5) as one, storage(empty, "pika", 0.5) as two:
+    doubts_for(0.5, monkeypatch)
+    with storage(empty, "pika") as one, storage(empty, "pika") as two:
         sent = push()
         one.push([sent])
         together = Connection.together
@@ -296,7 +306,8 @@ def test_a_winner_in_doubt_keeps_the_job_beside_a_loser_who_does_not_know_it_yet
 
 def test_two_in_doubt_over_one_job_do_not_both_let_go_of_it(empty: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Pika that was frozen in the middle of two claims wakes, and both look at the same time."""
-    with storage(empty, "pika", 0.2) as one, storage(empty, "pika", 0.2) as two:
+    doubts_for(0.2, monkeypatch)
+    with storage(empty, "pika") as one, storage(empty, "pika") as two:
         sent = push()
         one.push([sent])
         lose_the_answer(one, monkeypatch)
