@@ -174,6 +174,8 @@ class Pump:
         while self._hungry.is_set() or not self.idle.is_set():
             self._hungry.wait()
             self._hungry.clear()
+            if self.idle.is_set() and not self._leasing and not self._lease_failed:
+                continue  # woken to end
             leased: list[Leased] = []
             try:
                 leased = self._lease()
@@ -190,6 +192,11 @@ class Pump:
                 self._hungry.set()  # it may have moved jobs that nobody knows of: ask until there is an answer
             self._received(leased)
         self._leaser = None
+
+    def _rest(self) -> None:
+        self.idle.set()
+        if self._leaser is not None:
+            self._hungry.set()  # its greenlet ends, unless there is something to ask for
 
     def _lease(self) -> list[Leased]:
         """As many jobs as there is room for, of those that are ready."""
@@ -243,7 +250,7 @@ class Pump:
                 self.idle.clear()
             self.turn()
         if not self._ahead.held and not self.under_way:
-            self.idle.set()
+            self._rest()
 
     # -- exchanges ---------------------------------------------------------------------------------------------------
 
@@ -279,7 +286,7 @@ class Pump:
         else:
             self._free(exchange.places)
         if not self._ahead.held and not self.under_way:
-            self.idle.set()
+            self._rest()
 
     def _prepare(self) -> None:
         """What is ready to be read has been read, and the next jobs are on their way: make the requests after them."""

@@ -471,6 +471,10 @@ def test_the_minute_of_a_system_is_that_of_its_queues() -> None:
     assert minute.rate("b/t", "failed", 10) == 6.0
     assert minute.rate("c/t", "done") == minute.rate("nobody", "done") == 0.0
     assert minute.course("b/t", "failed") == [6.0] * 60
+    still = counts(400)
+    assert [minute.remember(1200.0 + second, still) for second in range(3)][1:] == [set(), set()]
+    assert minute.course("b/t", "failed")[-3:] == [6.0, 0.0, 0.0]
+    assert minute.rate("b/t", "failed", 1) == 0.0
 
 
 def test_a_curve_without_anything_is_no_curve() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import gevent.event
 import pytest
 
 from pepperbus.clock import SystemClock
@@ -28,6 +29,7 @@ from pepperbus.worker import exchange as exchange_module
 from pepperbus.worker import lane as lane_module
 from pepperbus.worker.ahead import Ahead
 from pepperbus.worker.attempt import Parts
+from pepperbus.worker.attendance import Attendance
 from pepperbus.worker.exchange import Exchange
 from pepperbus.worker.inflight import InFlight, started
 from pepperbus.worker.lane import Lane
@@ -122,6 +124,51 @@ def test_a_job_is_delivered_and_settled(stage: Stage) -> None:
     stage.consumer.answer_all()
     stage.wait(lambda: stage.storage.depth(NAME) == (0, 0, 0, 0, 0))
     assert stage.slots.used == 0
+
+
+def test_an_idle_topic_keeps_no_greenlet(stage: Stage) -> None:
+    for _ in range(2):
+        stage.push(3)
+        stage.wait(lambda: len(stage.consumer.waiting) == 2)
+        assert stage.pump._leaser is not None, "what is busy keeps it"
+        stage.consumer.answer_all()
+        stage.wait(lambda: len(stage.consumer.waiting) == 1)
+        stage.consumer.answer_all()
+        stage.wait(lambda: stage.storage.depth(NAME) == (0, 0, 0, 0, 0) and stage.pump._leaser is None)
+
+
+class Asked(Consumer):
+    """Answers a ping when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = gevent.event.Event()
+        self.asked = self.most = self.at_once = 0
+
+    def call(self, request: Request) -> Answer:
+        self.asked += 1
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+        self.let.wait()
+        gevent.sleep(0)
+        self.at_once -= 1
+        return Answer(Transport.ANSWERED, 200, {"code": "200"}, f"{request.queue}/{request.topic}".encode())
+
+
+def test_many_topics_ask_their_php_fpm_a_few_at_a_time(stage: Stage, tmp_path: Path) -> None:
+    attendance, consumer, pumps = Attendance(stage.parts.log, stage.clock), Asked(), []
+    for i in range(20):
+        topic = replace(stage.topic, name=f"t{i}", contract="sdk")
+        target = Target(stage.slots, Slots(tmp_path / topic.name, 1), True)
+        pumps.append(Pump(topic, stage.lane, target, consumer, stage.stats.record(topic.name), OWNER, stage.parts))
+    for _ in range(3):
+        for pump in pumps:
+            attendance.look(pump)
+        gevent.sleep(0)
+    assert consumer.asked == stage.slots.n == 2
+    consumer.let.set()
+    stage.wait(lambda: all(pump.target.closed() is Closed.OPEN for pump in pumps))
+    assert (consumer.asked, consumer.most) == (20, 2)
 
 
 def test_a_consumer_that_raises_costs_an_attempt_and_no_place(stage: Stage) -> None:
