@@ -1,13 +1,14 @@
 """What one node asks another to do at once: try a consumer from there, tell something. One text a node; both change it.
 
-Floor 2: knows the storage contract. No clock: whoever asks takes the errand back when it waits no longer, and a node that
-starts throws away what was asked of it before. So nothing is done long after somebody wanted it.
+Floor 2: knows the storage contract. No clock: whoever asks takes the errand back when it waits no longer, and says again and
+again that it waits. What a node that starts finds there may be of somebody who died long ago, so it does only what is said
+again. So nothing is done long after somebody wanted it.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -23,7 +24,8 @@ _TRIES = 50
 class Errand(msgspec.Struct, omit_defaults=True):
     """`what`: send or ping of a topic, or what is told: its course, or (topic "") the node or its systems.
 
-    `who` asks, at node `by`. `taken`: it is being done. `answer`: JSON, or else `error`.
+    `who` asks, at node `by`. `said` rises while somebody waits for it to be taken. `taken`: it is being done. `answer`: JSON,
+    or else `error`.
     """
 
     what: str
@@ -33,6 +35,7 @@ class Errand(msgspec.Struct, omit_defaults=True):
     content: bytes = b""
     attempt: int = 1
     timeout: float = 0.0
+    said: int = 0
     taken: bool = False
     answer: str = ""
     error: str = ""
@@ -72,18 +75,47 @@ def ask(storage: Storage, node: str, errand: Errand) -> str:
     return word
 
 
-def take(storage: Storage, node: str) -> Errands:
-    """Mark everything that is new as taken, and return it. Raises StorageError."""
+def say_again(storage: Storage, node: str, word: str, said: int) -> None:
+    """Somebody still waits for it to be taken. Raises StorageError."""
+
+    def note(errands: Errands) -> None:
+        if word in errands and not errands[word].taken:
+            errands[word].said = said
+
+    _change(storage, node, note)
+
+
+def begin(storage: Storage, node: str) -> dict[str, int]:
+    """Throw away what a process before this one began; of the rest word -> how often it was said. Raises StorageError."""
+    found: dict[str, int] = {}
+
+    def drop(errands: Errands) -> None:
+        found.clear()
+        for word in [word for word, errand in errands.items() if errand.taken]:
+            del errands[word]
+        found.update((word, errand.said) for word, errand in errands.items())
+
+    if look(storage, node):
+        _change(storage, node, drop)
+    return found
+
+
+def take(storage: Storage, node: str, doubted: Mapping[str, int] | None = None) -> Errands:
+    """Mark everything that is new as taken, and return it; what is `doubted`, once it is said again. Raises StorageError."""
     taken: Errands = {}
+    known = doubted or {}
+
+    def is_wanted(word: str, errand: Errand) -> bool:
+        return not errand.taken and (word not in known or errand.said > known[word])
 
     def mark(errands: Errands) -> None:
         taken.clear()
         for word, errand in errands.items():
-            if not errand.taken:
+            if is_wanted(word, errand):
                 errand.taken = True
                 taken[word] = errand
 
-    if any(not errand.taken for errand in look(storage, node).values()):
+    if any(is_wanted(word, errand) for word, errand in look(storage, node).items()):
         _change(storage, node, mark)
     return taken
 
@@ -98,14 +130,12 @@ def answer(storage: Storage, node: str, word: str, answer: str = "", error: str 
     _change(storage, node, fill)
 
 
-def forget(storage: Storage, node: str, word: str = "") -> None:
-    """Take one errand out, or all. Raises StorageError."""
+def forget(storage: Storage, node: str, *words: str) -> None:
+    """Take these errands out. Raises StorageError."""
 
     def remove(errands: Errands) -> None:
-        if word:
+        for word in words:
             errands.pop(word, None)
-        else:
-            errands.clear()
 
     if look(storage, node):
         _change(storage, node, remove)

@@ -21,6 +21,7 @@ from pepperbus.storage.contract import Storage
 
 _TAKEN_WITHIN_S = 12.0  # a sidecar looks every second, one that was alone every six
 _LOOK_S = 0.2
+_SAID_EVERY = 5  # looks
 _SPARE_S = 10.0
 Kind = TypeVar("Kind", bound=Result)
 
@@ -68,16 +69,21 @@ def through(storage: Storage, node: str, errand: Errand, kind: type[Kind], longe
 
 def _wait(storage: Storage, node: str, word: str, longest_s: float) -> Errand:
     until = time.monotonic() + _TAKEN_WITHIN_S
-    taken = False
+    taken, looks = False, 0
     while time.monotonic() < until:
         gevent.sleep(_LOOK_S)
         found = errands.look(storage, node).get(word)
         if found is None:
+            if taken:
+                raise NotReachable(f"node {node} has just started and may have done what was asked")
             raise NotReachable(f"node {node} has just started and forgot what was asked; try again")
         if found.is_over:
             return found
         if found.taken and not taken:
             taken, until = True, time.monotonic() + longest_s + _SPARE_S
+        looks += 1
+        if not found.taken and looks % _SAID_EVERY == 0:
+            errands.say_again(storage, node, word, looks)
     if taken:
         raise NotReachable(f"node {node} began, but gave no answer in {longest_s + _SPARE_S:.0f} s")
     raise NotReachable(f"node {node} did not take it in {_TAKEN_WITHIN_S:.0f} s: does its sidecar run ([web] listen)?")

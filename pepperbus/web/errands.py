@@ -5,6 +5,8 @@ Asked of each storage once a second, as long as another node shares it.
 
 from __future__ import annotations
 
+from time import monotonic
+
 import gevent
 from gevent.pool import Pool
 
@@ -27,6 +29,7 @@ from pepperbus.web.desk import Desk
 _EVERY_S = 1.0
 _ALONE = 5  # looks between two questions whether anybody shares a storage
 _AT_ONCE = 4
+_DOUBTED_S = 30.0  # whoever asked before this process looked, and lives, waits no longer
 _LOOKS = ("course", "node", "systems")  # what only tells something
 _MOST_TEXT = 64 << 10  # of an answer's body and stderr, each
 
@@ -48,23 +51,29 @@ class _Errander:
         self._desk = desk
         self._log = log
         self._alone: dict[str, int] = {}  # storage -> looks left out because nobody shares it
-        self._known: set[str] = set()  # storages that have been looked at
+        self._doubted: dict[str, dict[str, int]] = {}  # storage -> what was there at the first look, and how often said
+        self._doubted_until: dict[str, float] = {}
         self._pool = Pool(_AT_ONCE)
 
     def look(self, name: str) -> None:
         """Begin what is new in this storage. Raises what storages raise."""
         storage, node = self._desk.base.storage(name), self._desk.base.config.bus.node
-        if name not in self._known:
-            errands.forget(storage, node)  # asked of a process that is gone
-            self._known.add(name)
+        if name not in self._doubted:
+            self._doubted[name] = errands.begin(storage, node)
+            self._doubted_until[name] = monotonic() + _DOUBTED_S
         if self._alone.get(name, 0) > 0:
             self._alone[name] -= 1
             return
         if not set(errands.living(storage)) - {node}:
             self._alone[name] = _ALONE
             return
-        for word, errand in errands.take(storage, node).items():
+        doubted = self._doubted[name]
+        for word, errand in errands.take(storage, node, doubted).items():
+            doubted.pop(word, None)
             self._pool.spawn(self._do, storage, node, word, errand)
+        if doubted and monotonic() > self._doubted_until[name]:
+            errands.forget(storage, node, *doubted)
+            doubted.clear()
 
     def _do(self, storage: Storage, node: str, word: str, errand: Errand) -> None:
         try:

@@ -45,8 +45,8 @@ def test_each_of_two_nodes_shows_both_and_tries_a_consumer_from_the_other(buses:
         )
         one.client().lpush("orders", *(b"job %d" % n for n in range(JOBS)))
 
-        # While the last minute is on its way: the consumer of n2 is asked by somebody at n1, and answers to them. What is
-        # asked before its sidecar has looked for the first time is thrown away, as if it were of its predecessor.
+        # While the last minute is on its way: the consumer of n2 is asked by somebody at n1, and answers to them, at the
+        # first try if n2 has said that it lives.
         until(lambda: ask(one, f"{MAIL}/ping", {"node": "n2"})[1].get("registered"), lambda is_it: is_it is True)
         status, sent = ask(one, f"{MAIL}/send", {"content": "from afar", "node": "n2"})
         assert (status, sent["act"], sent["node"]) == (200, "done", "n2"), sent

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
+import gevent
 import pytest
 
 from pepperbus import stats
 from pepperbus.clock import ManualClock
 from pepperbus.config.model import StorageConfig
 from pepperbus.errors import StorageError
+from pepperbus.log import Log
 from pepperbus.nodes import errands, paces
 from pepperbus.nodes.errands import Errand
 from pepperbus.nodes.paces import Pace
+from pepperbus.operations import elsewhere
+from pepperbus.operations.history import Parcel
 from pepperbus.operations.paces import merged
 from pepperbus.storage.memory import MemoryStorage
+from pepperbus.web.errands import _Errander
+from tests.unit.test_pages import share
+from tests.unit.test_web import Place, place  # noqa: F401
 
 
 @pytest.fixture
@@ -93,5 +101,46 @@ def test_a_node_is_asked_only_so_much_at_once(storage: MemoryStorage) -> None:
         errands.ask(storage, "n2", Errand("ping", "orders/mail", "anna", "n1"))
     with pytest.raises(StorageError, match="n2 has 8 requests"):
         errands.ask(storage, "n2", Errand("ping", "orders/mail", "anna", "n1"))
-    errands.forget(storage, "n2")
+    errands.forget(storage, "n2", *errands.look(storage, "n2"))
     assert errands.look(storage, "n2") == {}
+
+
+def test_what_was_asked_before_a_node_looked_is_taken_once_it_is_said_again(storage: MemoryStorage) -> None:
+    begun = errands.ask(storage, "n2", Errand("send", "orders/mail", "anna", "n1"))
+    errands.take(storage, "n2")
+    gone, waits = (errands.ask(storage, "n2", Errand("send", "orders/mail", who, "n1")) for who in ("bert", "cleo"))
+    errands.say_again(storage, "n2", gone, 5)
+    doubted = errands.begin(storage, "n2")
+    assert doubted == {gone: 5, waits: 0}, "what was begun is not begun again"
+    later = errands.ask(storage, "n2", Errand("ping", "orders/mail", "dora", "n1"))
+    assert errands.take(storage, "n2", doubted).keys() == {later}
+    errands.say_again(storage, "n2", waits, 5)
+    errands.say_again(storage, "n2", begun, 5)
+    assert errands.take(storage, "n2", doubted).keys() == {waits}
+    errands.say_again(storage, "n2", waits, 9)
+    assert errands.take(storage, "n2", doubted) == {}, "none is taken twice"
+
+
+def test_a_sidecar_that_starts_answers_who_still_waits_and_nobody_else(
+    place: Place,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Asked before its first look: one by somebody who lives, one by somebody who died long ago."""
+    shared, _ = share(place, "test", "n2")
+    dead = errands.ask(shared, "test", Errand("send", "orders/mail", "bert", "n2", b"never"))
+    errand = Errand("course", "orders/mail", "anna", "n2", b"300")
+    asking = gevent.spawn(elsewhere.through, shared, "test", errand, Parcel, 20.0)
+    wait(lambda: len(errands.look(shared, "test")) == 2)
+    sidecar = _Errander(place.desk, Log("web", str(place.directory / "log")))
+    wait(lambda: sidecar.look("local") or asking.dead)
+    assert isinstance(asking.get(), Parcel)
+    assert {word: one.taken for word, one in errands.look(shared, "test").items()} == {dead: False}
+    monkeypatch.setattr("pepperbus.web.errands.monotonic", lambda: float("inf"))
+    sidecar.look("local")
+    assert errands.look(shared, "test") == {}
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    with gevent.Timeout(30):
+        while not condition():
+            gevent.sleep(0.05)
