@@ -82,13 +82,16 @@ def consuming(command: list[str], port: int) -> Iterator[list[str]]:
     reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
     reader.start()
     try:
-        until(lambda: listens(port) or process.poll() is not None, bool)
+        until(lambda: listens(port) or process.poll() is not None, bool, seconds=60.0)
         assert process.poll() is None
         yield lines
     finally:
         process.terminate()
-        process.wait(10)
-        reader.join(10)
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
+        reader.join(20)
 
 
 def listens(port: int) -> bool:
@@ -121,6 +124,6 @@ def test_an_example(buses: Buses, language: Callable[[], Commands]) -> None:
         assert run.returncode == 0, run.stderr
         assert run.stdout.startswith("pushed "), run.stdout
         assert run.stdout.endswith("and two more\n")
-        until(lambda: sorted(lines), lambda seen: len(seen) == 3, bus, 30.0)
+        until(lambda: sorted(lines), lambda seen: len(seen) == 3, bus, 60.0)
         assert sorted(lines) == ["order 1\n", "order 2\n", "order 3\n"]
         until(lambda: counts(bus), lambda found: found[b"dead"] == b"1", bus)

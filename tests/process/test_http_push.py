@@ -108,7 +108,7 @@ def test_everything_over_http(buses: Any) -> None:
 
     # later
     assert post(bus, "/push/orders?delay=0.2", "later", **pw)[0] == 200
-    assert taker.brpop("orders", 9) == (b"orders", b"later")
+    assert taker.brpop("orders", 18) == (b"orders", b"later")
     assert post(bus, "/push/orders?at=4102444800", "much later", **pw)[0] == 200
     assert taker.hgetall("orders/mail")[b"delayed"] == b"1"
 

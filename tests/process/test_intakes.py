@@ -55,7 +55,7 @@ def element(number: int, content: str, **more: Any) -> str:
     return json.dumps(fields | more, separators=(",", ":"))
 
 
-def until(bus: Bus, condition: Callable[[], object], seconds: float = 30.0) -> None:
+def until(bus: Bus, condition: Callable[[], object], seconds: float = 40.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"{reports(bus)}\n{bus.log}"
@@ -63,7 +63,11 @@ def until(bus: Bus, condition: Callable[[], object], seconds: float = 30.0) -> N
 
 
 def reports(bus: Bus) -> dict[str, dict[str, Any]]:
-    found = bus.tell("ticker", "intakes")["intakes"]
+    """What its ticker says, once it has looked for the first time."""
+    end = time.monotonic() + 40
+    while not (found := bus.tell("ticker", "intakes")["intakes"]):
+        assert time.monotonic() < end, bus.log
+        time.sleep(0.02)
     return {one["key"]: one for one in found}
 
 
@@ -100,7 +104,7 @@ def test_raw_lists_move_in_order_from_both_ends_and_by_the_commands_of_pika(buse
     for name in texts:  # and on they go: old producers still push
         legacy.ask("RPUSH" if name == "left" else "LPUSH", name, "later")
         until(bus, lambda n=name: bus.client().llen(f"{n}/mail") == len(contents) + 1)  # type: ignore[misc]
-    assert reports(bus)["right"]["moved"] == len(contents) + 1
+    until(bus, lambda: reports(bus)["right"]["moved"] == len(contents) + 1)
     assert not legacy.ask("ACL", "LOG"), "no command that Pika does not have"
     assert bus.stop() == 0
     assert [name for name in legacy.ask("KEYS", "*") if name.endswith(b":taker")] == [], "another may take at once"
@@ -183,7 +187,7 @@ def test_a_full_queue_and_a_lost_redis_are_waited_for(buses: Buses, start_redis:
     source.ask("LPUSH", "list", "new")
     until(bus, lambda: bus.client().llen("q/mail") == 1)
     assert popped == ["job 0", "job 1", "job 2", "job 3"]
-    assert reports(bus)["list"]["error"] == ""
+    until(bus, lambda: reports(bus)["list"]["error"] == "")
 
 
 def test_how_it_goes_is_said_everywhere(buses: Buses, legacy: Redis) -> None:
@@ -191,6 +195,7 @@ def test_how_it_goes_is_said_everywhere(buses: Buses, legacy: Redis) -> None:
     legacy.ask("SET", "no-list", "x")
     text = queue(intake("good", legacy.tcp_url, "seen"), intake("bad", legacy.tcp_url, "no-list"))
     bus = buses.start(queues={"q": text})
+    until(bus, lambda: len(reports(bus)) == 2)
     until(bus, lambda: reports(bus)["seen"]["moved"] == 2 and "WRONGTYPE" in reports(bus)["no-list"]["error"])
     until(bus, lambda: reports(bus)["seen"]["waiting"] == 0)
     shown = bus.cli("status")

@@ -27,7 +27,7 @@ def test_the_notify_protocol(buses: Buses) -> None:
     lines = bus.wait_notified("READY=1")
     assert "STATUS=4 processes, 1 queue, generation 0" in lines
     for _ in range(3):
-        bus.wait_notified("WATCHDOG=1", timeout=2)
+        bus.wait_notified("WATCHDOG=1", timeout=20)
     bus.send(signal.SIGHUP)
     assert any(line.startswith("MONOTONIC_USEC=") for line in bus.wait_notified("RELOADING=1"))
     assert "STATUS=4 processes, 1 queue, generation 1" in bus.wait_notified("READY=1")
@@ -84,11 +84,11 @@ class Supervisor:
 
     def ctl(self, *words: str) -> str:
         done = subprocess.run(
-            ["/usr/bin/supervisorctl", "-c", str(self.conf), *words], capture_output=True, text=True, timeout=30
+            ["/usr/bin/supervisorctl", "-c", str(self.conf), *words], capture_output=True, text=True, timeout=90
         )
         return done.stdout
 
-    def wait_for(self, condition: Callable[[str], bool], timeout: float = 20.0) -> str:
+    def wait_for(self, condition: Callable[[str], bool], timeout: float = 40.0) -> str:
         until = time.monotonic() + timeout
         said = ""
         while time.monotonic() < until:
@@ -100,7 +100,7 @@ class Supervisor:
 
     def close(self) -> None:
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(60)
 
 
 @pytest.fixture

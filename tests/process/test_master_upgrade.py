@@ -101,7 +101,7 @@ class Load:
         client.close()
 
     def _connect(self) -> None:
-        while not self._ends.wait(0.002):
+        while not self._ends.wait(0.005):
             try:
                 socket.create_connection(("127.0.0.1", self.bus.port), 10).close()
             except OSError as error:
@@ -154,6 +154,7 @@ def test_upgrades_in_a_row_under_load(buses: Buses, fpm: Callable[..., Fpm]) -> 
         lambda: {line.sha1 for line in ended(php)},
         lambda done: len(done) >= len(load.accepted),
         bus,
+        60,
     )
     done = {line.sha1 for line in ended(php)}
     assert [content for content in load.accepted if sha1(content.encode()).hexdigest() not in done] == []
@@ -246,7 +247,7 @@ def test_a_trial_that_hangs_is_ended(buses: Buses) -> None:
     os.kill(pid, signal.SIGKILL)  # as its limit of 30 s does
     assert "the trial failed" in upgraded(bus, 1)["reason"]
     bus.send(signal.SIGUSR2)
-    bus.wait_for(lambda status: status["upgrade"]["number"] == 2)
+    bus.wait_for(lambda status: status["upgrade"]["number"] == 2 and bus.log.count("action=upgrade_trial pid=") == 2)
     trial = psutil.Process(int(bus.log.rpartition("action=upgrade_trial pid=")[2].split()[0]))
     assert bus.stop() == 0  # a bus that stops does not wait for it
     until(lambda: is_living(trial), lambda living: not living)

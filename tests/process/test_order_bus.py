@@ -76,4 +76,5 @@ def test_the_order_of_a_key_outlives_failures_and_kills(buses: Buses) -> None:
             60,
         )
     assert [consumer.first_done(key) for key in range(KEYS)] == [list(range(EACH))] * KEYS
-    assert len(consumer.overlaps) <= 8, "only what a killed worker left running may meet its own second run"
+    most = 2 * KEYS
+    assert len(consumer.overlaps) <= most, "only what a killed worker left running may meet its own second run"

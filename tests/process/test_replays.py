@@ -40,7 +40,7 @@ def test_a_killed_ticker_repeats_and_loses_nothing(buses: Buses) -> None:
         def seen() -> dict[str, Any]:
             return dict(ask(bus, one)[1])
 
-        assert ask(bus, "/api/v1/topics/orders/mail/replay", {"gray": "20", "rate": 30})[1]["state"] == "gray"
+        assert ask(bus, "/api/v1/topics/orders/mail/replay", {"gray": "20", "rate": 12})[1]["state"] == "gray"
         until(seen, lambda r: r["state"] == "waiting-for-decision", bus)
         assert until(seen, lambda r: r["succeeded"] == 20, bus)["left"] == JOBS - 20
 
@@ -54,7 +54,7 @@ def test_a_killed_ticker_repeats_and_loses_nothing(buses: Buses) -> None:
         killed = bus.kill("ticker")
         watching.send_signal(signal.SIGINT)
         bus.wait_replaced("ticker", killed)
-        said = watching.communicate(timeout=20)[0]
+        said = watching.communicate(timeout=40)[0]
         assert watching.returncode == 0
         assert "paused" in said, "Ctrl-C pauses it"
         assert bus.stop() == 0
@@ -62,7 +62,7 @@ def test_a_killed_ticker_repeats_and_loses_nothing(buses: Buses) -> None:
         paused = seen()
         assert (paused["state"], ask(bus, one + "/go", {})[0]) == ("paused", 400)
         assert ask(bus, one + "/resume", {})[1]["state"] == "running"
-        ended = until(seen, lambda r: r["state"] == "done" and not r["unknown"], bus, 30)
+        ended = until(seen, lambda r: r["state"] == "done" and not r["unknown"], bus, 60)
 
         assert (ended["replayed"], ended["succeeded"], ended["failed"], ended["gone"]) == (JOBS, JOBS, 0, 0)
         assert len(ran) == JOBS

@@ -123,7 +123,7 @@ def _shown(topic: object, config: object, content: bytes) -> dict[str, dict[str,
     consumer = make_consumer(topic, config)  # type: ignore[arg-type]
     try:
         job = Delivered(Job(9223372036854775809, "in\r\nX: y", content, 1), 1)
-        answer = consumer.call(Request("orders", "mail", "77", (job,), deadline_s=5.0))
+        answer = consumer.call(Request("orders", "mail", "77", (job,), deadline_s=30.0))
     finally:
         consumer.close()
     assert answer.transport is Transport.ANSWERED, answer

@@ -84,7 +84,10 @@ def test_unknown_names_and_wrong_passwords_take_the_time_of_a_hash(bus: Bus) -> 
     """And the known right one none of it: an argon2 check takes tens of milliseconds."""
     client = bus.client()
     assert seconds(client, "AUTH", "orders", "correct horse battery")[1] == "True"
-    fast = min(seconds(client, "AUTH", "orders", "correct horse battery")[0] for _ in range(5))
+    fast, tries = 1.0, 0
+    while fast >= 0.02:
+        assert (tries := tries + 1) < 100, fast  # a machine under load is slow at times, a hash always
+        fast = min(fast, seconds(client, "AUTH", "orders", "correct horse battery")[0])
     wrong, answer = seconds(client, "AUTH", "orders", "wrong")
     unknown, same = seconds(client, "AUTH", "nobody", "wrong")
     assert answer == same == seconds(client, "AUTH", "bills", "wrong")[1] == "invalid password"
@@ -95,7 +98,7 @@ def test_nobody_else_waits_while_hashes_are_checked(bus: Bus) -> None:
     client = bus.client("bills", "plain-secret")
     rounds: list[float] = []
     while not rounds or rounds[-1] >= 0.25:
-        assert len(rounds) < 4, rounds  # a machine under load is slow at times, a hash in the hub always
+        assert len(rounds) < 10, rounds  # a machine under load is slow at times, a hash in the hub always
         guessers = []
         for _ in range(6):
             raw = redis.Connection("127.0.0.1", bus.port, protocol=2)

@@ -43,7 +43,7 @@ def consumer(url: str, http: Http = ANYWHERE) -> HttpConsumer:
 
 
 def call(to: HttpConsumer) -> Answer:
-    return to.call(Request("orders", "mail", "1", (JOB,), deadline_s=5.0))
+    return to.call(Request("orders", "mail", "1", (JOB,), deadline_s=30.0))
 
 
 class Names:

@@ -48,7 +48,7 @@ def ask(bus: Bus, path: str, body: Any = None, method: str = "") -> tuple[int, A
     return status, json.loads(text) if kind == "application/json" else text
 
 
-def until(get: Callable[[], Any], good: Callable[[Any], object], seconds: float = 15.0) -> Any:
+def until(get: Callable[[], Any], good: Callable[[Any], object], seconds: float = 40.0) -> Any:
     deadline = time.monotonic() + seconds
     while not good(found := get()):
         assert time.monotonic() < deadline, json.dumps(found, indent=1)
@@ -97,7 +97,7 @@ def test_a_days_work_through_the_api(buses: Any) -> None:
         )
         assert (status, made["what"], made["reloaded"]) == (200, "created", True), made
         until(
-            lambda: ask(bus, f"{api}/queues")[1],
+            lambda: ask(bus, f"{api}/queues")[1]["queues"],
             lambda queues: len(queues) == 2,
         )
         status, changed = ask(bus, f"{api}/queues/audit", {"settings": {"log/timeout": "30s"}}, "PUT")
