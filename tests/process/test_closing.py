@@ -124,7 +124,7 @@ def test_a_topic_and_a_queue_run_empty_and_go(buses: Any, redis_server: Redis) -
         api("PUT", "/queues/slow", settings={"post/paused": "no"})
         until(lambda: "[[log]]" not in file.read_text())
         until(lambda: not (bus.directory / "queues.d" / "slow.conf").exists())
-        until(lambda: {one["name"] for one in api("GET", "/topics")} == {"two/post"})
+        until(lambda: {one["name"] for one in api("GET", "/topics")["topics"]} == {"two/post"})
         pushed = pushing.end()
         until(lambda: api("GET", "/topics/two/post")["done"] == pushed)
 

@@ -28,5 +28,5 @@ def test_an_unknown_type_is_refused_with_the_known_ones() -> None:
 
 def test_an_installed_package_may_bring_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint("tape", "pepperbus.storage.memory:MemoryStorage", storages.GROUP)
-    monkeypatch.setattr(storages, "entry_points", lambda group: [entry] if group == storages.GROUP else [])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry] if group == storages.GROUP else [])
     assert isinstance(storages.open_storage(StorageConfig("shop", "tape")), MemoryStorage)
