@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from scripts.benchmarks import bare, work
+from scripts.benchmarks import bare
 from scripts.benchmarks.bench import Bench
-from scripts.benchmarks.load import connect, paced, packed, percentile, read_reply
+from scripts.benchmarks.load import connect, kept_ahead, paced, packed, percentile, read_reply
 from scripts.benchmarks.servers import wait_until
 from scripts.benchmarks.stage import CHILDREN
 from scripts.benchmarks.table import Side
+
+_AHEAD = 200  #: jobs that wait while the full rate is looked for: enough that nobody idles between two looks
 
 
 def idle_ms(engine: str, q: float) -> Side:
@@ -29,20 +31,16 @@ def idle_ms(engine: str, q: float) -> Side:
 
 
 def busy_ms(engine: str, q: float) -> Side:
-    """The same at half of the rate that this script and machine reach, measured just before."""
+    """The same at half of the rate at which this machine can push and run this script at once, measured just before."""
 
     def lag(bench: Bench) -> float:
-        queue = f"lag-{engine}"
-        full = _full_rate(bench, queue)
+        stage, queue, seconds = bench.usual, f"lag-{engine}", max(3, 4 * bench.size)
+        full = kept_ahead(stage.gateway, queue, lambda: stage.count(f"{queue}/t", "done"), _AHEAD, seconds)
         file = _empty(bench)
-        sent = paced(bench.usual.gateway, queue, full / 2, 4 * max(bench.size, 0.25))
+        sent = paced(stage.gateway, queue, full / 2, seconds)
         return _quantile(file, sent, q)
 
     return lag
-
-
-def _full_rate(bench: Bench, queue: str) -> float:
-    return work.through(bench.usual, queue, bench.n(10_000, 2000)).rate
 
 
 def _empty(bench: Bench) -> Path:

@@ -6,9 +6,10 @@ import csv
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from scripts.benchmarks.servers import PASSWORD
+from scripts.benchmarks.servers import PASSWORD, wait_until
 
 VALUE = "x" * 100
 
@@ -110,6 +111,26 @@ def paced(port: int, queue: str, rate: float, seconds: float) -> int:
         except TimeoutError:
             pass
     return sent
+
+
+def kept_ahead(port: int, queue: str, done: Callable[[], int], ahead: int, seconds: float) -> float:
+    """Push as `paced` does, as many as are done, so that `ahead` jobs wait; jobs a second of the later half."""
+    key, sent, halfway = queue.encode() + b"/x", 0, None
+    first, begun = done(), time.perf_counter()
+    with connect(port) as sock:
+        while (now := time.perf_counter() - begun) < seconds:
+            ended = done() - first
+            if halfway is None and now >= seconds / 2:
+                halfway = (now, ended)
+            due = max(0, ended + ahead - sent)
+            sock.sendall(packed(b"LPUSH", key, b"%.6f" % time.time()) * due)
+            sent += due
+            while due > 0:
+                due -= sock.recv(1 << 20).count(b"}\r\n")
+            time.sleep(0.005)  # a look at the counters costs those who are measured
+    assert halfway
+    wait_until(lambda: done() >= first + sent, 30, f"{queue} is empty again")
+    return (ended - halfway[1]) / (now - halfway[0])
 
 
 def percentile(values: list[float], q: float) -> float:

@@ -123,7 +123,7 @@ def _waiting() -> list[Row]:
             Row("P8", "push to PHP, idle, p99", engine, how, "ms", idle, sides(lag.idle_ms(engine, 0.99))),
             Row("P8", "push to PHP, idle, p50", engine, how, "ms", None, sides(lag.idle_ms(engine, 0.5))),
             Row(
-                "P9", "push to PHP, half load, p99", engine, "pushes at half of the rate measured just before", "ms",
+                "P9", "push to PHP, half load, p99", engine, "half of the rate that goes in and out at once", "ms",
                 Goal(6, 2.5, most=True), sides(lag.busy_ms(engine, 0.99)),
             ),
         ]  # fmt: skip
