@@ -24,9 +24,25 @@ ROOT = Path(__file__).parents[2]
 VAR = ROOT / "var" / "bench"
 
 
+class Stopped(BaseException):
+    """By SIGTERM. Not SystemExit, which a row ends with that cannot be run."""
+
+
 def main(argv: list[str] | None = None) -> int:
+    """The exit status: 0, 2 for what it does not know, 143 when SIGTERM stopped it. What it started is stopped."""
     given = _arguments(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        return _run(given)
+    except Stopped:
+        return 143
+
+
+def _stop(*_: object) -> None:
+    raise Stopped
+
+
+def _run(given: argparse.Namespace) -> int:
     rows = [row for row in all_rows() if _chosen(row, given)]
     if not (rows or given.peers or given.growth):
         print(f"bench: no such row: {given.rows}", file=sys.stderr)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import cast
@@ -72,6 +74,37 @@ def test_missed_is_said_in_the_table() -> None:
     made = row(Goal(2, 3))
     made.add(1.0, None)
     assert table.text([made]).splitlines()[1].endswith("MISSED")
+
+
+def test_sigterm_stops_the_whole_bench_not_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Others may still be asked for; what was started is stopped, whatever row it was."""
+    closed, asked = [], []
+
+    class Fake:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def about(self) -> dict[str, object]:
+            return {}
+
+        def close(self) -> None:
+            closed.append(True)
+
+    def measured(bench: Bench) -> float:
+        asked.append(True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 1.0
+
+    rows = [row(measure=sides(measured)), row(measure=sides(measured))]
+    monkeypatch.setattr(main, "Bench", Fake)
+    monkeypatch.setattr(main, "VAR", tmp_path)
+    monkeypatch.setattr(main, "all_rows", lambda: rows)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main.main(["--rows", "P1"]) == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (len(asked), len(closed)) == (1, 1)
 
 
 def test_the_json_holds_every_round(tmp_path: Path) -> None:
