@@ -14,7 +14,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.benchmarks import growth, table, web
+import psutil
+
+from scripts.benchmarks import growth, processes, table, web
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.peers import contest
 from scripts.benchmarks.rows import all_rows
@@ -58,7 +60,9 @@ def _run(given: argparse.Namespace) -> int:
             return _web(directory, given)
         bench = Bench(directory, given.size)
         about = {**bench.about(), "rounds": given.rounds, "size": given.size}
+        cores = psutil.cpu_times()
         measure(bench, rows, given.rounds)
+        about["stolen"] = f"{processes.stolen(cores, psutil.cpu_times()):.0f} % of the cores' time, by the host"
         show(rows, about, time.monotonic() - began)
         table.write_json(given.json, rows, about, _further(bench, given))
         print(f"\nfigures of every round: {given.json}")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -27,6 +28,15 @@ def named(pids: Iterable[int], word: str) -> list[int]:
             if word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.append(pid)
     return found
+
+
+def stolen(before: Any, now: Any) -> float:
+    """Percent of the cores' time between two `psutil.cpu_times()` that was wanted here and that the host gave to others.
+
+    Of a virtual machine only; what waits meanwhile waits long: with 30 % a job of 2 ms took 50.
+    """
+    whole = sum(b - a for a, b in zip(before[:8], now[:8], strict=True))
+    return (now.steal - before.steal) / whole * 100 if whole > 0 else 0.0
 
 
 def cpu_s(pids: Iterable[int]) -> float:

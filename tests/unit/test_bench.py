@@ -6,12 +6,13 @@ import json
 import os
 import signal
 import xml.etree.ElementTree as ElementTree
+from collections import namedtuple
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from scripts.benchmarks import live, main, plot, table
+from scripts.benchmarks import live, main, plot, processes, table
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.rows import all_rows
 from scripts.benchmarks.table import CannotRun, Goal, Row, sides
@@ -74,6 +75,13 @@ def test_missed_is_said_in_the_table() -> None:
     made = row(Goal(2, 3))
     made.add(1.0, None)
     assert table.text([made]).splitlines()[1].endswith("MISSED")
+
+
+def test_time_that_the_host_gave_to_others_is_a_share_of_all_time() -> None:
+    Times = namedtuple("Times", "user nice system idle iowait irq softirq steal guest guest_nice")
+    before, now = Times(10, 0, 5, 80, 1, 0, 0, 4, 3, 0), Times(14, 0, 6, 82, 1, 0, 0, 7, 6, 0)
+    assert processes.stolen(before, now) == pytest.approx(30)  # a guest's time is in user already
+    assert processes.stolen(before, before) == 0
 
 
 def test_sigterm_stops_the_whole_bench_not_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
