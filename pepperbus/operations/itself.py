@@ -6,7 +6,6 @@ The same for its own pages, for `pepperbus nodes` and, as the answer to an erran
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import re
 from collections.abc import Iterable, Mapping
@@ -25,6 +24,16 @@ from pepperbus.operations.rights import Right, operation
 
 _NAMED = 12  # queues of a process that are named
 _COMMIT = re.compile(r"[0-9a-f]{40,64}")
+
+
+class _Vcs(msgspec.Struct):
+    commit_id: str = ""
+
+
+class _Origin(msgspec.Struct):
+    """PEP 610, of which only this is read."""
+
+    vcs_info: _Vcs = msgspec.field(default_factory=_Vcs)
 
 
 class Process(Result):
@@ -135,13 +144,19 @@ def _process(facts: Mapping[str, Any], groups: Mapping[str, list[str]]) -> Proce
 def _commit() -> str:
     """Of the code that is imported: as pip noted it (PEP 610), or as the checkout says in which it lies; "" without either."""
     try:
-        note = json.loads(importlib.metadata.distribution("pepperbus").read_text("direct_url.json") or "{}")
-    except (importlib.metadata.PackageNotFoundError, OSError, ValueError):
-        note = {}
-    found = str(note.get("vcs_info", {}).get("commit_id", "")) or _checked_out(
-        Path(pepperbus.__file__).parents[1] / ".git"
-    )
+        note = importlib.metadata.distribution("pepperbus").read_text("direct_url.json")
+    except (importlib.metadata.PackageNotFoundError, OSError, UnicodeDecodeError):
+        note = None
+    found = _noted(note or "") or _checked_out(Path(pepperbus.__file__).parents[1] / ".git")
     return found if _COMMIT.fullmatch(found) else ""
+
+
+def _noted(note: str) -> str:
+    """What direct_url.json says; "" of one that says nothing, or is rubbish: the bus runs without."""
+    try:
+        return msgspec.json.decode(note, type=_Origin).vcs_info.commit_id
+    except msgspec.DecodeError:
+        return ""
 
 
 def _checked_out(git: Path) -> str:

@@ -126,7 +126,9 @@ def kept_ahead(port: int, queue: str, done: Callable[[], int], ahead: int, secon
             sock.sendall(packed(b"LPUSH", key, b"%.6f" % time.time()) * due)
             sent += due
             while due > 0:
-                due -= sock.recv(1 << 20).count(b"}\r\n")
+                if not (answers := sock.recv(1 << 20)):
+                    raise SystemExit(f"bench: push to {queue}: closed, {due} pushes unanswered")
+                due -= answers.count(b"}\r\n")
             time.sleep(0.005)  # a look at the counters costs those who are measured
     assert halfway
     wait_until(lambda: done() >= first + sent, 30, f"{queue} is empty again")
