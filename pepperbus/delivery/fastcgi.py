@@ -18,6 +18,7 @@ from pepperbus.delivery.deadlines import UnderWay
 from pepperbus.delivery.fastcgi_exchange import Exchange
 from pepperbus.delivery.fastcgi_params import Params
 from pepperbus.delivery.fastcgi_pool import pool_of
+from pepperbus.delivery.fastcgi_single import Flights, Single
 from pepperbus.errors import ProtocolError
 from pepperbus.wire import fastcgi
 
@@ -34,14 +35,22 @@ class FastcgiConsumer:
         self._topic = topic
         self._params = Params(topic, settings.dedicated)
         self._pool = pool_of(settings)
+        is_form = topic.body != "raw"
+        self._single = Single(topic, self._params, self._pool.keepalive) if is_form else None
         self._loop = get_hub().loop
         self._under_way = UnderWay(self._loop)
 
-    def pack(self, request: Request) -> tuple[bytes, bytes] | Answer:
-        """The two flights, or why they cannot be sent."""
+    def pack(self, request: Request) -> Flights | Answer:
+        """The flights, or why they cannot be sent."""
+        if len(request.jobs) == 1 and request.jobs[0].attempt == 1 and self._single is not None:
+            job, _, first_due_ms = request.jobs[0]
+            made = self._single.of(job, request.trace, first_due_ms, request.now_ms)
+            if made is not None:
+                return made
         try:
             body, _ = form.body(request, self._topic)
-            return fastcgi.opening(self._params.of(request, body), self._pool.keepalive), fastcgi.closing(body)
+            opening = fastcgi.opening(self._params.of(request, body), self._pool.keepalive)
+            return Flights(opening + fastcgi.closing(body), len(opening))
         except (ProtocolError, ValueError) as error:
             return Answer(Transport.UNSENDABLE, detail=str(error))
 
@@ -81,7 +90,7 @@ class FastcgiConsumer:
         if isinstance(made, Answer):
             self._loop.run_callback(done, made)
             return None
-        assert isinstance(made, tuple)
+        assert isinstance(made, Flights)
         exchange = Exchange(self._pool, made, request.deadline_s, done, self._under_way)
         exchange.start()
         return exchange

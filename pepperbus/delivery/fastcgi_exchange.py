@@ -18,6 +18,7 @@ from pepperbus.delivery.contract import Answer, Transport
 from pepperbus.delivery.deadlines import UnderWay
 from pepperbus.delivery.fastcgi_guard import BUSY_S, Guard
 from pepperbus.delivery.fastcgi_pool import MOST_KNOWN, Connection, Parsed, Pool
+from pepperbus.delivery.fastcgi_single import Flights
 from pepperbus.errors import ProtocolError
 from pepperbus.wire import fastcgi
 
@@ -57,7 +58,7 @@ class Exchange:
     def __init__(
         self,
         pool: Pool,
-        flights: tuple[bytes, bytes] | None,
+        flights: Flights | None,
         deadline_s: float,
         done: Callable[[Answer], None],
         under_way: UnderWay,
@@ -78,7 +79,7 @@ class Exchange:
             if kept is not None:  # it has its child already: nothing to wait for
                 self._connection, self._connected = kept, began
                 kept.reader = self._readable
-                self._write(b"".join(self._flights))
+                self._write(self._flights.data)
                 self._starting = False
                 return
         self._connect()
@@ -162,10 +163,10 @@ class Exchange:
         elif self.pool.guarded():
             connection.read_for(self._readable)
             self._guard = Guard(connection, self.pool, self._taken, self._not_taken, self._lost)
-            self._guard.send(self._flights[0])
+            self._guard.send(self._flights.data[: self._flights.cut])
         else:
             connection.read_for(self._readable)
-            self._write(b"".join(self._flights))
+            self._write(self._flights.data)
 
     def _taken(self) -> None:
         """A child is there and has read the opening flight."""
@@ -173,7 +174,7 @@ class Exchange:
         assert connection is not None
         assert self._flights is not None
         connection.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _DEFAULT_BUFFER)
-        self._write(self._flights[1])
+        self._write(self._flights.data[self._flights.cut :])
 
     def _not_taken(self, reason: str) -> None:
         self._finish(Answer(Transport.BUSY, detail=f"{self.pool.address.text}: {reason}"))

@@ -21,8 +21,9 @@ from pepperbus.wire import fastcgi
 PINS = "display_errors=0\nlog_errors=1\nhtml_errors=0\noutput_buffering=65536"
 
 _OURS = ("REQUEST_METHOD", "CONTENT_LENGTH", "CONTENT_TYPE", "SCRIPT_FILENAME", "PHP_VALUE", "PHP_ADMIN_VALUE")
-_OF_AN_ATTEMPT = ("TRACE_ID", "DEADLINE", "LENGTH", "SHA256", "JOB_ID", "ATTEMPT")
-_TWINS = ("PEPPERBUS_", "HTTP_X_PEPPERBUS_")
+#: What changes from attempt to attempt, each under both names of `TWINS`; CONTENT_LENGTH stands before them.
+OF_AN_ATTEMPT = ("TRACE_ID", "DEADLINE", "LENGTH", "SHA256", "JOB_ID", "ATTEMPT")
+TWINS = ("PEPPERBUS_", "HTTP_X_PEPPERBUS_")
 
 
 class Params:
@@ -30,34 +31,16 @@ class Params:
 
     def __init__(self, topic: Topic, dedicated: bool) -> None:
         for name, _ in topic.params:
-            if name in _OURS or name.startswith(_TWINS):
+            if name in _OURS or name.startswith(TWINS):
                 raise ConfigError(f"topic {topic.full_name}: [[[params]]] must not set {name}, the bus sets it itself")
-        self._of_jobs = fastcgi.pairs(_constants(topic, dedicated, topic.body == "raw").items())
+        self.of_jobs = fastcgi.pairs(_constants(topic, dedicated, topic.body == "raw").items())
         self._of_a_ping = fastcgi.pairs(_constants(topic, dedicated, False).items())
-        self._of_one_job = _template(self._of_jobs)
 
     def of(self, request: Request, body: bytes) -> bytes:
         """All params, packed. With `chunk`, JOB_ID lists the ids with commas and ATTEMPT is the highest.
 
         Raises ProtocolError when a value cannot be sent.
         """
-        trace = request.trace.encode()
-        if len(request.jobs) != 1 or len(trace) > 127 or b"\0" in trace:
-            return self._one_by_one(request, body)
-        (delivered,) = request.jobs
-        length = b"%d" % len(body)
-        deadline = b"%d" % (request.now_ms // 1000 + int(request.deadline_s))
-        job_id, attempt = b"%d" % delivered.job.id, b"%d" % delivered.attempt
-        each = (
-            *(len(trace), trace, len(deadline), deadline, len(length), length),
-            *(sha256(body).hexdigest().encode(), len(job_id), job_id, len(attempt), attempt),
-        )
-        packed = self._of_one_job % (len(length), length, *each, *each)
-        parent = delivered.job.trace
-        return packed if parent[2:3] != "-" else packed + _traceparent(parent)
-
-    def _one_by_one(self, request: Request, body: bytes) -> bytes:
-        """The plain way: for pings and chunks, and what the template is tested against."""
         values = {
             "TRACE_ID": request.trace,
             "DEADLINE": str(request.now_ms // 1000 + int(request.deadline_s)),
@@ -69,9 +52,9 @@ class Params:
             values["ATTEMPT"] = str(max([delivered.attempt for delivered in request.jobs]))
         return b"".join(
             (
-                self._of_jobs if request.jobs else self._of_a_ping,
+                self.of_jobs if request.jobs else self._of_a_ping,
                 fastcgi.pair("CONTENT_LENGTH", values["LENGTH"]),
-                *(fastcgi.pair(prefix + name, value) for prefix in _TWINS for name, value in values.items()),
+                *(fastcgi.pair(prefix + name, value) for prefix in TWINS for name, value in values.items()),
                 _traceparent(request.jobs[0].job.trace) if request.jobs else b"",
             )
         )
@@ -80,18 +63,6 @@ class Params:
 def _traceparent(trace: str) -> bytes:
     """The producer's own trace, where PHP looks for that header."""
     return fastcgi.pair("HTTP_TRACEPARENT", trace) if is_traceparent(trace) else b""
-
-
-def _template(constants: bytes) -> bytes:
-    """The params of one job with places for the values of an attempt, each with its length: 6 µs, packing them 25."""
-    parts = [constants.replace(b"%", b"%%"), _place("CONTENT_LENGTH")]
-    parts += [_place(prefix + name) for prefix in _TWINS for name in _OF_AN_ATTEMPT]
-    return b"".join(parts)
-
-
-def _place(name: str) -> bytes:
-    length = b"\x40" if name.endswith("SHA256") else b"%c"
-    return bytes((len(name),)) + length + name.encode() + b"%b"
 
 
 def _constants(topic: Topic, dedicated: bool, raw: bool) -> dict[str, str]:
@@ -110,7 +81,7 @@ def _constants(topic: Topic, dedicated: bool, raw: bool) -> dict[str, str]:
         "REMOTE_ADDR": "127.0.0.1",
         **dict(topic.params),
     }
-    for prefix in _TWINS:
+    for prefix in TWINS:
         constants[prefix + "QUEUE"] = topic.queue
         constants[prefix + "TOPIC"] = topic.name
     if dedicated:

@@ -44,14 +44,15 @@ def encode(request: Request, topic: Topic) -> bytes:
         for one in request.jobs
     ]
     return b"%b%b&jobs=[%b]&IS_PEPPER_BUS_REQUEST=true" % (
-        _head(request.queue, request.topic),
+        head(request.queue, request.topic),
         escape(request.trace.encode()),
         b",".join(jobs),
     )
 
 
 @lru_cache(maxsize=4096)
-def _head(queue: str, topic: str) -> bytes:
+def head(queue: str, topic: str) -> bytes:
+    """What stands before the trace in every data call of a topic."""
     return b"type=data&queue=%b&topic=%b&outTraceId=" % (escape(queue.encode()), escape(topic.encode()))
 
 

@@ -19,9 +19,12 @@ _REQUEST_ID = 1
 _RECORD = struct.Struct(">BBHHBx")
 _RESPONDER = {keep: _RECORD.pack(1, _BEGIN, 1, 8, 0) + bytes((0, 1, keep, 0, 0, 0, 0, 0)) for keep in (False, True)}
 _SHORT = [bytes((n,)) for n in range(128)]
+#: What stands before the params: BEGIN_REQUEST and their record's header.
+BEGIN_SIZE = len(_RESPONDER[False]) + _RECORD.size
 _END_OF_PARAMS = _RECORD.pack(1, _PARAMS, _REQUEST_ID, 0, 0)
 _END_OF_STDIN = _RECORD.pack(1, _STDIN, _REQUEST_ID, 0, 0)
-_MOST_CONTENT = 65_528  # of one record; a multiple of 8, so nothing is ever padded
+#: Bytes of one record; a multiple of 8, so nothing is ever padded.
+MOST_CONTENT = 65_528
 
 #: All params together. php-fpm refuses a pair that is split over two records, so they have to fit into one.
 MOST_PARAMS = 60_000
@@ -82,17 +85,26 @@ def opening(params: bytes, keep: bool) -> bytes:
 
 def closing(body: bytes) -> bytes:
     """The end of the params and the whole of STDIN. From its first byte on the script may run."""
-    if len(body) <= _MOST_CONTENT:
+    if len(body) <= MOST_CONTENT:
         if not body:
             return _END_OF_PARAMS + _END_OF_STDIN
         return b"".join((_END_OF_PARAMS, _RECORD.pack(1, _STDIN, _REQUEST_ID, len(body), 0), body, _END_OF_STDIN))
     view = memoryview(body)
     parts: list[bytes | memoryview] = [_END_OF_PARAMS]
-    for at in range(0, len(body), _MOST_CONTENT):
-        piece = view[at : at + _MOST_CONTENT]
+    for at in range(0, len(body), MOST_CONTENT):
+        piece = view[at : at + MOST_CONTENT]
         parts += (_RECORD.pack(1, _STDIN, _REQUEST_ID, len(piece), 0), piece)
     parts.append(_END_OF_STDIN)
     return b"".join(parts)
+
+
+def template(params: bytes, keep: bool) -> bytes:
+    """A whole request, `opening` and `closing`, to be filled with `%`, for a body that is not empty and fits into one record.
+
+    Its places: two bytes (`%c`) of the params' length, those in `params`, two bytes of the body's length, the body.
+    """
+    begin, header, stdin = _RESPONDER[keep], bytes((1, _PARAMS, 0, _REQUEST_ID)), bytes((1, _STDIN, 0, _REQUEST_ID))
+    return b"".join((begin, header, b"%c%c\0\0", params, _END_OF_PARAMS, stdin, b"%c%c\0\0", b"%b", _END_OF_STDIN))
 
 
 class Stdout(NamedTuple):
