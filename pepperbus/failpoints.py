@@ -66,6 +66,7 @@ _GATEWAY, _WORKER, _BOTH, _MASTER = ("gateway",), ("worker",), ("worker", "ticke
 _READ = "pepperbus.gateway.connection:Connection.received"
 _SEND = "pepperbus.delivery.fastcgi_exchange:Exchange._write"
 _BEGIN = "pepperbus.worker.inflight:InFlight.begin"
+_HAND_ON = "pepperbus.worker.pump:Pump.hand_on"
 _JUDGE, _BORN = "pepperbus.worker.exchange:judge", "pepperbus.master.births:Births.start"
 _EXEC, _RESUME = "pepperbus.master.upgrade:Upgrade._take_over", "pepperbus.master.upgrade:Upgrade.resume"
 _REPLACED = "pepperbus.master.replacing:Replacing._finish"
@@ -87,7 +88,7 @@ STEPS: dict[str, Step] = {
     "worker.marked": Step(_WORKER, (f"after {_BEGIN}",), "marked as begun, not sent"),
     "worker.sending": Step(_WORKER, (f"halfway {_SEND}",), "half of a request is sent"),
     "worker.waiting": Step(_WORKER, (f"after {_SEND}",), "a request is sent"),
-    "worker.answered": Step(_WORKER, (f"before {_JUDGE}",), "answered, nothing of it stored"),
+    "worker.answered": Step(_WORKER, (f"before {_HAND_ON}", f"before {_JUDGE}"), "answered, nothing of it stored"),
     "worker.failed": Step(
         _WORKER,
         _storage("settle", "before") + _storage("settle_and_lease", "before"),

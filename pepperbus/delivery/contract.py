@@ -89,6 +89,34 @@ class Consumer(Protocol):
         """Let go of idle connections; exchanges under way are cut and report CUT."""
 
 
+class Sender(Protocol):
+    """Who has a request to send. Of `hand_on` and `answered` one is called, once, when it has ended."""
+
+    @property
+    def request(self) -> Request: ...
+
+    @property
+    def packed(self) -> object:
+        """What `pack` gave for it."""
+
+    def hand_on(self, answer: Answer) -> Sender | None:
+        """Offered an answer that came before, byte for byte: takes it and gives whose turn it is in its place.
+
+        That one is to be sent at once. None: it did not take it, and `answered` is to be called. Must not block.
+        """
+
+    def answered(self, answer: Answer) -> None:
+        """The end. Must not block."""
+
+
+@runtime_checkable
+class Relay(Protocol):
+    """A `Consumer` in which one request can follow another on its way, without a start of its own."""
+
+    def relay(self, sender: Sender) -> None:
+        """As `Consumer.start`, and those that follow."""
+
+
 @runtime_checkable
 class Staff(Protocol):
     """Processes that a worker keeps for one topic (`run = command`), with or without being its `Consumer`."""

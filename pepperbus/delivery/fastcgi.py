@@ -7,13 +7,15 @@ attempt, closed at END_REQUEST, unless the pool is ours and says `keepalive`. It
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from time import monotonic
 
 from gevent import get_hub
 from gevent.event import AsyncResult
 
 from pepperbus.config.model import Config, Topic
 from pepperbus.delivery import form
-from pepperbus.delivery.contract import Answer, Request, Transport
+from pepperbus.delivery.contract import Answer, Request, Sender, Transport
 from pepperbus.delivery.deadlines import UnderWay
 from pepperbus.delivery.fastcgi_exchange import Exchange
 from pepperbus.delivery.fastcgi_params import Params
@@ -26,7 +28,7 @@ _REACH_S = 2.0
 
 
 class FastcgiConsumer:
-    """One topic's php-fpm script. Implements `delivery.contract.Consumer`; make it after the fork."""
+    """One topic's php-fpm script. Implements `delivery.contract.Consumer` and `Relay`; make it after the fork."""
 
     def __init__(self, topic: Topic, config: Config) -> None:
         settings = config.pools[topic.pool]
@@ -58,12 +60,18 @@ class FastcgiConsumer:
         """See the contract. Returns at once, whatever the server does."""
         self._begin(request, done, packed)
 
+    def relay(self, sender: Sender) -> None:
+        """See the contract."""
+        self._begin(sender.request, sender.answered, sender.packed, sender)
+
     def call(self, request: Request) -> Answer:
         """The same, waiting in the calling greenlet. If that is killed the exchange is cut."""
         answer: AsyncResult[Answer] = AsyncResult()  # unlike a Waiter, `close` may set it from any greenlet
+        began = monotonic()
         exchange = self._begin(request, answer.set)
         try:
-            return _said(answer)
+            found = _said(answer)
+            return found if found.total_ms else replace(found, total_ms=(monotonic() - began) * 1000)
         finally:
             if exchange is not None:
                 exchange.abandon()
@@ -85,13 +93,15 @@ class FastcgiConsumer:
         self._under_way.close()
         self._pool.drop_idle()
 
-    def _begin(self, request: Request, done: Callable[[Answer], None], packed: object = None) -> Exchange | None:
+    def _begin(
+        self, request: Request, done: Callable[[Answer], None], packed: object = None, sender: Sender | None = None
+    ) -> Exchange | None:
         made = packed or self.pack(request)
         if isinstance(made, Answer):
             self._loop.run_callback(done, made)
             return None
         assert isinstance(made, Flights)
-        exchange = Exchange(self._pool, made, request.deadline_s, done, self._under_way)
+        exchange = Exchange(self._pool, made, request.deadline_s, done, self._under_way, sender)
         exchange.start()
         return exchange
 

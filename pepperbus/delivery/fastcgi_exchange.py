@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pepperbus.delivery.contract import Answer, Transport
+from pepperbus.delivery.contract import Answer, Sender, Transport
 from pepperbus.delivery.deadlines import UnderWay
 from pepperbus.delivery.fastcgi_guard import BUSY_S, Guard
-from pepperbus.delivery.fastcgi_pool import MOST_KNOWN, Connection, Parsed, Pool
+from pepperbus.delivery.fastcgi_pool import MOST_KNOWN, Connection, Pool
 from pepperbus.delivery.fastcgi_single import Flights
 from pepperbus.errors import ProtocolError
 from pepperbus.wire import fastcgi
@@ -40,7 +40,10 @@ _PROTOCOL = {
 
 
 class Exchange:
-    """Started once, reports once through `done` unless abandoned. `flights` None: connect and close only."""
+    """Started once, reports once through `done` unless abandoned. `flights` None: connect and close only.
+
+    With a `sender` it goes on with the request that follows, in its place and on its connection, and so on.
+    """
 
     _step: _TimerWatcher | None = None
     _writer: _IoWatcher | None = None
@@ -62,8 +65,10 @@ class Exchange:
         deadline_s: float,
         done: Callable[[Answer], None],
         under_way: UnderWay,
+        sender: Sender | None = None,
     ) -> None:
         self.pool = pool
+        self._sender = sender
         self._flights = flights
         self._done: Callable[[Answer], None] | None = done
         self._under_way = under_way
@@ -225,31 +230,68 @@ class Exchange:
         if not data:
             self._closed(connection)
             return
-        self._heard = True
         if self._reader is None:
             known = self.pool.known.get(data)
-            if known is not None and self._sent and not self._rest:
+            if known is not None and self._sent and self._writer is None and self._step is None and not self._rest:
                 self._ended_as_known(connection, known)
                 return
             self._reader, self._reply = fastcgi.Reader(), fastcgi.Reply()
+        self._heard = True
         try:
             self._take(data)
         except ProtocolError as error:
             self._finish(self._answer(Transport.CUT, str(error)))
 
-    def _ended_as_known(self, connection: Connection, known: Parsed) -> None:
-        """`_finish` for the answer nearly every job gets, in half the time; nothing else hangs on the exchange by now."""
-        if not self.pool.keepalive or self._step is not None or self._writer is not None:
-            self._finish(Answer(Transport.ANSWERED, *known))
+    def _ended_as_known(self, connection: Connection, known: Answer) -> None:
+        """The answer nearly every job gets. Nothing else hangs on the exchange by now but its deadline."""
+        sender = self._sender
+        if sender is not None and not self._reconnected:
+            if not self.pool.keepalive:
+                self._drop()  # first of all: the child waits for it
+            following = sender.hand_on(known)
+            if following is not None:
+                self._go_on(following)
+                return
+        if not self.pool.keepalive or not connection.reused or self._reconnected:
+            if self.pool.keepalive:
+                self._keep()
+            self._finish(Answer(Transport.ANSWERED, known.status, known.headers, known.body))
             return
         self._connection = None
         self.pool.give(connection)
         self._under_way.discard(self)
         done, self._done = self._done, None
         if done is not None:
-            began, now = self._began, time.monotonic()
-            waited_ms = (self._connected - began) * 1000
-            done(Answer(Transport.ANSWERED, *known, b"", "", waited_ms, (now - began) * 1000, self._reconnected))
+            done(known)
+
+    def _go_on(self, sender: Sender) -> None:
+        """With the request that follows: the same exchange as if it had just begun."""
+        self._sender, self._done = sender, sender.answered
+        flights = sender.packed
+        if not isinstance(flights, Flights):
+            self._cannot_go_on(flights)
+            return
+        self._flights = flights
+        self._sent = False
+        self._wait = _FIRST_WAIT_S
+        self._began = self._connected = began = time.monotonic()
+        self._under_way.add(self, began + self._deadline_s)
+        connection = self._connection
+        if connection is None:
+            self._connect()
+        else:
+            connection.reused = True
+            self._write(flights.data)
+
+    def _cannot_go_on(self, answer: object) -> None:
+        """It cannot be sent, says `FastcgiConsumer.pack`."""
+        assert isinstance(answer, Answer)
+        if self._connection is not None:
+            self._keep()
+        self._under_way.discard(self)
+        done, self._done = self._done, None
+        if done is not None:
+            self.pool.loop.run_callback(done, answer)
 
     def _take(self, data: bytes) -> None:
         reader, reply = self._reader, self._reply
@@ -267,7 +309,7 @@ class Exchange:
             answer = self._answer(Transport.ANSWERED, "")
             answer.status, answer.headers, answer.body = parsed = reply.parse()
             if reader.clean and not reply.stderr and reply.read <= len(data) <= MOST_KNOWN:
-                self.pool.learn(data, parsed)
+                self.pool.learn(data, Answer(Transport.ANSWERED, *parsed))
         elif end.protocol_status in _PROTOCOL and not reply.stdout:
             answer = self._answer(*_PROTOCOL[end.protocol_status])
         else:

@@ -15,6 +15,7 @@ from gevent import get_hub, spawn
 from gevent.socket import getaddrinfo
 
 from pepperbus.config.model import FastcgiPool
+from pepperbus.delivery.contract import Answer
 from pepperbus.delivery.fastcgi_connect import Address
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ PROMPT_S = 0.005
 _KNOWN, MOST_KNOWN = 256, 1024
 #: Seconds a looked-up host name is used again.
 _NAME_S = 10.0
-
-
-Parsed = tuple[int, dict[str, str], bytes]
 
 
 class Connection:
@@ -77,7 +75,7 @@ class Pool:
         self.address = Address(settings.address)
         self.loop: _Loop = get_hub().loop
         self.keepalive = settings.dedicated and settings.keepalive
-        self.known: dict[bytes, Parsed] = {}
+        self.known: dict[bytes, Answer] = {}
         self._full_until = 0.0
         self._dispatched = 0
         self._idle: list[Connection] = []
@@ -102,11 +100,11 @@ class Pool:
 
         spawn(ask)
 
-    def learn(self, data: bytes, parsed: Parsed) -> None:
+    def learn(self, data: bytes, answer: Answer) -> None:
         """Remember what a whole answer means; all are forgotten when they become too many."""
         if len(self.known) >= _KNOWN:
             self.known.clear()
-        self.known[data] = parsed
+        self.known[data] = answer
 
     def guarded(self) -> bool:
         """Whether the next request is to wait, harmlessly, until a child has taken it.

@@ -87,6 +87,9 @@ class Halting(Target):
             self._remember(0)
         super().fine()
 
+    def hands_on(self) -> bool:
+        return False  # each of its ends is remembered
+
     def report(self, effect: TargetEffect, reason: str = "") -> None:
         super().report(effect, reason)
         self._is_failure = False

@@ -17,6 +17,7 @@ from zlib import crc32
 from pepperbus.delivery.contract import TargetEffect
 from pepperbus.delivery.slots import (
     BAD,
+    CALM,
     CLOSED_KIND,
     CLOSED_UNTIL,
     CONSUMER,
@@ -24,7 +25,6 @@ from pepperbus.delivery.slots import (
     REGISTERED,
     SPAN_START,
     TRIES,
-    WANTED,
     WINDOW,
     Slots,
 )
@@ -127,21 +127,23 @@ class Target:
         return max(0.0, (until - time.monotonic_ns()) / 1e9)
 
     def hands_on(self) -> bool:
-        """Whether the places of an exchange that ended may go straight to the next job of this topic.
+        """Whether the places of an exchange that was answered well may go straight to the next job of this topic.
 
-        Only while nothing is closed, narrowed or wanted by anybody else; `give` and `take` are for all other cases.
+        Only while nothing is closed, narrowed or wanted by anybody else, so that `fine` would only count (which `counted`
+        does for many); `give` and `take` are for all other cases.
         """
-        pool, topic = self.pool.words, self.topic.words
-        return not (
-            pool[CLOSED_KIND]
-            or topic[CLOSED_KIND]
-            or pool[WINDOW]
-            or topic[WINDOW]
-            or pool[WANTED]
-            or topic[WANTED]
-            or self.pool.waiting
-            or (self.needs_ping and not topic[REGISTERED])
+        pool, topic, size = self.pool, self.topic, len(CALM)
+        return (
+            pool.page[:size] == CALM
+            and topic.page[:size] == CALM
+            and not pool.waiting
+            and not self.why
+            and not (self.needs_ping and not topic.words[REGISTERED])
         )
+
+    def counted(self, n: int) -> None:
+        """So many exchanges were answered whose places were handed on."""
+        self._count(OK, n)
 
     def fine(self) -> None:
         """An exchange was answered."""
@@ -228,11 +230,11 @@ class Target:
             self._open(self.topic)
         self.why = ""
 
-    def _count(self, which: int) -> bool:
-        """Count an exchange; whether the strained ones of the last ten seconds are too many."""
+    def _count(self, which: int, n: int = 1) -> bool:
+        """Count exchanges; whether the strained ones of the last ten seconds are too many."""
         words = self.pool.words
         now = time.monotonic_ns()
         if now - words[SPAN_START] > _STRAIN_SPAN_NS:
             words[SPAN_START], words[OK], words[BAD] = now, 0, 0
-        words[which] += 1
+        words[which] += n
         return words[OK] + words[BAD] >= _STRAIN_COUNT and words[BAD] > words[OK]

@@ -38,7 +38,7 @@ class Ahead:
         """The next request, not begun; None when nothing is held, or nothing that could be read."""
         if self._made:
             exchange = self._made.popleft()
-            self._made_bytes -= _size(exchange)
+            self._made_bytes -= exchange.bytes
         elif (made := self._make()) is not None:
             exchange = made
         else:
@@ -52,7 +52,7 @@ class Ahead:
             exchange = self._make()
             if exchange is None:
                 return
-            self._made_bytes += _size(exchange)
+            self._made_bytes += exchange.bytes
             self._made.append(exchange)
 
     def take_all(self) -> list[Leased]:
@@ -67,6 +67,7 @@ class Ahead:
     def _make(self) -> Exchange | None:
         leased: list[Leased] = []
         jobs: list[Delivered] = []
+        size = 0
         while self._leased and len(leased) < self._chunk:
             one = self._leased.popleft()
             try:
@@ -75,15 +76,12 @@ class Ahead:
                 self._damaged(one, error)
                 continue
             leased.append(one)
+            size += len(one.body)
             jobs.append(Delivered(job, one.attempt, one.first_due_ms))
-        return Exchange(self._pump, leased, tuple(jobs)) if leased else None
+        return Exchange(self._pump, leased, tuple(jobs), size) if leased else None
 
     def _damaged(self, one: Leased, error: ValueError) -> None:
         """Kept in the storage and named, never dropped."""
         self.held -= 1
         reason = f"stored bytes are damaged: {error}"
         self._pump.lane.settle([Settle(self._pump.name, one.job_id, Outcome.DEAD, reason=reason)])
-
-
-def _size(exchange: Exchange) -> int:
-    return sum([len(one.body) for one in exchange.leased])

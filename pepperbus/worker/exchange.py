@@ -7,13 +7,25 @@ stands before the first byte is sent, and is wiped only when the outcome is in t
 from __future__ import annotations
 
 import random
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
 import gevent
 
 from pepperbus.config.model import Topic
-from pepperbus.delivery.contract import Act, Answer, Consumer, Delivered, Request, TargetEffect, Transport, Verdict
+from pepperbus.delivery.contract import (
+    Act,
+    Answer,
+    Consumer,
+    Delivered,
+    Request,
+    Sender,
+    TargetEffect,
+    Transport,
+    Verdict,
+)
 from pepperbus.delivery.target import Target
 from pepperbus.delivery.verdict import DONE, judge
 from pepperbus.stats import Record
@@ -35,12 +47,14 @@ class Starter(Protocol):
     lane: Lane
     target: Target
     consumer: Consumer
+    relay: Callable[[Sender], None] | None  # the consumer's, if it is a `Relay`
     record: Record
     parts: Parts
     due: Due
     second_chance: set[int]  # jobs whose 404 cost nothing once
 
     def turn(self) -> None: ...
+    def hand_on(self, exchange: Exchange, answer: Answer) -> Exchange | None: ...
     def ended(self, exchange: Exchange, answer: Answer, verdict: Verdict, took_s: float) -> None: ...
 
 
@@ -49,55 +63,69 @@ class Exchange:
 
     __slots__ = (
         "_answer",
-        "_began_ms",
-        "_marks",
-        "_packed",
         "_pump",
-        "_request",
         "_took",
         "_verdict",
+        "began_ms",
+        "bytes",
         "leased",
+        "marks",
+        "packed",
         "places",
+        "request",
         "started",
     )
 
-    def __init__(self, pump: Starter, leased: list[Leased], jobs: tuple[Delivered, ...]) -> None:
+    def __init__(self, pump: Starter, leased: list[Leased], jobs: tuple[Delivered, ...], size: int = 0) -> None:
+        """`size`: the jobs' bytes."""
         self._pump = pump
         self.leased = leased
+        self.bytes = size
         self._make(jobs)
 
     def _make(self, jobs: tuple[Delivered, ...]) -> None:
         pump, topic = self._pump, self._pump.topic
-        self._request = Request(
-            topic.queue,
-            topic.name,
-            pump.parts.trace(),
-            jobs,
-            deadline_s=topic.timeout,
-            now_ms=pump.parts.clock.now_ms(),
-        )
-        self._packed = pump.consumer.pack(self._request)
+        parts = pump.parts
+        now_ms = parts.clock.now_ms()
+        self.request = request = Request(topic.queue, topic.name, parts.trace(), jobs, False, topic.timeout, now_ms)
+        self.packed = pump.consumer.pack(request)
 
     def begin(self, places: tuple[int, int]) -> None:
-        """Send it. Whatever happens, `_ended` is called once, later."""
+        """Send it. Whatever happens, `hand_on` takes it or `answered` is called, once, later."""
+        pump = self._pump
+        self.mark(places)
+        pump.record.add("in_flight")
+        try:
+            if pump.relay is not None:
+                pump.relay(self)
+            else:
+                pump.consumer.start(self.request, self.answered, self.packed)
+        except Exception as error:  # a bug of ours: what was sent is not known, and the place must come back
+            pump.parts.log.error("start_failed", repr(error), topic=pump.name)
+            gevent.get_hub().loop.run_callback(self.answered, Answer(Transport.CUT, detail=repr(error)))
+
+    def mark(self, places: tuple[int, int]) -> None:
+        """It counts as begun from here on."""
         pump = self._pump
         parts, name = pump.parts, pump.name
         now_ms = parts.clock.now_ms()
-        if now_ms // 1000 != self._request.now_ms // 1000:  # it tells the consumer the second it was sent in
-            self._make(self._request.jobs)
+        if now_ms // 1000 != self.request.now_ms // 1000:  # it tells the consumer the second it was sent in
+            self._make(self.request.jobs)
         self.places = places
         begin = parts.inflight.begin
-        self._marks = [begin(name, one.job_id) for one in self.leased]
-        self._began_ms = now_ms
+        self.marks = [begin(name, one.job_id) for one in self.leased]
+        self.began_ms = now_ms
         self.started = parts.clock.monotonic()
-        pump.record.add("in_flight")
-        try:
-            pump.consumer.start(self._request, self._ended, self._packed)
-        except Exception as error:  # a bug of ours: what was sent is not known, and the place must come back
-            parts.log.error("start_failed", repr(error), topic=name)
-            gevent.get_hub().loop.run_callback(self._ended, Answer(Transport.CUT, detail=repr(error)))
 
-    def _ended(self, answer: Answer) -> None:
+    def hand_on(self, answer: Answer) -> Exchange | None:
+        """See `delivery.contract.Sender`."""
+        try:
+            return self._pump.hand_on(self, answer)
+        except Exception:  # a bug of ours: this one ends the plain way, but who was to follow may be in nobody's hands
+            gevent.get_hub().handle_error(None, *sys.exc_info())
+            return None
+
+    def answered(self, answer: Answer) -> None:
         """Only what the next job waits for: the account of this one is made when it is stored."""
         pump = self._pump
         self._took = took = pump.parts.clock.monotonic() - self.started
@@ -109,7 +137,7 @@ class Exchange:
     def _judge(self, answer: Answer) -> Verdict:
         pump = self._pump
         try:
-            return judge(answer, self._request, pump.topic, dedicated=pump.consumer.dedicated)
+            return judge(answer, self.request, pump.topic, dedicated=pump.consumer.dedicated)
         except Exception as error:  # a bug of ours must not keep the job leased and its place taken for ever
             pump.parts.log.error("judge_failed", repr(error), topic=pump.name)
             return Verdict(
@@ -119,7 +147,7 @@ class Exchange:
     def _account(self) -> tuple[list[Settle], list[int]]:
         """Count and remember the attempt, a row for each job; what becomes of them, and their marks."""
         pump, parts, verdict = self._pump, self._pump.parts, self._verdict
-        waits = [(self._began_ms - (one.first_due_ms or one.job.accepted_ms)) / 1000 for one in self._request.jobs]
+        waits = [(self.began_ms - (one.first_due_ms or one.job.accepted_ms)) / 1000 for one in self.request.jobs]
         pump.record.ended(waits[0], self._took)
         for wait_s in waits[1:]:
             pump.record.observe("wait", wait_s)
@@ -130,20 +158,20 @@ class Exchange:
             now_ms = parts.clock.now_ms()
             settles = [
                 self._fate(one, delivered, now_ms)
-                for one, delivered in zip(self.leased, self._request.jobs, strict=True)
+                for one, delivered in zip(self.leased, self.request.jobs, strict=True)
             ]
             for settle in settles:
                 count_outcome(pump.record, settle)
-        for leased, delivered, settle in zip(self.leased, self._request.jobs, settles, strict=True):
+        for leased, delivered, settle in zip(self.leased, self.request.jobs, settles, strict=True):
             self._remember(leased, delivered, settle)
-        return settles, self._marks
+        return settles, self.marks
 
     def _remember(self, leased: Leased, delivered: Delivered, settle: Settle) -> None:
         parts, verdict = self._pump.parts, self._verdict
         try:
             mine = verdict if verdict is DONE else self._of_one(leased.job_id)
             row = attempt_row(
-                parts, self._request, leased, delivered.job, self._answer, mine, settle, self._began_ms, self._took
+                parts, self.request, leased, delivered.job, self._answer, mine, settle, self.began_ms, self._took
             )
             parts.journal.add(row, False)
             if verdict is not DONE:

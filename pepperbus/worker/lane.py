@@ -101,6 +101,10 @@ class Lane:
         self._accounts.append(account)
         self._gather(jobs)
 
+    def another(self, jobs: int) -> None:
+        """`jobs` more for an account that was handed in and is not made yet."""
+        self._gather(jobs)
+
     def when_stored(self, tell: Callable[[], None]) -> None:
         """Called by an account that is being made: `tell` when what it gives is stored."""
         self._told_then.append(tell)

@@ -38,6 +38,7 @@ class OrderedPump(Pump):
 
     def __init__(self, *parts: Any, lock: Path) -> None:
         super().__init__(*parts)
+        self.relay = None  # each end is waited for by the line behind it
         self._lines = Lines(self, self.topic.order_by)
         self._ahead = self._lines
         self._lock = Slots(lock, 1)

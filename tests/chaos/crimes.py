@@ -203,6 +203,8 @@ class BlamesNobody(BentStorage):
 
 
 class AcksFirst(Bent):
+    relay = None
+
     def start(self, request: Request, done: Callable[[Answer], None], packed: object = None) -> None:
         """The job counts as done when it is sent, whatever becomes of it."""
         note()
@@ -211,6 +213,8 @@ class AcksFirst(Bent):
 
 
 class Cuts(Bent):
+    relay = None
+
     def start(self, request: Request, done: Callable[[Answer], None], packed: object = None) -> None:
         """Sends a body that lacks its end."""
         if len(request.jobs) == 1 and len(request.jobs[0].job.content) > 120 and self.every(10):

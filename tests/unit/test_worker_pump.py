@@ -396,7 +396,7 @@ def test_the_journal_dates_an_attempt_when_it_began_not_when_its_request_was_mad
     stage.pump.parts.journal.add = lambda row, soon=True: rows.append(row)  # type: ignore[method-assign]
     job = Job(stage.ids.next(), "t", b"x", stage.clock.now_ms() // 1000 * 1000)
     exchange = Exchange(stage.pump, [Leased(NAME, job.id, job.encode(), 1)], (Delivered(job, 1, 0),))
-    made_ms = exchange._request.now_ms
+    made_ms = exchange.request.now_ms
     stage.wait(lambda: stage.clock.now_ms() > made_ms + 20)
     stage.pump.under_way += 1
     exchange.begin((stage.slots.take() or 0, -1))
