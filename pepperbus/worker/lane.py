@@ -137,6 +137,13 @@ class Lane:
         self._guest = guest
         return True
 
+    def leave(self, guest: Guest) -> bool:
+        """`guest` asks the storage itself after all. False when its jobs are being leased, or it does not go along."""
+        if self._guest is not guest:
+            return False
+        self._guest = None
+        return True
+
     def flush(self, timeout: float) -> bool:
         """Wait until everything handed in is stored; whether it was."""
         return bool(self._idle.wait(timeout))

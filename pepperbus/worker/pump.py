@@ -67,6 +67,7 @@ class Pump:
         self._job_bytes = 1.0  # how large jobs are: as the largest of late
         self._may_hold_more = True
         self._leasing = False
+        self._along = False  # the lane leases for us, with its next batch
         self._lease_failed = False
         self._timer_set = False
         self._preparing = False
@@ -135,13 +136,17 @@ class Pump:
         Asking whenever one place was free made a lease of every third job; reckoning the room for every job cost 8 µs.
         """
         held = self._ahead.held
+        if self._along and not held and self.lane.leave(self):  # nothing is left to begin while the batch still gathers
+            self._along = False
+            self._hunger()
         if held > self._low or self._leasing or not self._may_hold_more or not self._startable():
             return
         room = self._room()
         self._low = room // 2
         if room and held <= self._low:
             self._leasing = True
-            if not held or not self.lane.lease_along(self):
+            self._along = held > 0 and self.lane.lease_along(self)
+            if not self._along:
                 self._hunger()
 
     def _room(self) -> int:
@@ -179,7 +184,7 @@ class Pump:
         while self._hungry.is_set() or not self.idle.is_set():
             self._hungry.wait()
             self._hungry.clear()
-            if self.idle.is_set() and not self._leasing and not self._lease_failed:
+            if not self._lease_failed and (self._along or (self.idle.is_set() and not self._leasing)):
                 continue  # woken to end
             leased: list[Leased] = []
             try:
@@ -227,6 +232,7 @@ class Pump:
 
     def leased(self, jobs: list[Leased] | None) -> None:
         """What the lane got along with a batch of outcomes; None: nothing for certain, so ask the storage again."""
+        self._along = False
         if jobs is None:
             self._may_hold_more = True
             self._hunger()

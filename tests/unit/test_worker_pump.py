@@ -317,6 +317,47 @@ def test_jobs_are_leased_along_with_the_outcomes_of_others(
     assert stage.slots.used == 0
 
 
+def test_nobody_else_leases_while_jobs_are_leased_along(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases of one owner take turns in some engines, and who asks again and again leaves the outcomes waiting."""
+    lease, together = stage.storage.lease, stage.storage.settle_and_lease
+    going, go_on = gevent.event.Event(), gevent.event.Event()
+    beside: list[str] = []
+
+    def alone(*args: Any) -> Any:
+        if going.is_set() and not go_on.is_set():
+            beside.append("leased")
+        return lease(*args)
+
+    def held_up(*args: Any) -> Any:
+        if not going.is_set():
+            going.set()
+            assert go_on.wait(20)
+        count, _ = together(*args[:-1], 0)
+        return count, lease(*args[2:], args[0])
+
+    monkeypatch.setattr(stage.storage, "lease", alone)
+    monkeypatch.setattr(stage.storage, "settle_and_lease", held_up)
+    stage.push(200)
+    _answer_until(stage, going.is_set)
+    while stage.pump.busy:  # all that is held: nothing is left to begin, and more is pushed
+        stage.consumer.answer_all()
+    stage.push(3)
+    gevent.sleep(0.05)
+    assert not beside
+    go_on.set()
+    _answer_until(stage, lambda: stage.storage.depth(NAME) == (0, 0, 0, 0, 0))
+
+
+def test_who_has_nothing_left_to_begin_does_not_wait_for_a_batch(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_module, "_GATHER", 10_000)
+    stage.lane._gathering = gevent.get_hub().loop.timer(3600.0)  # type: ignore[assignment]  # until somebody asks
+    stage.push(40)
+    _answer_until(stage, lambda: 0 < stage.pump._ahead.held <= 2)
+    stage.push()  # asked for along with the outcomes, which gather
+    assert stage.pump._along
+    _answer_until(stage, lambda: not stage.pump.busy and stage.storage.depth(NAME).ready == 0)
+
+
 def test_an_outcome_that_an_engine_cannot_take_does_not_hold_up_the_others(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
