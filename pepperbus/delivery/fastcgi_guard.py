@@ -13,7 +13,7 @@ from collections.abc import Callable
 from fcntl import ioctl
 from typing import TYPE_CHECKING
 
-from pepperbus.delivery.fastcgi_pool import PROMPT_S, Connection, Pool
+from pepperbus.delivery.fastcgi_pool import Connection, Pool
 
 if TYPE_CHECKING:
     from gevent._types import _IoWatcher, _TimerWatcher
@@ -84,8 +84,7 @@ class Guard:
         else:
             self._end(self._lost, "closed before the request was sent")
             return
-        if time.monotonic() - self._began > PROMPT_S:
-            self._pool.is_full()
+        self._pool.taken(time.monotonic() - self._began)
         self._end(self._taken)
 
     def _too_long(self) -> None:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 IDLE_S = 1.0
 #: With `guard = auto`: one request of so many is guarded, and all of them for so many seconds after the pool was full.
 _SAMPLE, _FULL_S = 16, 5.0
+#: After one that was taken late all are guarded for so many times what it waited; when so many in a row were late, each
+#: begun after the one before was taken, the pool is full. A machine that is busy for 10 ms is not a full pool: at half
+#: load one request in a hundred waits longer than PROMPT_S, and 5 s of guarding each time made that one in twenty.
+_LATE_TIMES, _LATE_IN_A_ROW = 8, 3
 #: A free child takes a request within this (seconds). More than this would let jobs that wait behind a killed php-fpm
 #: count as begun.
 PROMPT_S = 0.005
@@ -77,6 +81,8 @@ class Pool:
         self.keepalive = settings.dedicated and settings.keepalive
         self.known: dict[bytes, Answer] = {}
         self._full_until = 0.0
+        self._late = 0  # so many in a row were taken late, and when the last of these was taken
+        self._late_at = 0.0
         self._dispatched = 0
         self._idle: list[Connection] = []
         self._sweeping = False
@@ -110,7 +116,7 @@ class Pool:
         """Whether the next request is to wait, harmlessly, until a child has taken it.
 
         Only a unix socket can tell. It costs a sixth of the rate, so `auto` guards one request in sixteen, and all of
-        them for some seconds after one that no child took at once: then the pool is full, with whosever requests.
+        them for a while after one that no child took at once: the pool may be full, with whosever requests.
         """
         mode = self.settings.guard
         if mode == "auto" and self.address.path:
@@ -121,6 +127,20 @@ class Pool:
     def is_full(self) -> None:
         """No child was free just now."""
         self._full_until = self.loop.now() + _FULL_S
+
+    def taken(self, waited_s: float) -> None:
+        """A child took a guarded request after this long."""
+        if waited_s <= PROMPT_S:
+            self._late = 0
+            return
+        now = self.loop.now()
+        if now - waited_s >= self._late_at:  # not those that one and the same delay made late
+            self._late += 1
+            self._late_at = now
+        if self._late >= _LATE_IN_A_ROW:
+            self.is_full()
+        else:
+            self._full_until = max(self._full_until, now + min(_FULL_S, waited_s * _LATE_TIMES))
 
     def take(self) -> tuple[Connection | None, bool]:
         """An idle connection that is still alive, the last used first; and whether one was found closed on the way."""
